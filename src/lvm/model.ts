@@ -1,0 +1,113 @@
+/**
+ * The volume groups as found on devices: what a scan assembles, what commands, reports and activation read.
+ *
+ * Invariants
+ *  - The metadata text is the truth about a VG; this adds only where its parts were found (devices, labels, metadata areas)
+ *    and what was wrong with them. Edits (VG -> VG') work on `metadata` and never on devices.
+ *  - A PV of a VG whose device was not found is present with `device: null`: it is missing and the VG is partial.
+ *  - Everything is plain readonly data: no handle, no I/O.
+ */
+import type { MetadataText, PhysicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
+
+/** A device as the scan saw it. */
+export interface ScannedDevice {
+  /** The path by which the user knows it. */
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  /** "<major>:<minor>" of a block device, "<dev>:<ino>" of a file: two paths with one identity are one device. */
+  readonly identity: string;
+  readonly kind: 'file' | 'block';
+  /** Block devices only: major and minor number. */
+  readonly major?: number;
+  readonly minor?: number;
+}
+
+/** An area of a PV's header, in bytes; size 0 means "to the end". */
+export interface ByteRange {
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** One metadata area of a PV as the scan found it. */
+export interface MetadataArea extends ByteRange {
+  /** Index in the header's list: 0 or 1. */
+  readonly index: number;
+  /** RAW_LOCN_IGNORED is set: the area exists and is not used. */
+  readonly ignored: boolean;
+  /** The committed text's place in the area, absent if there is none or it is ignored. */
+  readonly text?: {
+    readonly offset: number;
+    readonly size: number;
+    readonly checksum: number;
+    readonly vgName: string;
+    readonly seqno: number;
+  };
+  /** A precommitted slot was left over by a crash. */
+  readonly precommit: boolean;
+  /** Why the area can't be used (bad header, bad text), as a message; absent when it is sound. */
+  readonly problem?: string;
+  /** Bytes that a new text may have here: (size - 512) / 2 - 512. */
+  readonly freeBytes: number;
+}
+
+/** A device with an LVM2 label. */
+export interface LabelledDevice {
+  readonly device: ScannedDevice;
+  /** PV uuid, display form. */
+  readonly uuid: string;
+  /** Sector that holds the label: 0 to 3. */
+  readonly labelSector: number;
+  /** Size in the PV header, bytes. */
+  readonly headerSizeBytes: number;
+  readonly dataAreas: readonly ByteRange[];
+  readonly metadataAreas: readonly MetadataArea[];
+  readonly bootloaderAreas: readonly ByteRange[];
+  /** PV header extension version; 0 when there is none. */
+  readonly extensionVersion: number;
+  /** PV_EXT_USED: some VG uses this PV, even if its metadata can't be found. */
+  readonly inUse: boolean;
+}
+
+/** A PV: of a VG (then `text` is its entry in the metadata) or an orphan. */
+export interface PhysicalVolume {
+  readonly uuid: string;
+  /** Null: missing. */
+  readonly found: LabelledDevice | null;
+  /** Absent for an orphan. */
+  readonly text?: PhysicalVolumeText;
+}
+
+export interface VolumeGroup {
+  readonly metadata: MetadataText;
+  readonly vg: VolumeGroupText;
+  /** In the order of the metadata. */
+  readonly pvs: readonly PhysicalVolume[];
+  /** Some PV is missing (not found, or flagged MISSING in the text). */
+  readonly partial: boolean;
+  /** Exact bytes of the chosen text (without the trailing NUL), for dumps and comparison. */
+  readonly rawText: Buffer;
+  /** Which metadata areas hold an older or a different copy, or can't be read: they are rewritten at the next change. */
+  readonly staleAreas: readonly { readonly devicePath: string; readonly areaIndex: number; readonly reason: string }[];
+}
+
+/** Something worth telling on stderr; LVM2's wording where LVM2 has one, without the leading "  ". */
+export interface ScanWarning {
+  readonly severity: 'warning' | 'error';
+  readonly message: string;
+  /** The VG it concerns, if any: commands on other VGs don't print it. */
+  readonly vgName?: string;
+}
+
+/** Everything a scan found. */
+export interface Scan {
+  /** Every device that was opened, in the order given. */
+  readonly devices: readonly ScannedDevice[];
+  /** Sorted by name; two VGs may share a name (then their ids differ). */
+  readonly volumeGroups: readonly VolumeGroup[];
+  /** PVs in no VG. */
+  readonly orphans: readonly PhysicalVolume[];
+  /** PVs whose uuid was seen on another device, which was preferred. */
+  readonly duplicates: readonly LabelledDevice[];
+  readonly warnings: readonly ScanWarning[];
+}
