@@ -6,8 +6,20 @@
  *  - `submit` only queues; work starts at most once per event-loop turn, and completions come from a later callback.
  *  - A flush completes when every write completed before the flush was submitted is durable.
  *  - Requests inside `limits` are the caller's duty and asserted; a device's own failures are errnos on the request.
+ *  - A write to a read-only device ends with EROFS.
  */
-import type { IoRequest } from './request.ts';
+import assert from 'node:assert/strict';
+import { Op, type IoRequest } from './request.ts';
+
+/** How the device would like to be used; what data areas and extents are aligned by. */
+export interface DeviceTopology {
+  /** Bytes; the smallest request without a penalty (a RAID chunk, a physical sector). */
+  readonly minimumIoSize: number;
+  /** Bytes; the preferred size of streaming requests (a full RAID stripe); 0 when the device does not say. */
+  readonly optimalIoSize: number;
+  /** Bytes from the device's start to its first naturally aligned block. */
+  readonly alignmentOffset: number;
+}
 
 export interface DeviceLimits {
   /** Bytes; below 2^53. */
@@ -23,6 +35,8 @@ export interface DeviceLimits {
   readonly canDiscard: boolean;
   /** Bytes; 0 when `canDiscard` is false. */
   readonly discardGranularity: number;
+  /** Absent where nothing is known (files, test devices). */
+  readonly topology?: DeviceTopology;
 }
 
 export interface BlockDevice {
@@ -33,4 +47,16 @@ export interface BlockDevice {
   submit(request: IoRequest): void;
   /** Waits for what is in flight, then lets the device go. Nothing may be submitted afterwards. */
   close(): Promise<void>;
+}
+
+/** Asserts what a caller owes a device: a range inside it, in whole units of `requestAlignment`, with a payload that fits. */
+export function assertInLimits(limits: DeviceLimits, request: IoRequest): void {
+  if (request.op === Op.flush) return;
+  const { offset, length } = request;
+  assert(Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length > 0);
+  assert(offset + length <= limits.sizeBytes, 'a request past the end of the device');
+  assert(offset % limits.requestAlignment === 0 && length % limits.requestAlignment === 0, 'an unaligned request');
+  if (request.op === Op.read || request.op === Op.write) {
+    assert(request.bufferOffset >= 0 && request.bufferOffset + length <= request.buffer.length);
+  }
 }
