@@ -50,9 +50,9 @@ const sources: Source[] = readdirSync(SRC, { recursive: true, encoding: 'utf8' }
   .sort()
   .map((path) => {
     const text = readFileSync(join(SRC, path), 'utf8');
-    const imports = [...text.matchAll(/^(?:import|export)\s+(type\s+)?[^;'"]*?from\s+'([^']+)'|import\('([^']+)'\)/gm)].map(
-      (match) => ({ specifier: match[2] ?? match[3] ?? '', typeOnly: match[1] !== undefined }),
-    );
+    const imports = [
+      ...text.matchAll(/^(?:import|export)\s+(type\s+)?[^;'"]*?from\s+'([^']+)'|import\('([^']+)'\)/gm),
+    ].map((match) => ({ specifier: match[2] ?? match[3] ?? '', typeOnly: match[1] !== undefined }));
     const code = text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/\/\/.*$/gm, '');
     return { path, text, code, imports };
   });
@@ -74,7 +74,8 @@ describe('tidy', () => {
         if (specifier.startsWith('node:')) continue;
         if (!specifier.startsWith('.')) {
           const name = specifier.split('/')[0] ?? '';
-          if (!PACKAGE_ROOM[name]?.test(path)) findings.push(`${path}: package ${specifier} does not belong in this room`);
+          if (!PACKAGE_ROOM[name]?.test(path))
+            findings.push(`${path}: package ${specifier} does not belong in this room`);
           continue;
         }
         if (!specifier.endsWith('.ts')) findings.push(`${path}: ${specifier} must end in .ts`);
@@ -132,7 +133,11 @@ describe('tidy', () => {
     }
     /** Test devices live with the devices that they imitate (DESIGN: block/). */
     const testDevices = /^block\/(memory|faulty|power-cut)/;
-    none(sources.filter(({ path }) => !reached.has(path) && !testDevices.test(path)).map(({ path }) => `${path}: unreachable`));
+    none(
+      sources
+        .filter(({ path }) => !reached.has(path) && !testDevices.test(path))
+        .map(({ path }) => `${path}: unreachable`),
+    );
   });
 
   test('the data path makes no BigInt and joins no buffers', () => {
@@ -142,7 +147,10 @@ describe('tidy', () => {
       for (const word of ['Buffer.concat', 'process.nextTick(() =>']) {
         if (code.includes(word)) findings.push(`${path}: ${word}`);
       }
-      if (/\b\d+n\b|BigInt\(|\.(read|write|get|set)Big(U?)(Int|int)64/.test(code) && !/^block\/(ioctl|open)/.test(path)) {
+      if (
+        /\b\d+n\b|BigInt\(|\.(read|write|get|set)Big(U?)(Int|int)64/.test(code) &&
+        !/^block\/(ioctl|open)/.test(path)
+      ) {
         findings.push(`${path}: BigInt`);
       }
     }
@@ -168,25 +176,43 @@ describe('tidy', () => {
   });
 
   test('every dependency has its line in docs/dependencies.md', () => {
-    const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Record<string, Record<string, string>>;
+    const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as Record<
+      string,
+      Record<string, string>
+    >;
     const docs = readFileSync(join(ROOT, 'docs/dependencies.md'), 'utf8');
-    const names = ['dependencies', 'devDependencies', 'optionalDependencies'].flatMap((key) => Object.keys(manifest[key] ?? {}));
+    const names = ['dependencies', 'devDependencies', 'optionalDependencies'].flatMap((key) =>
+      Object.keys(manifest[key] ?? {}),
+    );
     none(names.filter((name) => !docs.includes(name)).map((name) => `${name}: not in docs/dependencies.md`));
   });
 
   test('the lock file lets npm ci run on x64 and arm64', () => {
     const lock = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as {
-      packages: Record<string, { os?: string[] | string; cpu?: string[] | string; optional?: boolean; resolved?: string; integrity?: string; link?: boolean }>;
+      packages: Record<
+        string,
+        {
+          os?: string[] | string;
+          cpu?: string[] | string;
+          optional?: boolean;
+          resolved?: string;
+          integrity?: string;
+          link?: boolean;
+        }
+      >;
     };
     const findings: string[] = [];
     for (const arch of ['x64', 'arm64']) {
       const entry = lock.packages[`node_modules/node-linux-${arch}`];
-      if (entry === undefined || ![entry.cpu].flat().includes(arch) || entry.optional !== true) findings.push(`no optional node-linux-${arch}`);
+      if (entry === undefined || ![entry.cpu].flat().includes(arch) || entry.optional !== true)
+        findings.push(`no optional node-linux-${arch}`);
     }
     for (const [name, entry] of Object.entries(lock.packages)) {
       if (name === '') continue;
-      if ((entry.os !== undefined || entry.cpu !== undefined) && entry.optional !== true) findings.push(`${name}: bound to a platform but not optional`);
-      if (entry.resolved !== undefined && !entry.resolved.startsWith('https://registry.npmjs.org/')) findings.push(`${name}: resolved names a host`);
+      if ((entry.os !== undefined || entry.cpu !== undefined) && entry.optional !== true)
+        findings.push(`${name}: bound to a platform but not optional`);
+      if (entry.resolved !== undefined && !entry.resolved.startsWith('https://registry.npmjs.org/'))
+        findings.push(`${name}: resolved names a host`);
       if (entry.integrity === undefined) findings.push(`${name}: no integrity`);
     }
     none(findings);

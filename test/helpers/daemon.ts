@@ -10,7 +10,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CHECKOUT } from './shared.ts';
 
 /** Polls `condition` until it holds; fails after `timeoutMs` with what was waited for. */
-export async function waitFor(what: string, condition: () => Promise<boolean> | boolean, timeoutMs = 30_000): Promise<void> {
+export async function waitFor(
+  what: string,
+  condition: () => Promise<boolean> | boolean,
+  timeoutMs = 30_000,
+): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (!(await condition())) {
     assert.ok(Date.now() < end, `timed out waiting for ${what}`);
@@ -46,7 +50,15 @@ export interface RunningDaemon {
 export async function startDaemon(devices: readonly string[], extra: readonly string[] = []): Promise<RunningDaemon> {
   const folder = await mkdtemp(join(tmpdir(), 'orion-lvmd-test-'));
   const socket = join(folder, 'nbd.sock');
-  const args = ['--devices', devices.join(','), '--listen', `unix:${socket}`, '--control', join(folder, 'control.sock'), ...extra];
+  const args = [
+    '--devices',
+    devices.join(','),
+    '--listen',
+    `unix:${socket}`,
+    '--control',
+    join(folder, 'control.sock'),
+    ...extra,
+  ];
   const child = spawn(join(CHECKOUT, 'bin/orion-lvmd'), args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));

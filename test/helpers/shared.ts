@@ -44,7 +44,8 @@ export async function withTemporaryFolder<T>(use: (folder: string) => Promise<T>
 /** Unpacks a golden volume group into `folder`. */
 export async function unpackGolden(name: string, folder: string): Promise<Golden> {
   const archive = join(SHARED, 'golden', `${name}.tar.zst`);
-  if (!existsSync(archive)) throw new Error(`${archive} is missing: the golden volume groups are expected beside the checkout`);
+  if (!existsSync(archive))
+    throw new Error(`${archive} is missing: the golden volume groups are expected beside the checkout`);
   await run('tar', ['--zstd', '-xSf', archive, '-C', folder]);
   const images: string[] = [];
   for (let i = 1; existsSync(join(folder, `pv${i}.img`)); i++) images.push(join(folder, `pv${i}.img`));
