@@ -49,6 +49,13 @@ export interface BlockDevice {
   close(): Promise<void>;
 }
 
+/** A device of the operating system. */
+export interface OpenedDevice extends BlockDevice {
+  readonly kind: 'file' | 'block';
+  /** The same for every path that leads to this file or block device, and for no other: "file:DEV:INODE", "block:MAJOR:MINOR". */
+  readonly identity: string;
+}
+
 /** Asserts what a caller owes a device: a range inside it, in whole units of `requestAlignment`, with a payload that fits. */
 export function assertInLimits(limits: DeviceLimits, request: IoRequest): void {
   if (request.op === Op.flush) return;

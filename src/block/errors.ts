@@ -8,7 +8,7 @@
 import { constants } from 'node:os';
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
 
-export const Errno = constants.errno;
+export const Errno: typeof constants.errno = constants.errno;
 
 export type DeviceErrorCode =
   /** Nothing of that name. */

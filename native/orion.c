@@ -1,0 +1,188 @@
+/*
+ * What TypeScript cannot do on Linux: advisory locks, the identity of a unix socket's peer, and giving space back in
+ * files and block devices without stopping the event loop.
+ *
+ * Invariants
+ *  - Every argument is checked for type and range; a wrong one throws a TypeError and nothing is called.
+ *  - The system's failures are returned (or handed to the callback) as positive errnos, never thrown.
+ *  - Nothing blocks the calling thread: fallocate and discard run in libuv's pool. The file descriptor must stay open
+ *    until their callback has been called, which happens exactly once and never inside the call.
+ *  - Plain Node-API in C, no global state, so that one build serves every Node from 24 up and any number of threads.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <node_api.h>
+
+#define MAX_SAFE_INTEGER 9007199254740991.0
+
+/* Reads exactly `count` arguments, or throws. */
+static bool take_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values) {
+  size_t given = count;
+  if (napi_get_cb_info(env, info, &given, values, NULL, NULL) == napi_ok && given == count) return true;
+  napi_throw_type_error(env, "ERR_INVALID_ARG", "wrong number of arguments");
+  return false;
+}
+
+/* Reads an integer within [min, max], both exactly representable as a double, or throws. */
+static bool take_integer(napi_env env, napi_value value, double min, double max, const char *name, int64_t *result) {
+  double number;
+  if (napi_get_value_double(env, value, &number) == napi_ok && number >= min && number <= max &&
+      (double)(int64_t)number == number) {
+    *result = (int64_t)number;
+    return true;
+  }
+  napi_throw_type_error(env, "ERR_INVALID_ARG", name);
+  return false;
+}
+
+static bool take_fd(napi_env env, napi_value value, int *fd) {
+  int64_t number;
+  if (!take_integer(env, value, 0, INT32_MAX, "fd must be a file descriptor", &number)) return false;
+  *fd = (int)number;
+  return true;
+}
+
+static napi_value make_integer(napi_env env, int64_t number) {
+  napi_value value = NULL;
+  napi_create_int64(env, number, &value);
+  return value;
+}
+
+/* flock(fd, operation): 0 or an errno. */
+static napi_value orion_flock(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  int64_t operation;
+  int fd;
+  if (!take_arguments(env, info, 2, arguments) || !take_fd(env, arguments[0], &fd) ||
+      !take_integer(env, arguments[1], 0, LOCK_SH | LOCK_EX | LOCK_NB | LOCK_UN, "operation must be LOCK_* bits", &operation))
+    return NULL;
+  return make_integer(env, flock(fd, (int)operation) == 0 ? 0 : errno);
+}
+
+/* peerCredentials(fd): { pid, uid, gid } of a unix socket's other end, or an errno. */
+static napi_value orion_peer_credentials(napi_env env, napi_callback_info info) {
+  napi_value arguments[1], result;
+  struct ucred peer = {0};
+  socklen_t size = sizeof peer;
+  int fd;
+  if (!take_arguments(env, info, 1, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return make_integer(env, errno);
+  if (size != sizeof peer || peer.pid == 0) return make_integer(env, ENOTCONN);
+  if (napi_create_object(env, &result) != napi_ok ||
+      napi_set_named_property(env, result, "pid", make_integer(env, peer.pid)) != napi_ok ||
+      napi_set_named_property(env, result, "uid", make_integer(env, peer.uid)) != napi_ok ||
+      napi_set_named_property(env, result, "gid", make_integer(env, peer.gid)) != napi_ok)
+    return NULL;
+  return result;
+}
+
+/* A call on a range of a file or device, on its way through libuv's pool. */
+struct range_call {
+  enum { CALL_FALLOCATE, CALL_DISCARD } kind;
+  int fd, mode, error;
+  int64_t offset, length;
+  napi_async_work work;
+  napi_ref callback;
+};
+
+/* In the pool: no JavaScript here. */
+static void range_call_execute(napi_env env, void *data) {
+  struct range_call *call = data;
+  int status;
+  (void)env;
+  do {
+    if (call->kind == CALL_FALLOCATE) {
+      status = fallocate(call->fd, call->mode, call->offset, call->length);
+    } else {
+      uint64_t range[2] = {(uint64_t)call->offset, (uint64_t)call->length};
+      status = ioctl(call->fd, BLKDISCARD, range);
+    }
+  } while (status != 0 && errno == EINTR);
+  call->error = status == 0 ? 0 : errno;
+}
+
+static void range_call_free(napi_env env, struct range_call *call) {
+  if (call->callback != NULL) napi_delete_reference(env, call->callback);
+  if (call->work != NULL) napi_delete_async_work(env, call->work);
+  free(call);
+}
+
+/* Back on the event loop's thread. An exception of the callback stays pending and becomes an uncaught one. */
+static void range_call_complete(napi_env env, napi_status status, void *data) {
+  struct range_call *call = data;
+  napi_value callback, receiver, error = make_integer(env, status == napi_ok ? call->error : ECANCELED);
+  bool ready = napi_get_reference_value(env, call->callback, &callback) == napi_ok &&
+               napi_get_undefined(env, &receiver) == napi_ok;
+  range_call_free(env, call);
+  if (ready && error != NULL) napi_call_function(env, receiver, callback, 1, &error, NULL);
+}
+
+/* Takes over `arguments` = [offset, length, callback] and starts the call described by `kind`, `fd` and `mode`. */
+static napi_value range_call_start(napi_env env, int kind, int fd, int mode, const napi_value *arguments) {
+  int64_t offset, length;
+  napi_valuetype type;
+  napi_value name;
+  struct range_call *call;
+  if (!take_integer(env, arguments[0], 0, MAX_SAFE_INTEGER, "offset must be bytes", &offset) ||
+      !take_integer(env, arguments[1], 1, MAX_SAFE_INTEGER, "length must be bytes", &length))
+    return NULL;
+  if (napi_typeof(env, arguments[2], &type) != napi_ok || type != napi_function) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG", "callback must be a function");
+    return NULL;
+  }
+  call = calloc(1, sizeof *call);
+  if (call == NULL) {
+    napi_throw_error(env, "ENOMEM", "out of memory");
+    return NULL;
+  }
+  call->kind = kind;
+  call->fd = fd;
+  call->mode = mode;
+  call->offset = offset;
+  call->length = length;
+  if (napi_create_reference(env, arguments[2], 1, &call->callback) != napi_ok ||
+      napi_create_string_utf8(env, "orion-lvm", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, NULL, name, range_call_execute, range_call_complete, call, &call->work) != napi_ok ||
+      napi_queue_async_work(env, call->work) != napi_ok) {
+    range_call_free(env, call);
+    napi_throw_error(env, "ERR_ASYNC_WORK", "cannot queue work");
+  }
+  return NULL;
+}
+
+/* fallocate(fd, mode, offset, length, callback): callback(0 or an errno) follows. */
+static napi_value orion_fallocate(napi_env env, napi_callback_info info) {
+  napi_value arguments[5];
+  int64_t mode;
+  int fd;
+  if (!take_arguments(env, info, 5, arguments) || !take_fd(env, arguments[0], &fd) ||
+      !take_integer(env, arguments[1], 0, INT32_MAX, "mode must be FALLOC_FL_* bits", &mode))
+    return NULL;
+  return range_call_start(env, CALL_FALLOCATE, fd, (int)mode, arguments + 2);
+}
+
+/* blockDiscard(fd, offset, length, callback): BLKDISCARD; callback(0 or an errno) follows. */
+static napi_value orion_block_discard(napi_env env, napi_callback_info info) {
+  napi_value arguments[4];
+  int fd;
+  if (!take_arguments(env, info, 4, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
+  return range_call_start(env, CALL_DISCARD, fd, 0, arguments + 1);
+}
+
+NAPI_MODULE_INIT() {
+  const napi_property_descriptor functions[] = {
+      {"flock", NULL, orion_flock, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"peerCredentials", NULL, orion_peer_credentials, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},
+  };
+  if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok) return NULL;
+  return exports;
+}

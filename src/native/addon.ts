@@ -1,0 +1,81 @@
+/**
+ * The C addon (native/orion.c), typed: advisory locks, peer credentials, and space given back without blocking.
+ *
+ * Invariants
+ *  - The addon is loaded at first use, not at import, so that what does not need it (reading, formats) runs without it.
+ *  - The system's failures are positive errnos, as results or callback arguments; a TypeError means a wrong argument.
+ */
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+/** Operations of flock(2). */
+export const Lock = { shared: 1, exclusive: 2, nonBlocking: 4, unlock: 8 } as const;
+
+/** Modes of fallocate(2), from linux/falloc.h. */
+export const Falloc = { keepSize: 0x01, punchHole: 0x02, zeroRange: 0x10 } as const;
+
+/** Who is at the other end of a unix socket, as the kernel knew it when the connection was made. */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Receives 0 or a positive errno. */
+export type RangeCallback = (errno: number) => void;
+
+interface Addon {
+  flock(fd: number, operation: number): number;
+  peerCredentials(fd: number): PeerCredentials | number;
+  fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
+  blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
+}
+
+/** The addon is not built, or not for this Node. */
+export class AddonError extends Error {
+  override readonly name = 'AddonError';
+  readonly code = 'ADDON_MISSING';
+  readonly path: string;
+
+  constructor(path: string, cause: unknown) {
+    super(`${path} cannot be loaded: run \`npm ci\` (or \`sh native/build\`) with a C compiler installed`, { cause });
+    this.path = path;
+  }
+}
+
+const ADDON_PATH = fileURLToPath(new URL('../../build/orion.node', import.meta.url));
+let loaded: Addon | null = null;
+
+function addon(): Addon {
+  loaded ??= load();
+  return loaded;
+}
+
+function load(): Addon {
+  try {
+    const binding: Addon = createRequire(import.meta.url)(ADDON_PATH);
+    return binding;
+  } catch (error) {
+    throw new AddonError(ADDON_PATH, error);
+  }
+}
+
+/** flock(2) with bits of Lock; 0 or a positive errno. Blocks unless `nonBlocking` is among them. */
+export function flock(fd: number, operation: number): number {
+  return addon().flock(fd, operation);
+}
+
+/** The credentials of a connected unix socket's peer, or a positive errno. */
+export function peerCredentials(fd: number): PeerCredentials | number {
+  return addon().peerCredentials(fd);
+}
+
+/** fallocate(2) in libuv's thread pool; `fd` must stay open until `callback`. Offset and length in bytes. */
+export function fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void {
+  addon().fallocate(fd, mode, offset, length, callback);
+}
+
+/** The BLKDISCARD ioctl in libuv's thread pool; `fd` must stay open until `callback`. Bytes, in whole logical blocks. */
+export function blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void {
+  addon().blockDiscard(fd, offset, length, callback);
+}
