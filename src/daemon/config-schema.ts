@@ -1,0 +1,167 @@
+/**
+ * lvm.toml: every key, its type, its default and, in words, what it may hold. lvm.toml.example and docs/operating.md
+ * are tested against this file.
+ *
+ * Invariants
+ *  - Unknown keys are refused (a misspelt key that is silently ignored is a setting that silently doesn't work).
+ *  - Every key has an entry in ALLOWED; a message names the key, the value found and that entry.
+ *  - Parsing decides form only; what depends on the machine (paths, sockets, being root) is config.ts's.
+ */
+import { z } from 'zod';
+
+const volumePattern = /^(@[A-Za-z0-9_+.\-/=!:&#]+|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/;
+
+const path = z.string().min(1);
+
+export const ENGINES = ['auto', 'uring', 'threads'] as const;
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export const LOG_FORMATS = ['auto', 'json', 'text'] as const;
+
+/** The file's values, defaults filled in; keys are spelt as in the file. */
+export interface Config {
+  devices: string[];
+  read_only: boolean;
+  engine: (typeof ENGINES)[number];
+  workers: number;
+  listen: string[];
+  control: string;
+  /** Absent: /run/orion-lvm, or $XDG_RUNTIME_DIR/orion-lvm without root. */
+  run_dir?: string | undefined;
+  /** Octal. */
+  socket_mode: string;
+  /** Absent: this host has none, and serves only volume groups that have none. */
+  system_id?: string | undefined;
+  log: { level: (typeof LOG_LEVELS)[number]; format: (typeof LOG_FORMATS)[number] };
+  /** Absent list: every volume. */
+  activation: { auto_activation_volume_list?: string[] | undefined };
+  /** Seconds and bytes; all but `connections` are per connection. */
+  limits: { connections: number; requests_in_flight: number; bytes_in_flight: number; handshake_timeout: number };
+}
+
+const configSchema: z.ZodType<Config> = z.strictObject({
+  devices: z.array(path).default([]),
+  read_only: z.boolean().default(false),
+  engine: z.enum(ENGINES).default('auto'),
+  workers: z.int().min(0).max(256).default(0),
+  listen: z.array(z.string().regex(/^(unix|tcp):./)).default(['unix:nbd.sock']),
+  control: path.default('control.sock'),
+  run_dir: path.startsWith('/').optional(),
+  socket_mode: z
+    .string()
+    .regex(/^0?[0-7]{3}$/)
+    .default('0600'),
+  system_id: z
+    .string()
+    .regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/)
+    .optional(),
+  log: z
+    .strictObject({
+      level: z.enum(LOG_LEVELS).default('info'),
+      format: z.enum(LOG_FORMATS).default('auto'),
+    })
+    .prefault({}),
+  activation: z
+    .strictObject({
+      auto_activation_volume_list: z.array(z.string().regex(volumePattern)).optional(),
+    })
+    .prefault({}),
+  limits: z
+    .strictObject({
+      connections: z.int().min(1).max(65536).default(256),
+      requests_in_flight: z.int().min(1).max(65536).default(256),
+      bytes_in_flight: z
+        .int()
+        .min(2 ** 26)
+        .max(2 ** 34)
+        .default(2 ** 27),
+      handshake_timeout: z.int().min(1).max(3600).default(30),
+    })
+    .prefault({}),
+});
+
+/** What holds where there is no file. */
+export function defaultConfig(): Config {
+  return configSchema.parse({});
+}
+
+/** What a key may hold, in words. Tables are listed too, for a value in a table's place. */
+export const ALLOWED: Readonly<Record<string, string>> = {
+  devices: 'a list of paths of devices, image files or directories, or glob patterns',
+  read_only: 'true or false',
+  engine: '"auto", "uring" or "threads"',
+  workers: 'a whole number from 0 to 256',
+  listen: 'a list of "unix:/path.sock" or "tcp:host:port"',
+  control: "a socket's path",
+  run_dir: 'an absolute path of a directory',
+  socket_mode: 'three octal digits in quotes, such as "0600"',
+  system_id: 'at most 128 letters, digits and _ + . - (not starting with -)',
+  log: 'a table: [log]',
+  'log.level': '"trace", "debug", "info", "warn", "error", "fatal" or "silent"',
+  'log.format': '"auto", "json" or "text"',
+  activation: 'a table: [activation]',
+  'activation.auto_activation_volume_list': 'a list of "VG", "VG/LV" or "@tag"',
+  limits: 'a table: [limits]',
+  'limits.connections': 'a whole number from 1 to 65536',
+  'limits.requests_in_flight': 'a whole number from 1 to 65536',
+  'limits.bytes_in_flight': 'a whole number of bytes from 67108864 to 17179869184',
+  'limits.handshake_timeout': 'a whole number of seconds from 1 to 3600',
+};
+
+/** Checks a parsed file; gives its values, or every problem as a sentence. */
+export function checkConfig(input: unknown): { readonly config: Config } | { readonly problems: readonly string[] } {
+  const result = configSchema.safeParse(input);
+  if (result.success) return { config: result.data };
+  return { problems: result.error.issues.flatMap((issue) => problemsOf(issue, input)) };
+}
+
+function problemsOf(issue: z.core.$ZodIssue, input: unknown): string[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => unknownKey([...issue.path, key].join('.')));
+  }
+  const key = issue.path.filter((part) => typeof part !== 'number').join('.');
+  const index = issue.path.findLast((part) => typeof part === 'number');
+  const place = index === undefined ? key : `${key}[${index}]`;
+  return [`${place}: ${show(valueAt(input, issue.path))} is not allowed: it must be ${ALLOWED[key] ?? issue.message}`];
+}
+
+function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
+  let value = input;
+  for (const part of path) {
+    if (typeof value !== 'object' || value === null) return undefined;
+    value = Reflect.get(value, part);
+  }
+  return value;
+}
+
+function show(value: unknown): string {
+  const text = typeof value === 'bigint' ? String(value) : (JSON.stringify(value) ?? String(value));
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}
+
+function unknownKey(key: string): string {
+  const near = nearest(key, Object.keys(ALLOWED));
+  return `${key}: no such key${near === undefined ? '' : `; did you mean ${near}?`}`;
+}
+
+/** The known key with the fewest edits from `key`, if it is near enough to be what was meant. */
+function nearest(key: string, known: readonly string[]): string | undefined {
+  const moved = known.find((name) => name.endsWith(`.${key}`) || key.endsWith(`.${name}`));
+  if (moved !== undefined) return moved;
+  const ranked = known.map((name) => ({ name, distance: editDistance(key, name) }));
+  const best = ranked.reduce((a, b) => (b.distance < a.distance ? b : a));
+  return best.distance <= Math.max(2, key.length / 3) ? best.name : undefined;
+}
+
+/** Levenshtein's distance, by rows. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1];
+    for (let j = 0; j < b.length; j++) {
+      const substitution = (row[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
+      next.push(Math.min(substitution, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}

@@ -1,0 +1,245 @@
+/**
+ * From flags, environment and lvm.toml to the settings that the daemon runs with.
+ *
+ * Invariants
+ *  - Precedence: a flag, then the environment, then the file, then the default.
+ *  - Settings are complete, absolute and accepted: whatever this build can't do was refused here, by name.
+ *  - All problems are reported at once; nothing is opened or created here but the file that is read.
+ *  - Relative paths: of flags and environment from the working directory, `devices` of the file from the file's directory,
+ *    sockets of the file from the run-time directory.
+ */
+import { readFileSync } from 'node:fs';
+import { dirname, isAbsolute, join, resolve } from 'node:path';
+import { parse as parseToml, TomlError } from 'smol-toml';
+import { checkConfig, type Config, defaultConfig } from './config-schema.ts';
+import { codeOf, DaemonError, reasonOf } from './errors.ts';
+import { type Flags, splitPaths } from './flags.ts';
+import { LISTEN_URI_FORM, type ListenAddress, parseListenUri, socketPath } from './listen-uri.ts';
+
+export interface Settings {
+  /** Null: no file was found and defaults hold. */
+  readonly configFile: string | null;
+  /** Paths, directories and globs; empty: every block device. */
+  readonly devices: readonly string[];
+  readonly readOnly: boolean;
+  readonly listen: readonly ListenAddress[];
+  readonly controlPath: string;
+  /** Made at start if it is missing; null where there is none (no root and no $XDG_RUNTIME_DIR) and none is needed. */
+  readonly runDir: string | null;
+  /** Permission bits of the unix sockets. */
+  readonly socketMode: number;
+  readonly systemId: string | null;
+  readonly logLevel: string;
+  readonly logFormat: Config['log']['format'];
+  /** "VG", "VG/LV", "@tag"; null: every volume. */
+  readonly activationList: readonly string[] | null;
+  readonly limits: {
+    readonly connections: number;
+    readonly requestsInFlight: number;
+    readonly bytesInFlight: number;
+    readonly handshakeTimeoutMs: number;
+  };
+}
+
+/** What settings depend on besides the flags; tests pass their own. */
+export interface Surroundings {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  /** The effective user id. */
+  readonly uid: number;
+  /** The last file of the search. */
+  readonly systemConfigFile: string;
+}
+
+export function processSurroundings(): Surroundings {
+  return {
+    env: process.env,
+    cwd: process.cwd(),
+    uid: process.geteuid?.() ?? -1,
+    systemConfigFile: '/etc/orion-lvm/lvm.toml',
+  };
+}
+
+/** Reads the config file, if there is one, and settles every setting. Throws a DaemonError BAD_CONFIG. */
+export function loadSettings(flags: Flags, around: Surroundings): Settings {
+  const file = readConfigFile(flags.config, around);
+  const config = file?.config ?? defaultConfig();
+  const problems: string[] = [];
+  const settings = settle(config, file?.path ?? null, flags, around, problems);
+  if (problems.length > 0) throw new DaemonError({ code: 'BAD_CONFIG', problems });
+  return settings;
+}
+
+/**
+ * The config file's path and values: --config, else $ORION_LVM_CONFIG (both must exist), else ./lvm.toml, else the
+ * system's; null where there is none.
+ */
+export function readConfigFile(
+  flag: string | undefined,
+  around: Surroundings,
+): { readonly path: string; readonly config: Config } | null {
+  const demanded = flag ?? nonEmpty(around.env['ORION_LVM_CONFIG']);
+  const candidates = demanded === undefined ? ['lvm.toml', around.systemConfigFile] : [demanded];
+  for (const candidate of candidates) {
+    const path = resolve(around.cwd, candidate);
+    const text = readText(path, demanded !== undefined);
+    if (text !== null) return { path, config: parseConfigText(text, path) };
+  }
+  return null;
+}
+
+function readText(path: string, demanded: boolean): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if (!demanded && (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR')) return null;
+    throw new DaemonError(
+      { code: 'BAD_CONFIG', problems: [`cannot read the config file ${path}: ${reasonOf(error)}`] },
+      { cause: error },
+    );
+  }
+}
+
+/** Parses and checks lvm.toml's text; `path` is for the messages. Throws a DaemonError BAD_CONFIG. */
+export function parseConfigText(text: string, path: string): Config {
+  let input: unknown;
+  try {
+    input = parseToml(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    const reason = error.message.split('\n', 1)[0]?.replace(/^Invalid TOML document: /, '') ?? '';
+    const problem = `${path}:${error.line}:${error.column}: not valid TOML: ${reason}`;
+    throw new DaemonError({ code: 'BAD_CONFIG', problems: [problem] }, { cause: error });
+  }
+  const checked = checkConfig(input);
+  if ('config' in checked) return checked.config;
+  throw new DaemonError({ code: 'BAD_CONFIG', problems: checked.problems.map((problem) => `${path}: ${problem}`) });
+}
+
+function settle(
+  config: Config,
+  configFile: string | null,
+  flags: Flags,
+  around: Surroundings,
+  problems: string[],
+): Settings {
+  refuseUnbuilt(config, configFile, flags, problems);
+  const runDir = config.run_dir ?? defaultRunDir(around);
+  const sockets = new SocketSettings(runDir, around.cwd, configFile ?? 'lvm.toml', problems);
+  return {
+    configFile,
+    devices: settleDevices(config, configFile, flags, around, problems),
+    readOnly: flags.readOnly ?? config.read_only,
+    listen: flags.listen?.flatMap((uri) => sockets.flag(uri)) ?? config.listen.flatMap((uri) => sockets.key(uri)),
+    controlPath: sockets.control(flags.control, config.control),
+    runDir,
+    socketMode: Number.parseInt(config.socket_mode, 8),
+    systemId: config.system_id ?? null,
+    logLevel: flags.logLevel ?? config.log.level,
+    logFormat: config.log.format,
+    activationList: config.activation.auto_activation_volume_list ?? null,
+    limits: {
+      connections: config.limits.connections,
+      requestsInFlight: config.limits.requests_in_flight,
+      bytesInFlight: config.limits.bytes_in_flight,
+      handshakeTimeoutMs: config.limits.handshake_timeout * 1000,
+    },
+  };
+}
+
+/** Values that the design names and that this build can't honour are errors, never ignored. */
+function refuseUnbuilt(config: Config, configFile: string | null, flags: Flags, problems: string[]): void {
+  const engine = flags.engine ?? config.engine;
+  if (engine === 'uring') {
+    const place = flags.engine === undefined ? `${configFile}: engine` : '--engine';
+    problems.push(`${place}: "uring" is not in this build, which has only the threads engine: use "auto" or "threads"`);
+  }
+  const workers = flags.workers ?? config.workers;
+  if (workers !== 0) {
+    const place = flags.workers === undefined ? `${configFile}: workers` : '--workers';
+    problems.push(`${place}: ${workers} is not possible in this build, which serves from one process: use 0`);
+  }
+}
+
+function settleDevices(
+  config: Config,
+  configFile: string | null,
+  flags: Flags,
+  around: Surroundings,
+  problems: string[],
+): readonly string[] {
+  const fromEnvironment = nonEmpty(around.env['ORION_LVM_DEVICES']);
+  const given = flags.devices ?? (fromEnvironment === undefined ? undefined : splitPaths(fromEnvironment));
+  if (given !== undefined) {
+    const place = flags.devices === undefined ? '$ORION_LVM_DEVICES' : '--devices';
+    if (given.length === 0) problems.push(`${place}: no path in it: it must be a list of paths separated by commas`);
+    return given.map((path) => resolve(around.cwd, path));
+  }
+  if (config.devices.length === 0 && around.uid !== 0) {
+    problems.push(
+      'no devices to serve: give --devices, $ORION_LVM_DEVICES or devices in lvm.toml (only root serves every block device)',
+    );
+  }
+  const base = configFile === null ? around.cwd : dirname(configFile);
+  return config.devices.map((path) => resolve(base, path));
+}
+
+function defaultRunDir(around: Surroundings): string | null {
+  if (around.uid === 0) return '/run/orion-lvm';
+  const user = nonEmpty(around.env['XDG_RUNTIME_DIR']);
+  return user !== undefined && isAbsolute(user) ? join(user, 'orion-lvm') : null;
+}
+
+function nonEmpty(text: string | undefined): string | undefined {
+  return text === '' ? undefined : text;
+}
+
+/** Resolves socket addresses of flags (from the working directory) and of the file (from the run-time directory). */
+class SocketSettings {
+  readonly #runDir: string | null;
+  readonly #cwd: string;
+  readonly #configFile: string;
+  readonly #problems: string[];
+
+  constructor(runDir: string | null, cwd: string, configFile: string, problems: string[]) {
+    this.#runDir = runDir;
+    this.#cwd = cwd;
+    this.#configFile = configFile;
+    this.#problems = problems;
+  }
+
+  flag(uri: string): ListenAddress[] {
+    return this.#accept('--listen', uri, parseListenUri(uri, this.#cwd));
+  }
+
+  key(uri: string): ListenAddress[] {
+    const path = uri.startsWith('unix:') ? uri.slice('unix:'.length) : '/';
+    if (!this.#hasDirectory('listen', path)) return [];
+    return this.#accept(`${this.#configFile}: listen`, uri, parseListenUri(uri, this.#runDir ?? '/'));
+  }
+
+  control(flag: string | undefined, key: string): string {
+    if (flag === undefined && !this.#hasDirectory('control', key)) return '';
+    const result = flag === undefined ? socketPath(key, this.#runDir ?? '/') : socketPath(flag, this.#cwd);
+    if ('path' in result) return result.path;
+    const place = flag === undefined ? `${this.#configFile}: control` : '--control';
+    this.#problems.push(`${place}: ${JSON.stringify(flag ?? key)} is not allowed: ${result.problem}`);
+    return '';
+  }
+
+  #hasDirectory(key: string, path: string): boolean {
+    if (isAbsolute(path) || this.#runDir !== null) return true;
+    this.#problems.push(
+      `${key}: "${path}" is in the run-time directory and there is none ($XDG_RUNTIME_DIR is not set): set run_dir, or give --listen and --control`,
+    );
+    return false;
+  }
+
+  #accept(place: string, uri: string, parsed: ListenAddress | { readonly problem: string }): ListenAddress[] {
+    if ('kind' in parsed) return [parsed];
+    this.#problems.push(
+      `${place}: ${JSON.stringify(uri)} is not allowed: ${parsed.problem}; it must be ${LISTEN_URI_FORM}`,
+    );
+    return [];
+  }
+}

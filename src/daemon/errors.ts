@@ -1,0 +1,79 @@
+/**
+ * What can go wrong while the daemon is configured, started or reloaded: one coded error class, one message table.
+ *
+ * Invariants
+ *  - A message names the object (key, path, address), what was found, and what would be accepted or done about it.
+ *  - `exitCode` is LVM2's: 3 for a usage or configuration mistake, 5 for something that failed.
+ */
+
+/** Bad usage or a bad configuration, as LVM2's EINVALID_CMD_LINE. */
+export const EXIT_USAGE = 3;
+/** The work itself failed, as LVM2's ECMD_FAILED. */
+export const EXIT_FAILED = 5;
+
+export type DaemonFault =
+  /** Flags, the config file's text or its values; each problem is a whole sentence. */
+  | { readonly code: 'BAD_CONFIG'; readonly problems: readonly string[] }
+  | { readonly code: 'NO_DEVICES'; readonly reason: string }
+  /** Held by another program; the reason names the device. */
+  | { readonly code: 'DEVICE_BUSY'; readonly reason: string }
+  | { readonly code: 'LISTEN_FAILED'; readonly address: string; readonly reason: string }
+  | { readonly code: 'SOCKET_IN_USE'; readonly address: string }
+  | { readonly code: 'RUN_DIR'; readonly path: string; readonly reason: string }
+  | { readonly code: 'DEMO_FAILED'; readonly path: string; readonly reason: string };
+
+export class DaemonError extends Error {
+  override readonly name: string = 'DaemonError';
+  readonly fault: DaemonFault;
+  readonly code: DaemonFault['code'];
+  readonly exitCode: number;
+
+  constructor(fault: DaemonFault, options?: ErrorOptions) {
+    super(messageOf(fault), options);
+    this.fault = fault;
+    this.code = fault.code;
+    this.exitCode = fault.code === 'BAD_CONFIG' ? EXIT_USAGE : EXIT_FAILED;
+  }
+}
+
+type FaultOf<Code extends DaemonFault['code']> = Extract<DaemonFault, { readonly code: Code }>;
+
+const MESSAGES: { readonly [Code in DaemonFault['code']]: (fault: FaultOf<Code>) => string } = {
+  BAD_CONFIG: ({ problems }) => problems.join('\n'),
+  NO_DEVICES: ({ reason }) => `no devices to serve: ${reason}`,
+  DEVICE_BUSY: ({ reason }) => `${reason}; only one daemon may hold a device`,
+  LISTEN_FAILED: ({ address, reason }) => `cannot listen on ${address}: ${reason}`,
+  SOCKET_IN_USE: ({ address }) => `cannot listen on ${address}: another program already answers there`,
+  RUN_DIR: ({ path, reason }) => `cannot use the run-time directory ${path}: ${reason}`,
+  DEMO_FAILED: ({ path, reason }) => `cannot make the demo volume group in ${path}: ${reason}`,
+};
+
+function messageOf<Code extends DaemonFault['code']>(fault: FaultOf<Code>): string {
+  const message: (fault: FaultOf<Code>) => string = MESSAGES[fault.code];
+  return message(fault);
+}
+
+/** An operating system error's code or message, for the `reason` of a fault. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return SYSTEM_REASONS[codeOf(error) ?? ''] ?? error.message;
+}
+
+/** `error.code` where there is one: "EADDRINUSE", "ENOENT", … */
+export function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+const SYSTEM_REASONS: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EADDRINUSE: 'the address is already in use',
+  EADDRNOTAVAIL: 'this machine has no such address',
+  EBUSY: 'the device is busy',
+  EISDIR: 'it is a directory',
+  ENOENT: 'no such file or directory',
+  ENOTDIR: 'a part of the path is not a directory',
+  ENOTFOUND: 'the host name is unknown',
+  EPERM: 'not permitted',
+  EROFS: 'the file system is read-only',
+};

@@ -1,0 +1,76 @@
+/**
+ * Where NBD clients connect, as people write it (`unix:/path.sock`, `tcp:host:port`), and the NBD URIs of an export there.
+ *
+ * Invariants
+ *  - A parsed address is complete: an absolute path that fits in a socket address, or a host and a port.
+ *  - Port 0 means "any free port"; what was bound is told by the server.
+ */
+import { isAbsolute, join, relative } from 'node:path';
+
+export type ListenAddress =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+
+/** NBD's port (IANA). */
+export const NBD_PORT = 10809;
+/** sockaddr_un's sun_path has 108 bytes with the closing NUL; a longer path would be cut by the operating system. */
+export const MAX_SOCKET_PATH_BYTES = 107;
+
+export const LISTEN_URI_FORM = 'unix:/path.sock or tcp:host:port (an IPv6 host in brackets: tcp:[::1]:10809)';
+
+/** The address that `uri` names, or why it names none. A relative socket path is taken in `directory`. */
+export function parseListenUri(uri: string, directory: string): ListenAddress | { readonly problem: string } {
+  if (uri.startsWith('unix:')) {
+    const path = uri.slice('unix:'.length);
+    if (path === '') return { problem: 'the path is missing' };
+    return socketPath(path, directory);
+  }
+  if (uri.startsWith('tcp:')) return parseTcp(uri.slice('tcp:'.length));
+  return { problem: 'it starts with neither unix: nor tcp:' };
+}
+
+/** A unix socket's address, made absolute and checked for length. */
+export function socketPath(
+  path: string,
+  directory: string,
+): { readonly kind: 'unix'; readonly path: string } | { readonly problem: string } {
+  const absolute = isAbsolute(path) ? path : join(directory, path);
+  if (absolute.includes('\0')) return { problem: 'the path holds a NUL' };
+  const bytes = Buffer.byteLength(absolute);
+  if (bytes <= MAX_SOCKET_PATH_BYTES) return { kind: 'unix', path: absolute };
+  // A deep checkout is no reason to fail where the same socket has a short name from the working directory.
+  const short = relative(process.cwd(), absolute);
+  if (short !== '' && Buffer.byteLength(short) <= MAX_SOCKET_PATH_BYTES) return { kind: 'unix', path: short };
+  return { problem: `the path has ${bytes} bytes and a socket's path at most ${MAX_SOCKET_PATH_BYTES}` };
+}
+
+function parseTcp(text: string): ListenAddress | { readonly problem: string } {
+  const match = /^(?:\[(?<bracketed>[0-9A-Fa-f:.%\w]+)\]|(?<plain>[^:[\]\s]+))(?::(?<port>\d+))?$/.exec(text);
+  const host = match?.groups?.['bracketed'] ?? match?.groups?.['plain'];
+  if (host === undefined) return { problem: 'host and port are not to be made out' };
+  const port = Number(match?.groups?.['port'] ?? NBD_PORT);
+  if (port > 65535) return { problem: `port ${port} is above 65535` };
+  return { kind: 'tcp', host, port };
+}
+
+/** The address in the form that `parseListenUri` reads. */
+export function formatListenUri(address: ListenAddress): string {
+  if (address.kind === 'unix') return `unix:${address.path}`;
+  return `tcp:${bracketed(address.host)}:${address.port}`;
+}
+
+/** The NBD URI of an export at this address (NBD doc/uri.md); without a name, of the server. */
+export function nbdUri(address: ListenAddress, exportName?: string): string {
+  const path = exportName === undefined ? '' : exportName.split('/').map(encodeURIComponent).join('/');
+  // The socket's own slashes stay readable: a query may hold them.
+  if (address.kind === 'unix') {
+    return `nbd+unix:///${path}?socket=${encodeURIComponent(address.path).replaceAll('%2F', '/')}`;
+  }
+  const host = address.host === '0.0.0.0' || address.host === '::' ? 'localhost' : address.host;
+  const port = address.port === NBD_PORT ? '' : `:${address.port}`;
+  return `nbd://${bracketed(host)}${port}/${path}`;
+}
+
+function bracketed(host: string): string {
+  return host.includes(':') ? `[${host}]` : host;
+}

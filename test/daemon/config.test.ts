@@ -1,0 +1,244 @@
+/** Configuration: every mistake is named with its key, value and what is allowed; precedence; the example is the defaults. */
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { parse as parseToml } from 'smol-toml';
+import { loadSettings, parseConfigText, type Settings, type Surroundings } from '../../src/daemon/config.ts';
+import { ALLOWED, checkConfig, defaultConfig } from '../../src/daemon/config-schema.ts';
+import { DaemonError } from '../../src/daemon/errors.ts';
+import { type Flags, parseFlags } from '../../src/daemon/flags.ts';
+import { formatListenUri } from '../../src/daemon/listen-uri.ts';
+import { CHECKOUT } from '../helpers/shared.ts';
+
+/** The problems of a config file's text, one a line. */
+function problemsOf(text: string): string {
+  try {
+    parseConfigText(text, 'lvm.toml');
+  } catch (error) {
+    assert.ok(error instanceof DaemonError, String(error));
+    assert.equal(error.exitCode, 3);
+    return error.message;
+  }
+  return '';
+}
+
+describe('lvm.toml', () => {
+  const bad: readonly (readonly [string, RegExp])[] = [
+    ['devices = "a.img"', /^lvm.toml: devices: "a.img" is not allowed: it must be a list of paths/],
+    ['devices = ["a", 7]', /devices\[1\]: 7 is not allowed/],
+    ['devices = [""]', /devices\[0\]: "" is not allowed/],
+    ['read_only = 1', /read_only: 1 is not allowed: it must be true or false/],
+    ['engine = "fast"', /engine: "fast" is not allowed: it must be "auto", "uring" or "threads"/],
+    ['workers = -1', /workers: -1 is not allowed: it must be a whole number from 0 to 256/],
+    ['workers = 1.5', /workers: 1.5 is not allowed/],
+    ['listen = "tcp:localhost:1"', /listen: "tcp:localhost:1" is not allowed: it must be a list/],
+    ['listen = ["http://x"]', /listen\[0\]: "http:\/\/x" is not allowed: .*"unix:\/path.sock" or "tcp:host:port"/],
+    ['control = ""', /control: "" is not allowed/],
+    ['run_dir = "run"', /run_dir: "run" is not allowed: it must be an absolute path/],
+    ['socket_mode = 600', /socket_mode: 600 is not allowed: it must be three octal digits in quotes/],
+    ['socket_mode = "0980"', /socket_mode: "0980" is not allowed/],
+    ['system_id = "a b"', /system_id: "a b" is not allowed/],
+    ['log = "debug"', /log: "debug" is not allowed: it must be a table: \[log\]/],
+    ['[log]\nlevel = "loud"', /log.level: "loud" is not allowed: it must be "trace", "debug", .* or "silent"/],
+    ['[log]\nformat = "xml"', /log.format: "xml" is not allowed/],
+    ['activation = []', /activation: \[\] is not allowed/],
+    ['[activation]\nauto_activation_volume_list = ["a/b/c"]', /auto_activation_volume_list\[0\]: "a\/b\/c"/],
+    ['[activation]\nauto_activation_volume_list = ["@"]', /auto_activation_volume_list\[0\]: "@"/],
+    ['limits = true', /limits: true is not allowed/],
+    ['[limits]\nconnections = 0', /limits.connections: 0 is not allowed: it must be a whole number from 1 to 65536/],
+    ['[limits]\nrequests_in_flight = "9"', /limits.requests_in_flight: "9" is not allowed/],
+    ['[limits]\nbytes_in_flight = 4096', /limits.bytes_in_flight: 4096 is not allowed: .* from 67108864/],
+    ['[limits]\nhandshake_timeout = 0', /limits.handshake_timeout: 0 is not allowed/],
+    ['devicess = []', /^lvm.toml: devicess: no such key; did you mean devices\?$/],
+    ['level = "info"', /level: no such key; did you mean log.level\?/],
+    ['[log]\nlevle = "info"', /log.levle: no such key; did you mean log.level\?/],
+    ['quux = 1', /^lvm.toml: quux: no such key$/],
+    ['[logs]\nlevel = "info"', /logs: no such key; did you mean log\?/],
+    ['devices = [', /^lvm.toml:1:\d+: not valid TOML: /],
+    ['a = 1\na = 2', /^lvm.toml:2:\d+: not valid TOML: /],
+    ['workers = 99999999999999999999', /workers|not valid TOML/],
+  ];
+  for (const [text, message] of bad) {
+    test(`refuses ${JSON.stringify(text)}`, () => {
+      assert.match(problemsOf(text), message);
+    });
+  }
+
+  test('names all mistakes at once', () => {
+    assert.equal(problemsOf('workers = -1\nreadonly = true\n[log]\nlevel = 3').split('\n').length, 3);
+  });
+
+  test('a hostile file is refused, never crashed on', () => {
+    for (const text of ['\0', '[[[[', '__proto__ = 1', '[__proto__]\nx = 1', `a = ${'['.repeat(5000)}`, '"" = 1']) {
+      assert.notEqual(problemsOf(text), '', JSON.stringify(text.slice(0, 40)));
+    }
+    assert.equal(Reflect.get({}, 'x'), undefined);
+  });
+
+  test('every key says what it may hold', () => {
+    for (const key of Object.keys(ALLOWED)) {
+      const nested = key.split('.').reduceRight<unknown>((value, part) => ({ [part]: value }), Symbol('wrong'));
+      const result = checkConfig(nested);
+      assert.ok('problems' in result, key);
+      assert.ok(result.problems[0]?.startsWith(`${key}: `), result.problems[0]);
+      assert.ok(result.problems[0]?.includes(ALLOWED[key] ?? '?'), result.problems[0]);
+    }
+  });
+
+  test('lvm.toml.example holds every key, with its default', () => {
+    const text = readFileSync(join(CHECKOUT, 'lvm.toml.example'), 'utf8');
+    assert.deepEqual(JSON.parse(JSON.stringify(parseToml(text))), defaultConfig());
+    // With the keys that have no fixed default switched on, it is valid and complete.
+    const whole = text.replaceAll(/^# (\w+ = )/gm, '$1');
+    parseConfigText(whole, 'lvm.toml.example');
+    const keys = Object.entries(parseToml(whole)).flatMap(([key, value]) =>
+      typeof value === 'object' && !Array.isArray(value) ? [key, ...Object.keys(value).map((k) => `${key}.${k}`)] : key,
+    );
+    assert.deepEqual(keys.toSorted(), Object.keys(ALLOWED).toSorted());
+  });
+
+  test('docs/operating.md names every key and flag', () => {
+    const docs = readFileSync(join(CHECKOUT, 'docs/operating.md'), 'utf8');
+    const result = parseFlags(['--help'], '0');
+    assert.ok('output' in result);
+    const flags = result.output.match(/--[a-z-]+/g) ?? [];
+    assert.ok(flags.length > 8);
+    for (const word of [...flags, ...Object.keys(ALLOWED)]) assert.ok(docs.includes(`\`${word}`), word);
+  });
+});
+
+describe('settings', () => {
+  let folder = '';
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'orion-lvm-config-'));
+    mkdirSync(join(folder, 'etc'));
+    mkdirSync(join(folder, 'cwd'));
+  });
+  after(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  function around(changes: Partial<Surroundings> = {}): Surroundings {
+    const systemConfigFile = join(folder, 'etc/lvm.toml');
+    return { env: { XDG_RUNTIME_DIR: '/run/user/7' }, cwd: join(folder, 'cwd'), uid: 7, systemConfigFile, ...changes };
+  }
+  function load(flags: Flags, changes: Partial<Surroundings> = {}): Settings {
+    return loadSettings(flags, around(changes));
+  }
+  function refused(flags: Flags, message: RegExp, changes: Partial<Surroundings> = {}): void {
+    assert.throws(() => load(flags, changes), { code: 'BAD_CONFIG', exitCode: 3, message });
+  }
+
+  test('defaults: sockets in the run-time directory of root or of the user', () => {
+    const user = load({ devices: ['a.img'] });
+    assert.equal(user.configFile, null);
+    assert.deepEqual(user.devices, [join(folder, 'cwd/a.img')]);
+    assert.deepEqual(user.listen.map(formatListenUri), ['unix:/run/user/7/orion-lvm/nbd.sock']);
+    assert.equal(user.controlPath, '/run/user/7/orion-lvm/control.sock');
+    assert.equal(user.socketMode, 0o600);
+    const root = load({}, { uid: 0, env: {} });
+    assert.deepEqual(root.devices, []);
+    assert.equal(root.runDir, '/run/orion-lvm');
+  });
+
+  test('only root serves every block device', () => {
+    refused({}, /no devices to serve: give --devices, \$ORION_LVM_DEVICES or devices in lvm.toml/);
+  });
+
+  test('no run-time directory is an error only where a socket needs it', () => {
+    refused({ devices: ['a'] }, /listen: "nbd.sock" is in the run-time directory and there is none/, { env: {} });
+    const settings = load({ devices: ['a'], listen: ['unix:n.sock'], control: 'c.sock' }, { env: {} });
+    assert.deepEqual(settings.listen.map(formatListenUri), [`unix:${join(folder, 'cwd/n.sock')}`]);
+    assert.equal(settings.controlPath, join(folder, 'cwd/c.sock'));
+  });
+
+  test('search: --config, $ORION_LVM_CONFIG, ./lvm.toml, the system file', () => {
+    const files = ['flag.toml', 'env.toml', 'cwd/lvm.toml', 'etc/lvm.toml'].map((name) => join(folder, name));
+    for (const file of files) writeFileSync(file, 'devices = ["x.img"]\n');
+    const env = { XDG_RUNTIME_DIR: '/run/user/7', ORION_LVM_CONFIG: join(folder, 'env.toml') };
+    const flags = { config: '../flag.toml' };
+    assert.equal(load(flags, { env }).configFile, files[0]);
+    assert.deepEqual(load(flags, { env }).devices, [join(folder, 'x.img')], "from the file's directory");
+    assert.equal(load({}, { env }).configFile, files[1]);
+    assert.equal(load({}).configFile, files[2]);
+    rmSync(join(folder, 'cwd/lvm.toml'));
+    assert.equal(load({}).configFile, files[3]);
+    rmSync(join(folder, 'etc/lvm.toml'));
+    refused({ config: 'none.toml' }, /cannot read the config file .*none.toml: no such file/);
+    refused({}, /cannot read the config file/, { env: { ORION_LVM_CONFIG: 'none.toml' } });
+    refused({ config: '.' }, /cannot read the config file .*: it is a directory/);
+  });
+
+  test('precedence: flag, environment, file', () => {
+    const text = 'devices = ["/f"]\nread_only = true\nlisten = ["tcp:h:1"]\ncontrol = "/c"\n[log]\nlevel = "warn"\n';
+    writeFileSync(join(folder, 'all.toml'), text);
+    const config = join(folder, 'all.toml');
+    const env = { ORION_LVM_DEVICES: '/e1,,/e2' };
+    assert.deepEqual(load({ config, devices: ['/d'] }, { env }).devices, ['/d']);
+    assert.deepEqual(load({ config }, { env }).devices, ['/e1', '/e2']);
+    assert.deepEqual(load({ config }).devices, ['/f']);
+    const file = load({ config });
+    assert.deepEqual([file.readOnly, file.logLevel, file.controlPath], [true, 'warn', '/c']);
+    assert.deepEqual(file.listen, [{ kind: 'tcp', host: 'h', port: 1 }]);
+    const flags = load({ config, logLevel: 'debug', control: '/d', listen: ['tcp:[::1]', 'unix:/u'] });
+    assert.deepEqual([flags.logLevel, flags.controlPath], ['debug', '/d']);
+    assert.deepEqual(flags.listen.map(formatListenUri), ['tcp:[::1]:10809', 'unix:/u']);
+  });
+
+  test('what this build cannot do is refused by name', () => {
+    refused({ devices: ['a'], engine: 'uring' }, /--engine: "uring" is not in this build.*"auto" or "threads"/);
+    refused({ devices: ['a'], workers: 2 }, /--workers: 2 is not possible in this build.*use 0/);
+    writeFileSync(join(folder, 'unbuilt.toml'), 'engine = "uring"\nworkers = 4\n');
+    refused({ devices: ['a'], config: join(folder, 'unbuilt.toml') }, /unbuilt.toml: engine: .*\n.*workers: 4/);
+  });
+
+  const addresses: readonly (readonly [string, RegExp])[] = [
+    ['foo', /--listen: "foo" is not allowed: it starts with neither unix: nor tcp:; it must be unix:\/path.sock/],
+    ['unix:', /the path is missing/],
+    ['tcp:', /host and port are not to be made out/],
+    ['tcp:host:99999', /port 99999 is above 65535/],
+    ['tcp:host:12x', /not to be made out/],
+    ['tcp:a b:1', /not to be made out/],
+    ['tcp:::1:10809', /not to be made out/],
+    [`unix:/${'x'.repeat(108)}`, /the path has 109 bytes and a socket's path at most 107/],
+    ['unix:/a\0b', /the path holds a NUL/],
+  ];
+  for (const [uri, message] of addresses) {
+    test(`refuses --listen ${JSON.stringify(uri).slice(0, 40)}`, () => {
+      refused({ devices: ['a'], listen: [uri] }, message);
+    });
+  }
+});
+
+describe('flags', () => {
+  function output(args: readonly string[]): string {
+    const result = parseFlags(args, '1.2.3');
+    return 'output' in result ? `${result.exitCode} ${result.output}` : JSON.stringify(result.flags);
+  }
+
+  test('are plain data', () => {
+    assert.equal(
+      output(['--devices', 'a,b', '--devices=c', '--listen', 'tcp:h:1', '--read-only', '--workers', '0']),
+      '{"devices":["a","b","c"],"listen":["tcp:h:1"],"readOnly":true,"workers":0}',
+    );
+    assert.equal(output([]), '{}');
+    assert.match(output(['--version']), /^0 1.2.3/);
+    assert.match(output(['--help']), /^0 Usage: orion-lvmd/);
+  });
+
+  const wrong: readonly (readonly [readonly string[], RegExp])[] = [
+    [['--devicse', 'x'], /^3 error: unknown option '--devicse'\n\(Did you mean --devices\?\)/],
+    [['--devices'], /^3 error: option '--devices <path,...>' argument missing/],
+    [['--engine', 'fast'], /^3 .*'fast' is invalid. Allowed choices are auto, uring, threads/],
+    [['--log-level', 'x'], /^3 .*Allowed choices are trace/],
+    [['--workers', 'many'], /^3 .*It must be a whole number/],
+    [['disk.img'], /^3 error: too many arguments/],
+  ];
+  for (const [args, message] of wrong) {
+    test(`refuses ${args.join(' ')}`, () => {
+      assert.match(output(args), message);
+    });
+  }
+});
