@@ -66,6 +66,7 @@ export class MemoryDevice implements BlockDevice {
   submit(request: IoRequest): void {
     assert(this.#closed === null, 'submitted to a closed device');
     assertInLimits(this.limits, request);
+    request.error = 0;
     this.#queue.push(request);
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -100,10 +101,6 @@ export class MemoryDevice implements BlockDevice {
       const request = this.#queue.shift()!;
       request.error = this.#perform(request);
       request.owner.ioDone(request);
-    }
-    if (this.#queue.size > 0 && !this.#scheduled) {
-      this.#scheduled = true;
-      setImmediate(this.#onTurn);
     }
     if (this.#queue.size === 0) this.#drained?.();
   }
@@ -154,14 +151,23 @@ export class MemoryDevice implements BlockDevice {
 
   #fill(offset: number, length: number, value: number): void {
     const end = offset + length;
-    for (let at = offset; at < end;) {
-      const within = at % CHUNK_BYTES;
-      const count = Math.min(CHUNK_BYTES - within, end - at);
-      const index = (at - within) / CHUNK_BYTES;
-      if (value === 0 && count === CHUNK_BYTES) this.#chunks.delete(index);
-      else if (value !== 0 || this.#chunks.has(index)) this.#chunk(index).fill(value, within, within + count);
-      at += count;
+    if (value === 0 && length > CHUNK_BYTES * this.#chunks.size) {
+      for (const index of this.#chunks.keys()) this.#fillChunk(index, offset, end, 0);
+      return;
     }
+    for (let index = Math.floor(offset / CHUNK_BYTES); index * CHUNK_BYTES < end; index++) {
+      if (value !== 0 || this.#chunks.has(index)) this.#fillChunk(index, offset, end, value);
+    }
+  }
+
+  /** Fills what of [offset, end) lies in a chunk. */
+  #fillChunk(index: number, offset: number, end: number, value: number): void {
+    const start = index * CHUNK_BYTES;
+    const from = Math.max(offset - start, 0);
+    const to = Math.min(end - start, CHUNK_BYTES);
+    if (from >= to) return;
+    if (value === 0 && to - from === CHUNK_BYTES) this.#chunks.delete(index);
+    else this.#chunk(index).fill(value, from, to);
   }
 
   #chunk(index: number): Buffer {
