@@ -76,6 +76,11 @@ export interface PhysicalVolume {
   readonly found: LabelledDevice | null;
   /** Absent for an orphan. */
   readonly text?: PhysicalVolumeText;
+  /**
+   * LVM2 counts it as missing: its device was not found, or it is flagged MISSING in the text and holds allocated extents
+   * (an empty PV that came back is used again, as LVM2 does).
+   */
+  readonly missing: boolean;
 }
 
 export interface VolumeGroup {
@@ -83,8 +88,12 @@ export interface VolumeGroup {
   readonly vg: VolumeGroupText;
   /** In the order of the metadata. */
   readonly pvs: readonly PhysicalVolume[];
-  /** Some PV is missing (not found, or flagged MISSING in the text). */
+  /** Some PV is missing. */
   readonly partial: boolean;
+  /** Some PV of it was seen on more than one device: LVM2 then refuses to activate or change the VG. */
+  readonly hasDuplicates: boolean;
+  /** Devices that still hold an older copy of this VG's metadata, which no longer lists them. */
+  readonly outdated: readonly LabelledDevice[];
   /** Exact bytes of the chosen text (without the trailing NUL), for dumps and comparison. */
   readonly rawText: Buffer;
   /** Which metadata areas hold an older or a different copy, or can't be read: they are rewritten at the next change. */
@@ -97,17 +106,29 @@ export interface ScanWarning {
   readonly message: string;
   /** The VG it concerns, if any: commands on other VGs don't print it. */
   readonly vgName?: string;
+  /** It concerns a PV in no VG: only commands that look at PVs print it. */
+  readonly orphan?: true;
+}
+
+/** A VG whose metadata was found, and is refused: nothing of it can be used, and its PVs are nobody else's. */
+export interface UnreadableVolumeGroup {
+  readonly name: string;
+  readonly id: string;
+  /** Why, for the best copy. */
+  readonly reason: string;
+  readonly devices: readonly LabelledDevice[];
 }
 
 /** Everything a scan found. */
 export interface Scan {
   /** Every device that was opened, in the order given. */
   readonly devices: readonly ScannedDevice[];
-  /** Sorted by name; two VGs may share a name (then their ids differ). */
+  /** Sorted by name, then id; two VGs may share a name (then their ids differ). */
   readonly volumeGroups: readonly VolumeGroup[];
   /** PVs in no VG. */
   readonly orphans: readonly PhysicalVolume[];
   /** PVs whose uuid was seen on another device, which was preferred. */
   readonly duplicates: readonly LabelledDevice[];
+  readonly unreadable: readonly UnreadableVolumeGroup[];
   readonly warnings: readonly ScanWarning[];
 }

@@ -1,0 +1,243 @@
+/**
+ * LV -> device-mapper table: which volumes of a VG can be served, how, and why the others can't.
+ *
+ * Invariants
+ *  - Every visible LV has exactly one entry; hidden LVs (parts of others) have none and are never served.
+ *  - An active entry's table says the whole truth about the LV's bytes. A volume whose content also depends on something
+ *    that the table does not express (a COW store, a cache, a move in progress) is inactive, or is served read-only where
+ *    reading it plainly is right: the origin of COW snapshots, the external origin of thin LVs.
+ *  - No table touches a missing PV, or reaches past the end of a device.
+ *  - Pure: devices are named by path, nothing is opened.
+ */
+import assert from 'node:assert/strict';
+import type { LinearParams, StripedParams, Table, TableLine } from '../dm/table.ts';
+import type { LogicalVolumeText, Segment, SegmentArea } from '../ondisk/metadata.ts';
+import { useProblem } from './access.ts';
+import type { HostContext } from './access.ts';
+import type { PhysicalVolume, VolumeGroup } from './model.ts';
+import { areaExtents, isComponentKind, segmentAreas } from './references.ts';
+import { isPvmove, relationsOf, segmentTypeName } from './relations.ts';
+import type { LvFacts, VgRelations } from './relations.ts';
+
+export interface ActivationOptions {
+  readonly host: HostContext;
+  /** Activate LVs flagged ACTIVATION_SKIP too (`-K`). */
+  readonly ignoreActivationSkip?: boolean;
+  /** Activate LVs and VGs flagged NOAUTOACTIVATE too: somebody asked for them by name. */
+  readonly ignoreNoAutoActivate?: boolean;
+  /** Serve everything read-only. */
+  readonly readOnly?: boolean;
+}
+
+export type LvActivation = {
+  readonly lv: LogicalVolumeText;
+  /** "VG/LV" */
+  readonly exportName: string;
+} & (ActiveLv | InactiveLv);
+
+export interface ActiveLv {
+  readonly active: true;
+  readonly table: Table;
+  /** Paths that the table names, each once. */
+  readonly devices: readonly string[];
+  readonly readOnly: boolean;
+  /** Why it is read-only, for people; absent when it is not. */
+  readonly note?: string;
+}
+export interface InactiveLv {
+  readonly active: false;
+  /** For people: names the LV's type, the missing PV, the flag. */
+  readonly reason: string;
+}
+
+const SECTOR_BYTES = 512;
+
+/** What to do with each visible LV of a VG, in the text's order. */
+export function activationPlan(group: VolumeGroup, options: ActivationOptions): readonly LvActivation[] {
+  const relations = relationsOf(group.vg);
+  const pvs = new Map(group.pvs.map((pv) => [pv.text?.label ?? '', pv]));
+  const refusal = groupProblem(group, options);
+  const plan: LvActivation[] = [];
+  for (const facts of relations.lvs.values()) {
+    if (!facts.visible) continue;
+    const outcome = refusal === null ? activateLv({ group, relations, pvs, options }, facts) : inactive(refusal);
+    plan.push({ lv: facts.lv, exportName: `${group.vg.name}/${facts.name}`, ...outcome });
+  }
+  return plan;
+}
+
+/** Uuids of missing PVs that an LV needs, directly or through what it uses. */
+export function missingPvsOf(group: VolumeGroup, name: string): readonly string[] {
+  const relations = relationsOf(group.vg);
+  const pvs = new Map(group.pvs.map((pv) => [pv.text?.label ?? '', pv]));
+  return missingPvs(relations, pvs, name);
+}
+
+interface Context {
+  readonly group: VolumeGroup;
+  readonly relations: VgRelations;
+  /** By label. */
+  readonly pvs: ReadonlyMap<string, PhysicalVolume>;
+  readonly options: ActivationOptions;
+}
+
+function groupProblem(group: VolumeGroup, options: ActivationOptions): string | null {
+  const refused = useProblem(group.vg, options.host);
+  if (refused !== null) return refused;
+  if (group.hasDuplicates) return `Cannot activate LVs in VG ${group.vg.name} while PVs appear on duplicate devices.`;
+  if (group.vg.flags.includes('NOAUTOACTIVATE') && options.ignoreNoAutoActivate !== true) {
+    return `volume group ${group.vg.name} is flagged NOAUTOACTIVATE`;
+  }
+  return null;
+}
+
+function activateLv(context: Context, facts: LvFacts): ActiveLv | InactiveLv {
+  const problem = flagProblem(facts.lv, context.options) ?? useProblemOf(facts) ?? typeProblem(context, facts);
+  if (problem !== null) return inactive(problem);
+  const missing = missingPvs(context.relations, context.pvs, facts.name);
+  if (missing.length > 0) return inactive(missingMessage(context, missing));
+
+  const table: TableLine[] = [];
+  const used = new Map<string, PhysicalVolume>();
+  for (const segment of facts.lv.segments) {
+    for (const area of segmentAreas(segment)) {
+      const pv = context.pvs.get(area.name);
+      assert(pv !== undefined && pv.found !== null, 'typeProblem and missingPvs left only areas on devices');
+      const short = shortDevice(context, pv, area.extent + areaExtents(segment));
+      if (short !== null) return inactive(short);
+      used.set(pv.found.device.path, pv);
+    }
+    table.push(tableLine(context, segment));
+  }
+  return { active: true, table, devices: [...used.keys()], ...writability(context, facts, [...used.values()]) };
+}
+
+function inactive(reason: string): InactiveLv {
+  return { active: false, reason };
+}
+
+function flagProblem(lv: LogicalVolumeText, options: ActivationOptions): string | null {
+  if (lv.flags.includes('ACTIVATION_SKIP') && options.ignoreActivationSkip !== true) {
+    return 'flagged ACTIVATION_SKIP';
+  }
+  if (lv.flags.includes('NOAUTOACTIVATE') && options.ignoreNoAutoActivate !== true) return 'flagged NOAUTOACTIVATE';
+  return null;
+}
+
+/** Why what other LVs do with this one forbids serving it plainly. */
+function useProblemOf(facts: LvFacts): string | null {
+  if (isPvmove(facts.lv)) return 'LV type pvmove is not supported yet';
+  if (facts.lv.status.includes('LOCKED')) return 'locked by a pvmove in progress, which is not supported yet';
+  if (facts.snapshot !== null) return `snapshot of ${facts.snapshot.origin}: LV type snapshot is not supported yet`;
+  const merging = facts.snapshots.find((link) => link.segment.merging);
+  if (merging !== undefined) {
+    return `snapshot ${merging.cow} is merging into it: LV type snapshot-merge is not supported yet`;
+  }
+  const part = facts.usedBy.find((use) => isComponentKind(use.kind));
+  return part === undefined ? null : `part of LV ${part.user} (${part.kind}), never served by itself`;
+}
+
+const PLAIN_TYPES: ReadonlySet<Segment['type']> = new Set<Segment['type']>(['striped', 'error', 'zero']);
+
+function typeProblem(context: Context, facts: LvFacts): string | null {
+  for (const segment of facts.lv.segments) {
+    if (segment.type === 'unknown') return `unrecognised segment type ${segment.typeName}`;
+    if (!PLAIN_TYPES.has(segment.type)) return `LV type ${segmentTypeName(segment)} is not supported yet`;
+    if (segment.typeFlags.length > 0) return `segment type flag ${segment.typeFlags.join('+')} is not supported yet`;
+    const layer = segmentAreas(segment).find((area) => !context.pvs.has(area.name));
+    if (layer !== undefined) return layerProblem(context, layer);
+  }
+  return facts.lv.segments.length === 0 ? 'it has no segments' : null;
+}
+
+function layerProblem(context: Context, area: SegmentArea): string {
+  const below = context.relations.lvs.get(area.name)?.lv;
+  if (below === undefined) return `LV area ${area.name} is neither a physical volume nor an LV`;
+  const type = below.segments[0] === undefined ? 'unknown' : segmentTypeName(below.segments[0]);
+  return `stacked on LV ${area.name} of type ${isPvmove(below) ? 'pvmove' : type}, which is not supported yet`;
+}
+
+/** Walks what an LV needs; each LV once, so shared parts and cycles cost nothing. */
+function missingPvs(relations: VgRelations, pvs: ReadonlyMap<string, PhysicalVolume>, name: string): readonly string[] {
+  const missing = new Set<string>();
+  const seen = new Set<string>();
+  const pending = [name];
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    const facts = seen.has(next) ? undefined : relations.lvs.get(next);
+    seen.add(next);
+    if (facts === undefined) continue;
+    for (const segment of facts.lv.segments) {
+      for (const area of segmentAreas(segment)) {
+        const pv = pvs.get(area.name);
+        if (pv?.missing === true) missing.add(pv.uuid);
+      }
+    }
+    pending.push(...facts.uses.map((use) => use.name));
+    if (facts.snapshot !== null) pending.push(facts.snapshot.origin);
+  }
+  return [...missing];
+}
+
+function missingMessage(context: Context, uuids: readonly string[]): string {
+  const described = uuids.map((uuid) => {
+    const hint = context.group.pvs.find((pv) => pv.uuid === uuid)?.text?.device;
+    return hint === undefined ? uuid : `${uuid} (last written to ${hint})`;
+  });
+  return `physical volume ${described.join(', ')} is missing`;
+}
+
+/** A device that ends before extent `endPe` (exclusive) of its PV; null when it is long enough. */
+function shortDevice(context: Context, pv: PhysicalVolume, endPe: number): string | null {
+  assert(pv.text !== undefined && pv.found !== null);
+  const neededBytes = (pv.text.peStartSectors + endPe * context.group.vg.extentSizeSectors) * SECTOR_BYTES;
+  const { path, sizeBytes } = pv.found.device;
+  if (neededBytes <= sizeBytes) return null;
+  return `device ${path} has ${sizeBytes} bytes, the volume reaches to byte ${neededBytes} of it: was it resized?`;
+}
+
+function tableLine(context: Context, segment: Segment): TableLine {
+  const extentSize = context.group.vg.extentSizeSectors;
+  const start = segment.startExtent * extentSize;
+  const length = segment.extentCount * extentSize;
+  if (segment.type === 'error' || segment.type === 'zero') return { start, length, target: segment.type, params: {} };
+  assert(segment.type === 'striped');
+  const stripes = segment.areas.map((area) => areaParams(context, area));
+  const [only] = stripes;
+  if (stripes.length === 1 && only !== undefined) return { start, length, target: 'linear', params: only };
+  assert(segment.stripeSizeSectors !== undefined);
+  const params: StripedParams = { chunkSize: segment.stripeSizeSectors, stripes };
+  return { start, length, target: 'striped', params };
+}
+
+function areaParams(context: Context, area: SegmentArea): LinearParams {
+  const pv = context.pvs.get(area.name);
+  assert(pv?.text !== undefined && pv.found !== null);
+  return {
+    device: pv.found.device.path,
+    offset: pv.text.peStartSectors + area.extent * context.group.vg.extentSizeSectors,
+  };
+}
+
+function writability(
+  context: Context,
+  facts: LvFacts,
+  used: readonly PhysicalVolume[],
+): { readonly readOnly: boolean; readonly note?: string } {
+  const note = readOnlyReason(context, facts, used);
+  return note === null ? { readOnly: false } : { readOnly: true, note };
+}
+
+function readOnlyReason(context: Context, facts: LvFacts, used: readonly PhysicalVolume[]): string | null {
+  if (facts.snapshots.length > 0) {
+    const names = facts.snapshots.map((link) => link.cow).join(', ');
+    return `read-only: origin of ${names}; writes would have to be copied to the snapshots first, which is not supported yet`;
+  }
+  const thin = facts.usedBy.find((use) => use.kind === 'external-origin');
+  if (thin !== undefined) return `read-only: external origin of thin LV ${thin.user}`;
+  if (facts.lv.flags.includes('WRITE_LOCKED')) return 'read-only: flagged WRITE_LOCKED';
+  if (!facts.lv.status.includes('WRITE')) return 'read-only: the LV has no write permission';
+  if (!context.group.vg.status.includes('WRITE')) return 'read-only: the volume group has no write permission';
+  const device = used.find((pv) => pv.found?.device.readOnly === true)?.found?.device.path;
+  if (device !== undefined) return `read-only: device ${device} is read-only`;
+  return context.options.readOnly === true ? 'read-only: as asked for' : null;
+}
