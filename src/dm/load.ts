@@ -1,0 +1,163 @@
+/**
+ * Loading a table: plain data in, checked, its targets made, its map flattened. Control plane; no I/O happens here.
+ *
+ * Invariants
+ *  - A table is loaded as a whole or refused as a whole, with a TableError that names line and field.
+ *  - Lines tile [0, size) in order; every device range is inside its device; no volume is part of itself.
+ *  - What a loaded table holds never changes; a changed volume is another table.
+ */
+import type { BlockDevice, DeviceLimits } from '../block/device.ts';
+import { anyRange } from './aligned-device.ts';
+import { TableError, type TablePlace } from './errors.ts';
+import { compileMap, type FlatMap } from './flat-map.ts';
+import { badField, integerField, MAX_SECTORS } from './params.ts';
+import type { Table, TableLine } from './table.ts';
+import { SECTOR_BYTES, type Target, type TargetRegistry } from './target.ts';
+
+/** A device made of others: what keeps a volume from becoming part of itself. */
+interface StackedDevice extends BlockDevice {
+  dependencies(): Iterable<BlockDevice>;
+}
+
+export interface LoadedLine {
+  /** Sectors. */
+  readonly start: number;
+  readonly length: number;
+  /** The target type's name. */
+  readonly type: string;
+  readonly target: Target;
+  /** Where the line's legs are counted from in `map.errors`. */
+  readonly firstLeg: number;
+}
+
+export interface LoadedTable {
+  readonly table: Table;
+  readonly lines: readonly LoadedLine[];
+  readonly map: FlatMap;
+  readonly limits: DeviceLimits;
+  /** The devices as the resolver gave them, each once. */
+  readonly devices: ReadonlySet<BlockDevice>;
+}
+
+export interface LoadOptions {
+  readonly volume: BlockDevice;
+  readonly targets: TargetRegistry;
+  /** The device of that name; throws when there is none. */
+  readonly resolve: (deviceName: string) => BlockDevice;
+  readonly readOnly: boolean;
+}
+
+/** Checks and makes everything of a table; throws TableError. */
+export function loadTable(table: Table, options: LoadOptions): LoadedTable {
+  checkTiling(table, options.volume.name);
+  const devices = new Set<BlockDevice>();
+  const made = table.map((line, i) => makeTarget(line, i, options, devices));
+  const { map, firstLegs } = compileMap(
+    table.map((line, i) => ({
+      start: line.start * SECTOR_BYTES,
+      length: line.length * SECTOR_BYTES,
+      mapping: made[i]!.mapping,
+    })),
+  );
+  const lines = table.map((line, i): LoadedLine => {
+    const { start, length, target: type } = line;
+    return { start, length, type, target: made[i]!, firstLeg: firstLegs[i]! };
+  });
+  return { table, lines, map, limits: volumeLimits(map.sizeBytes, devices, options.readOnly), devices };
+}
+
+function checkTiling(table: unknown, volume: string): void {
+  const whole: TablePlace = { volume, line: 0, target: '' };
+  if (!Array.isArray(table)) throw badField(whole, 'table', 'a list of lines', table);
+  if (table.length === 0) throw new TableError('EMPTY_TABLE', whole, '', 'a table has at least one line');
+  let end = 0;
+  table.forEach((line: unknown, i) => {
+    const place: TablePlace = { volume, line: i + 1, target: '' };
+    if (typeof line !== 'object' || line === null) {
+      throw new TableError('BAD_LINE', place, '', 'expected an object with start, length, target and params');
+    }
+    const fields = line as Partial<Record<keyof TableLine, unknown>>;
+    const start = integerField(fields.start, place, 'start', 0, MAX_SECTORS);
+    const length = integerField(fields.length, place, 'length', 1, MAX_SECTORS);
+    if (typeof fields.target !== 'string') throw badField(place, 'target', "a target type's name", fields.target);
+    if (start !== end) {
+      const detail = `the line starts at sector ${start}, the one before ends at ${end}`;
+      throw new TableError(start > end ? 'GAP' : 'OVERLAP', place, 'start', detail);
+    }
+    end += length;
+    if (end > MAX_SECTORS) {
+      throw new TableError('TOO_LARGE', place, 'length', `the table ends at sector ${end}, past ${MAX_SECTORS}`);
+    }
+  });
+}
+
+function makeTarget(line: TableLine, index: number, options: LoadOptions, devices: Set<BlockDevice>): Target {
+  const place: TablePlace = { volume: options.volume.name, line: index + 1, target: line.target };
+  const type = options.targets.get(line.target);
+  if (type === undefined) {
+    const known = [...options.targets.keys()].join(', ');
+    throw new TableError('UNKNOWN_TARGET', place, 'target', `"${line.target}" is none of ${known}`);
+  }
+  return type.create(type.parse(line.params, place), {
+    place,
+    length: line.length,
+    device: (name, field, offset, length) => {
+      const device = resolveDevice(name, field, place, options);
+      const needed = (offset + length) * SECTOR_BYTES;
+      if (needed > device.limits.sizeBytes) {
+        const range = `sectors ${offset} to ${offset + length} of ${name}`;
+        const detail = `${range} lie outside the device's ${device.limits.sizeBytes / SECTOR_BYTES} sectors`;
+        throw new TableError('DEVICE_TOO_SMALL', place, field, detail);
+      }
+      devices.add(device);
+      return anyRange(device);
+    },
+  });
+}
+
+function resolveDevice(name: string, field: string, place: TablePlace, options: LoadOptions): BlockDevice {
+  let device: BlockDevice;
+  try {
+    device = options.resolve(name);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new TableError('NO_DEVICE', place, field, `no device ${name}: ${reason}`, { cause });
+  }
+  if (reaches(device, options.volume, new Set())) {
+    throw new TableError('RECURSION', place, field, `${name} is made of ${options.volume.name} itself`);
+  }
+  return device;
+}
+
+function isStacked(device: BlockDevice): device is StackedDevice {
+  return 'dependencies' in device && typeof device.dependencies === 'function';
+}
+
+/** Whether `goal` is the device or one that it is made of. */
+function reaches(device: BlockDevice, goal: BlockDevice, seen: Set<BlockDevice>): boolean {
+  if (device === goal) return true;
+  if (seen.has(device) || !isStacked(device)) return false;
+  seen.add(device);
+  for (const below of device.dependencies()) if (reaches(below, goal, seen)) return true;
+  return false;
+}
+
+/** Limits of a volume: any byte range, and of the rest the coarsest that its devices have. */
+function volumeLimits(sizeBytes: number, devices: ReadonlySet<BlockDevice>, readOnly: boolean): DeviceLimits {
+  const all = [...devices].map((device) => device.limits);
+  const logicalBlockSize = Math.max(SECTOR_BYTES, ...all.map((limits) => limits.logicalBlockSize));
+  const unwritable = readOnly || all.some((limits) => limits.readOnly);
+  const canDiscard = !unwritable && all.some((limits) => limits.canDiscard);
+  return {
+    sizeBytes,
+    logicalBlockSize,
+    physicalBlockSize: Math.max(logicalBlockSize, ...all.map((limits) => limits.physicalBlockSize)),
+    requestAlignment: 1,
+    readOnly: unwritable,
+    canDiscard,
+    discardGranularity: canDiscard ? Math.max(1, ...all.map((limits) => limits.discardGranularity)) : 0,
+  };
+}
+
+/** The limits of a volume without a table. */
+export const NO_LIMITS: DeviceLimits = volumeLimits(0, new Set(), false);

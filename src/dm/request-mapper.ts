@@ -1,0 +1,316 @@
+/**
+ * The data path of a volume: each request is mapped to pieces on devices (dm/flat-map.ts), and ends when they have.
+ *
+ *     request ── fits one run ──────────────> one child                          child.parent = request
+ *        └────── crosses borders ── gather ─> children, at most MAX_PIECES       child.parent = gather, gather.parent = request
+ *
+ * A gather is a pooled request that is never submitted: offset and length are what has not been sent yet, pending counts the
+ * children outstanding, error is the first that came back.
+ *
+ * Invariants
+ *  - Children share the request's buffer (`buffer` + `bufferOffset`); nothing is copied and nothing is made per request.
+ *  - A request ends once, with the first error of its pieces, when none of them is outstanding; never inside `submit`.
+ *  - Long discards and zeroes are sent in ranges of at most MAX_RANGE_BYTES, one per leg where a segment deals out chunks, so
+ *    neither memory nor the number of children grows with the length.
+ *  - While paused, nothing is sent: new requests are held, and a gather whose children have ended keeps what it has not sent
+ *    until `proceed`. The map changes only then.
+ */
+import assert from 'node:assert/strict';
+import { constants } from 'node:os';
+import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
+import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
+
+const { EIO, EROFS } = constants.errno;
+
+/** Children of one request that are outstanding at the same time (plus one turn of a segment's legs). */
+const MAX_PIECES = 128;
+/** Bytes of one discard or writeZeroes child; a leg may get one chunk more. */
+const MAX_RANGE_BYTES = 64 << 20;
+/** `tag` of flush children: they belong to no leg. */
+const NO_LEG = -1;
+
+function isRangeOp(op: Op): boolean {
+  return op === Op.discard || op === Op.writeZeroes;
+}
+
+export class RequestMapper implements RequestOwner {
+  readonly #pool = new RequestPool();
+  readonly #held = new RequestQueue();
+  readonly #parked = new RequestQueue();
+  readonly #ended = new RequestQueue();
+  #endScheduled = false;
+  #map: FlatMap = compileMap([]).map;
+  #readOnly = false;
+  #running = true;
+  #inFlight = 0;
+  #drainWaiters: (() => void)[] = [];
+  #unreportedFlushError = 0;
+  readonly #onTurn = (): void => this.#completeEnded();
+
+  /** Requests begun and not ended, without those held or parked. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Requests that wait for `proceed`. */
+  get waiting(): number {
+    return this.#held.size + this.#parked.size;
+  }
+
+  /** Pooled requests taken and not yet given back. */
+  get outstanding(): number {
+    return this.#pool.outstanding;
+  }
+
+  submit(request: IoRequest): void {
+    assert(request.op === Op.flush || (request.length > 0 && request.offset >= 0));
+    if (this.#running) this.#start(request);
+    else this.#held.push(request);
+  }
+
+  /** From now on nothing is sent. */
+  pause(): void {
+    this.#running = false;
+  }
+
+  /** Settles when nothing is in flight. Meant for a paused mapper. */
+  async drained(): Promise<void> {
+    while (this.#inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        this.#drainWaiters.push(resolve);
+      });
+    }
+  }
+
+  /** Maps by `map` from now on, beginning with what had to wait, in order of arrival. No child may be out in another. */
+  proceed(map: FlatMap, readOnly: boolean): void {
+    assert(map === this.#map || this.#pool.outstanding === this.#parked.size);
+    this.#map = map;
+    this.#readOnly = readOnly;
+    this.#running = true;
+    for (let count = this.#parked.size; count > 0; count--) this.#unpark(this.#parked.shift()!);
+    for (let request = this.#held.shift(); request !== null; request = this.#held.shift()) this.#start(request);
+  }
+
+  /** Fails everything that waits; for a paused mapper that will not proceed. */
+  failWaiting(errno: number): void {
+    for (let request = this.#held.shift(); request !== null; request = this.#held.shift()) {
+      this.#inFlight++;
+      this.#end(request, errno);
+    }
+    for (let gather = this.#parked.shift(); gather !== null; gather = this.#parked.shift()) {
+      this.#inFlight++;
+      this.#endGather(gather, errno);
+    }
+  }
+
+  /** Flushes every device of the map, paused or not; gives 0 or the first errno. */
+  flush(): Promise<number> {
+    return new Promise((resolve) => {
+      const request = new IoRequest();
+      request.op = Op.flush;
+      request.owner = { ioDone: () => resolve(request.error) };
+      this.#start(request);
+    });
+  }
+
+  /** Keeps an error of a flush that no user asked for: the next flush of a user reports it, for what it failed to save may be his. */
+  reportFlushErrorLater(errno: number): void {
+    if (this.#unreportedFlushError === 0) this.#unreportedFlushError = errno;
+  }
+
+  /** A child has ended. */
+  ioDone(child: IoRequest): void {
+    const { error, tag } = child;
+    const parent = child.parent!;
+    this.#pool.release(child);
+    if (error !== 0 && tag !== NO_LEG) this.#map.errors[tag]!++;
+    if (parent.owner !== this) {
+      this.#finish(parent, error);
+      return;
+    }
+    if (parent.error === 0) parent.error = error;
+    parent.pending--;
+    if (parent.length > 0) this.#pump(parent);
+    if (parent.pending === 0) this.#settle(parent);
+  }
+
+  #start(request: IoRequest): void {
+    this.#inFlight++;
+    if (request.op === Op.flush) {
+      this.#startFlush(request);
+      return;
+    }
+    const errno = this.#refusal(request.op, request.offset + request.length);
+    if (errno !== 0) {
+      this.#end(request, errno);
+      return;
+    }
+    const map = this.#map;
+    const { length } = request;
+    map.resolve(request.offset, length);
+    if (map.leg >= 0 && map.length === length && (length <= MAX_RANGE_BYTES || !isRangeOp(request.op))) {
+      this.#send(request, request, map.leg, map.legOffset, length, request.bufferOffset);
+      return;
+    }
+    const gather = this.#pool.acquire(this);
+    gather.parent = request;
+    gather.offset = request.offset;
+    gather.length = length;
+    this.#pump(gather);
+    if (gather.pending === 0) this.#endGather(gather, gather.error);
+  }
+
+  /** The errno of a request that this map can't take; the size may have changed while it waited. */
+  #refusal(op: Op, end: number): number {
+    if (end > this.#map.sizeBytes) return EIO;
+    return this.#readOnly && op !== Op.read ? EROFS : 0;
+  }
+
+  /** Sends pieces of what the gather has not sent yet, as many as may be outstanding. */
+  #pump(gather: IoRequest): void {
+    const request = gather.parent!;
+    const ranges = isRangeOp(request.op);
+    while (this.#running && gather.length > 0 && gather.error === 0 && gather.pending < MAX_PIECES) {
+      const legs = ranges ? this.#map.chunkedLegs(this.#map.find(gather.offset)) : 0;
+      const sent = legs > 0 ? this.#sendToLegs(gather, request, legs) : this.#sendRun(gather, request, ranges);
+      gather.offset += sent;
+      gather.length -= sent;
+    }
+  }
+
+  /** Sends the run at the gather's offset; gives its bytes. */
+  #sendRun(gather: IoRequest, request: IoRequest, ranges: boolean): number {
+    const map = this.#map;
+    map.resolve(gather.offset, ranges ? Math.min(gather.length, MAX_RANGE_BYTES) : gather.length);
+    const { leg, length } = map;
+    const bufferOffset = request.bufferOffset + (gather.offset - request.offset);
+    if (leg >= 0) {
+      gather.pending++;
+      this.#send(gather, request, leg, map.legOffset, length, bufferOffset);
+    } else if (leg === LEG_ERROR) {
+      gather.error = EIO;
+    } else if (request.op === Op.read) {
+      assert(leg === LEG_ZERO);
+      request.buffer.fill(0, bufferOffset, bufferOffset + length);
+    }
+    return length;
+  }
+
+  /** Sends a discard or writeZeroes of a chunked segment as one range per leg; gives the bytes of the segment covered. */
+  #sendToLegs(gather: IoRequest, request: IoRequest, legs: number): number {
+    const map = this.#map;
+    const { offset } = gather;
+    const segment = map.find(offset);
+    const firstLeg = map.firstLeg(segment);
+    const end = Math.min(offset + gather.length, map.end(segment), offset + legs * MAX_RANGE_BYTES);
+    for (let leg = 0; leg < legs; leg++) {
+      const from = map.legPosition(segment, leg, offset);
+      const to = map.legPosition(segment, leg, end);
+      if (to === from) continue;
+      gather.pending++;
+      this.#send(gather, request, firstLeg + leg, from, to - from, 0);
+    }
+    return end - offset;
+  }
+
+  #send(
+    parent: IoRequest,
+    request: IoRequest,
+    leg: number,
+    offset: number,
+    length: number,
+    bufferOffset: number,
+  ): void {
+    const child = this.#pool.acquire(this);
+    child.op = request.op;
+    child.flags = request.flags;
+    child.offset = offset;
+    child.length = length;
+    child.buffer = request.buffer;
+    child.bufferOffset = bufferOffset;
+    child.parent = parent;
+    child.tag = leg;
+    this.#map.sinks[leg]!.submit(child);
+  }
+
+  #startFlush(request: IoRequest): void {
+    const sinks = this.#map.flushSinks;
+    const gather = this.#pool.acquire(this);
+    gather.parent = request;
+    gather.error = this.#unreportedFlushError;
+    this.#unreportedFlushError = 0;
+    gather.pending = sinks.length;
+    for (const sink of sinks) {
+      const child = this.#pool.acquire(this);
+      child.op = Op.flush;
+      child.parent = gather;
+      child.tag = NO_LEG;
+      sink.submit(child);
+    }
+    if (sinks.length === 0) this.#endGather(gather, gather.error);
+  }
+
+  /** A gather without outstanding children has ended, or waits for the end of a pause to send the rest. */
+  #settle(gather: IoRequest): void {
+    if (gather.length > 0 && gather.error === 0) {
+      this.#parked.push(gather);
+      this.#leave();
+      return;
+    }
+    const request = gather.parent!;
+    const { error } = gather;
+    this.#pool.release(gather);
+    this.#finish(request, error);
+  }
+
+  #unpark(gather: IoRequest): void {
+    this.#inFlight++;
+    const errno = this.#refusal(gather.parent!.op, gather.offset + gather.length);
+    if (errno === 0) this.#pump(gather);
+    else gather.error = errno;
+    if (gather.pending === 0) this.#endGather(gather, gather.error);
+  }
+
+  #endGather(gather: IoRequest, errno: number): void {
+    const request = gather.parent!;
+    this.#pool.release(gather);
+    this.#end(request, errno);
+  }
+
+  /** Completes a request from the next turn: for callers that may be inside its `submit`. */
+  #end(request: IoRequest, errno: number): void {
+    request.error = errno;
+    this.#ended.push(request);
+    if (this.#endScheduled) return;
+    this.#endScheduled = true;
+    setImmediate(this.#onTurn);
+  }
+
+  #completeEnded(): void {
+    this.#endScheduled = false;
+    // Only those of before: owners that submit again from ioDone have their turn later.
+    for (let count = this.#ended.size; count > 0; count--) {
+      const request = this.#ended.shift()!;
+      this.#finish(request, request.error);
+    }
+    if (this.#ended.size > 0 && !this.#endScheduled) {
+      this.#endScheduled = true;
+      setImmediate(this.#onTurn);
+    }
+  }
+
+  #finish(request: IoRequest, errno: number): void {
+    request.error = errno;
+    request.owner.ioDone(request);
+    this.#leave();
+  }
+
+  #leave(): void {
+    this.#inFlight--;
+    if (this.#inFlight > 0 || this.#drainWaiters.length === 0) return;
+    const waiters = this.#drainWaiters;
+    this.#drainWaiters = [];
+    for (const wake of waiters) wake();
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * The target interface: what a folder of dm/ offers to be usable in tables. A target type checks parameters and makes
+ * targets; a target says how its range maps, in one of two forms.
+ *
+ *  - The map form is data: legs on devices (one, or several in chunks), zeros, or errors. The volume resolves it itself,
+ *    straight to device ranges, without asking the target per request (dm/flat-map.ts).
+ *  - The submit form is an object that takes requests of its own range, offsets counted from the target's start, under the
+ *    rules of block/request.ts, and completes each once, never inside `submit`. Stateful targets use it.
+ *
+ * Invariants
+ *  - A target does nothing before its first `resume`: only then has the table that it replaces been suspended, so only then
+ *    may it read what that one left on disk. A target that was never resumed is dropped without `close`.
+ *  - `suspend` is called when none of the target's requests is in flight; when it has settled, the target does no I/O until
+ *    `resume` or `close`.
+ *  - Nothing outside dm/targets.ts knows the name of a target type.
+ */
+import type { BlockDevice } from '../block/device.ts';
+import type { IoRequest } from '../block/request.ts';
+import type { TablePlace } from './errors.ts';
+
+/** Bytes per sector: the unit of tables. */
+export const SECTOR_BYTES = 512;
+
+/** Where pieces of requests go: a block device or a target of the submit form. */
+export interface RequestSink {
+  submit(request: IoRequest): void;
+}
+
+/** A range of a device that holds (its chunks of) the target's bytes. */
+export interface Leg {
+  readonly device: BlockDevice;
+  /** Bytes. */
+  readonly offset: number;
+}
+
+export type Mapping =
+  | {
+      readonly kind: 'legs';
+      /** Bytes that go to one leg before the next one's turn; 0 with a single leg: no borders. */
+      readonly chunkBytes: number;
+      readonly legs: readonly Leg[];
+    }
+  | { readonly kind: 'zero' }
+  | { readonly kind: 'error' }
+  | {
+      readonly kind: 'submit';
+      readonly sink: RequestSink;
+      /** Reads and writes are split at multiples of this many bytes; 0: never. Discards and zeroes come as whole ranges. */
+      readonly splitBytes: number;
+    };
+
+/** What one line of a table says about itself. */
+export interface TargetStatus {
+  /** As `dmsetup status` prints it after the target's name; '' when there is nothing to say. */
+  readonly text: string;
+  /** The same for programs: plain JSON data. */
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+export interface Target {
+  readonly mapping: Mapping;
+  /** The parameters as `dmsetup table` prints them, devices by name. */
+  tableText(): string;
+  /** `legErrors(i)` counts the failed requests of leg i since the table went live. */
+  status(legErrors: (leg: number) => number): TargetStatus;
+  /** Makes the target's own state durable and quiet. A `resume` before it has settled takes it back. */
+  suspend?(): Promise<void>;
+  /** The table went live, or live again. */
+  resume?(): void;
+  /** Lets go of what the target holds; follows a `suspend`. */
+  close?(): void;
+  /** `dmsetup message`: does what the words say, or rejects. */
+  message?(words: readonly string[]): Promise<string>;
+}
+
+/** What a target may use while it is made. */
+export interface TargetContext {
+  readonly place: TablePlace;
+  /** Sectors. */
+  readonly length: number;
+  /**
+   * The device of that name, taking any byte range, after the check that `length` sectors from `offset` are inside it.
+   * `field` is where the parameters name it. Throws TableError NO_DEVICE, DEVICE_TOO_SMALL or RECURSION.
+   */
+  device(name: string, field: string, offset: number, length: number): BlockDevice;
+}
+
+export interface TargetType<P = unknown> {
+  /** The name in tables: device-mapper's. */
+  readonly name: string;
+  /** As `dmsetup targets` prints it: the level of the kernel's target that this one is like. */
+  readonly version: string;
+  /** Checks shape and values; throws TableError naming the field. */
+  parse(params: unknown, place: TablePlace): P;
+  /** Makes a target of checked parameters; throws TableError. */
+  create(params: P, context: TargetContext): Target;
+}
+
+export type TargetRegistry = ReadonlyMap<string, TargetType>;
+
+/** The registry of these types. */
+export function targetRegistry(types: readonly TargetType[]): TargetRegistry {
+  return new Map(types.map((type) => [type.name, type]));
+}
+
+/** A name as one word of a table line: what would end or confuse the word is written as dmsetup mangles it, `\xNN`. */
+export function tableWord(name: string): string {
+  return name.replace(/[\s\\]/g, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}

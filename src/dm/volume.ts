@@ -1,0 +1,263 @@
+/**
+ * A volume: a block device made by a table, with device-mapper's verbs (load, suspend, resume, status, message, remove).
+ *
+ *     new ── load ──> inactive table ── resume ──> active ── suspend ──> suspended ── (load) resume ──> active
+ *
+ * Invariants
+ *  - There is a live table (requests go through it) and an inactive one (loaded, checked, waiting for `resume`); each verb
+ *    leaves both as they were when it throws.
+ *  - The live table is replaced only while nothing is in flight in it and its devices have been flushed.
+ *  - Requests that arrive while the volume is suspended wait and go through whatever table is live afterwards; none is lost,
+ *    none is done twice.
+ *  - The devices of the tables are not the volume's: it never closes them.
+ */
+import assert from 'node:assert/strict';
+import { constants } from 'node:os';
+import type { BlockDevice, DeviceLimits } from '../block/device.ts';
+import type { IoRequest } from '../block/request.ts';
+import { VolumeError } from './errors.ts';
+import { type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
+import { RequestMapper } from './request-mapper.ts';
+import type { Table } from './table.ts';
+import type { Target, TargetRegistry, TargetStatus } from './target.ts';
+
+export interface VolumeOptions {
+  readonly targets: TargetRegistry;
+}
+
+export interface TableOptions {
+  /** The table takes no writes, whatever its devices take. Default false; also so when one of them is read-only. */
+  readonly readOnly?: boolean;
+}
+
+export type VolumeState = 'empty' | 'active' | 'suspending' | 'suspended' | 'closed';
+
+/** The status of one line of the live table. */
+export interface LineStatus extends TargetStatus {
+  /** Sectors. */
+  readonly start: number;
+  readonly length: number;
+  readonly target: string;
+}
+
+export interface VolumeStatus {
+  readonly name: string;
+  readonly state: VolumeState;
+  readonly readOnly: boolean;
+  readonly sizeBytes: number;
+  readonly hasInactiveTable: boolean;
+  /** Requests being served, and requests that wait for `resume`. */
+  readonly inFlight: number;
+  readonly waiting: number;
+  readonly lines: readonly LineStatus[];
+}
+
+export class Volume implements BlockDevice {
+  readonly name: string;
+  readonly #targets: TargetRegistry;
+  readonly #mapper = new RequestMapper();
+  #state: VolumeState = 'empty';
+  #live: LoadedTable | null = null;
+  #inactive: LoadedTable | null = null;
+  #suspending: Promise<void> | null = null;
+  #closing: Promise<void> | null = null;
+
+  constructor(name: string, options: VolumeOptions) {
+    this.name = name;
+    this.#targets = options.targets;
+  }
+
+  /** Those of the live table; a volume without one has no bytes. */
+  get limits(): DeviceLimits {
+    return this.#live?.limits ?? NO_LIMITS;
+  }
+
+  get state(): VolumeState {
+    return this.#state;
+  }
+
+  /** Pooled requests of the data path in use: 0 when nothing is in flight or waiting. */
+  get outstanding(): number {
+    return this.#mapper.outstanding;
+  }
+
+  /** Takes any byte range. A range past the end (the volume may have shrunk) fails with EIO, a write to a read-only one with EROFS. */
+  submit(request: IoRequest): void {
+    assert(this.#state !== 'closed', 'submitted to a closed volume');
+    this.#mapper.submit(request);
+  }
+
+  /**
+   * Checks a table and puts it into the inactive slot, replacing what was there. `resolve` gives the devices that it names.
+   * Throws TableError.
+   */
+  load(table: Table, resolve: (deviceName: string) => BlockDevice, options: TableOptions = {}): void {
+    this.#refuseClosed();
+    const { readOnly = false } = options;
+    this.#inactive = loadTable(table, { volume: this, targets: this.#targets, resolve, readOnly });
+  }
+
+  /** Drops the inactive table. */
+  clear(): void {
+    this.#inactive = null;
+  }
+
+  /**
+   * Holds new requests back and settles when all others have ended and everything written is flushed. An abort takes the
+   * suspend back. A flush that fails doesn't keep the volume from being suspended (a broken device can only be replaced
+   * that way): the next flush of a user reports it.
+   */
+  async suspend(signal?: AbortSignal): Promise<void> {
+    this.#refuseClosed();
+    const table = this.#live;
+    if (this.#state !== 'active' || table === null) {
+      throw new VolumeError('NOT_ACTIVE', this.name, `can't be suspended: it is ${this.#state}`);
+    }
+    this.#suspending = this.#quiesce(table, signal);
+    await this.#suspending;
+  }
+
+  async #quiesce(table: LoadedTable, signal: AbortSignal | undefined): Promise<void> {
+    this.#state = 'suspending';
+    this.#mapper.pause();
+    const quieted: Target[] = [];
+    try {
+      await this.#unlessAborted(this.#mapper.drained(), signal);
+      for (const { target } of table.lines) {
+        quieted.push(target);
+        if (target.suspend !== undefined) await this.#unlessAborted(target.suspend(), signal);
+      }
+      const errno = await this.#unlessAborted(this.#mapper.flush(), signal);
+      if (errno !== 0) this.#mapper.reportFlushErrorLater(errno);
+      this.#state = 'suspended';
+    } catch (error) {
+      if (this.#closing === null) {
+        for (const target of quieted) target.resume?.();
+        this.#goOn(table);
+      }
+      throw error;
+    }
+  }
+
+  /** Makes the inactive table, if there is one, the live table, and lets requests go on. */
+  resume(): void {
+    this.#refuseClosed();
+    const next = this.#inactive ?? this.#live;
+    if (next === null) throw new VolumeError('NO_TABLE', this.name, "can't be resumed: no table is loaded");
+    if (this.#state === 'active' && next === this.#live) return;
+    if (this.#state === 'active' || this.#state === 'suspending') {
+      throw new VolumeError('NOT_SUSPENDED', this.name, `can't be resumed: it is ${this.#state}, suspend it first`);
+    }
+    if (next !== this.#live) for (const { target } of this.#live?.lines ?? []) target.close?.();
+    this.#inactive = null;
+    this.#live = next;
+    for (const { target } of next.lines) target.resume?.();
+    this.#goOn(next);
+  }
+
+  /** Sends words to the target at a sector of the live table, as `dmsetup message` does. */
+  async message(sector: number, words: readonly string[]): Promise<string> {
+    this.#refuseClosed();
+    const line = this.#live?.lines.find(({ start, length }) => sector >= start && sector < start + length);
+    if (line === undefined) throw new VolumeError('NO_SUCH_SECTOR', this.name, `no target at sector ${sector}`);
+    if (line.target.message === undefined) {
+      throw new VolumeError('NO_MESSAGES', this.name, `targets of type ${line.type} take no messages`);
+    }
+    return line.target.message(words);
+  }
+
+  status(): VolumeStatus {
+    const live = this.#live;
+    const lines = (live?.lines ?? []).map(({ start, length, type, target, firstLeg }): LineStatus => {
+      const status = target.status((leg) => live?.map.errors[firstLeg + leg] ?? 0);
+      return { start, length, target: type, text: status.text, details: status.details };
+    });
+    return {
+      name: this.name,
+      state: this.#state,
+      readOnly: this.limits.readOnly,
+      sizeBytes: this.limits.sizeBytes,
+      hasInactiveTable: this.#inactive !== null,
+      inFlight: this.#mapper.inFlight,
+      waiting: this.#mapper.waiting,
+      lines,
+    };
+  }
+
+  /** One line per target, as `dmsetup status` prints them: `<start> <length> <target> <status>`. */
+  statusText(): string {
+    return this.status()
+      .lines.map((line) => `${line.start} ${line.length} ${line.target} ${line.text}\n`)
+      .join('');
+  }
+
+  /** The live or the inactive table as it was loaded; null when there is none. */
+  table(slot: 'live' | 'inactive' = 'live'): Table | null {
+    return this.#slot(slot)?.table ?? null;
+  }
+
+  /** The same as `dmsetup table` prints it, devices by name: `<start> <length> <target> <params>`. */
+  tableText(slot: 'live' | 'inactive' = 'live'): string {
+    const lines = this.#slot(slot)?.lines ?? [];
+    return lines
+      .map(({ start, length, type, target }) => `${start} ${length} ${type} ${target.tableText()}\n`)
+      .join('');
+  }
+
+  /** The devices that the tables are made of. */
+  dependencies(): Iterable<BlockDevice> {
+    return new Set([...(this.#live?.devices ?? []), ...(this.#inactive?.devices ?? [])]);
+  }
+
+  /** Waits for what is in flight, flushes, and lets the targets go. What waits for `resume` fails with EIO. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const before = this.#state;
+    this.#state = 'closed';
+    this.#inactive = null;
+    if (this.#suspending !== null) await Promise.allSettled([this.#suspending]);
+    // What waits for a resume that won't come; without a suspend nothing waits, and what is in flight runs to its end.
+    this.#mapper.failWaiting(constants.errno.EIO);
+    await this.#mapper.drained();
+    const lines = this.#live?.lines ?? [];
+    if (before !== 'suspended') for (const { target } of lines) await target.suspend?.();
+    const errno = await this.#mapper.flush();
+    for (const { target } of lines) target.close?.();
+    if (errno !== 0)
+      throw new VolumeError('FLUSH_FAILED', this.name, `the flush before closing failed: errno ${errno}`);
+  }
+
+  #goOn(table: LoadedTable): void {
+    this.#state = 'active';
+    this.#mapper.proceed(table.map, table.limits.readOnly);
+  }
+
+  #slot(slot: 'live' | 'inactive'): LoadedTable | null {
+    return slot === 'live' ? this.#live : this.#inactive;
+  }
+
+  #refuseClosed(): void {
+    if (this.#state === 'closed') throw new VolumeError('CLOSED', this.name, 'the volume is closed');
+  }
+
+  /** The promise's value; rejects when the signal aborts first or the volume was closed meanwhile. */
+  async #unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    const aborted = (): VolumeError =>
+      new VolumeError('SUSPEND_ABORTED', this.name, 'the suspend was aborted', { cause: signal?.reason });
+    const { promise: abort, reject } = Promise.withResolvers<never>();
+    const onAbort = (): void => reject(aborted());
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort);
+    try {
+      const value = await Promise.race([promise, abort]);
+      this.#refuseClosed();
+      return value;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
