@@ -127,8 +127,7 @@ export class Volume implements BlockDevice {
         quieted.push(target);
         if (target.suspend !== undefined) await this.#unlessAborted(target.suspend(), signal);
       }
-      const errno = await this.#unlessAborted(this.#mapper.flush(), signal);
-      if (errno !== 0) this.#mapper.reportFlushErrorLater(errno);
+      await this.#unlessAborted(this.#flushForSuspend(), signal);
       this.#state = 'suspended';
     } catch (error) {
       if (this.#closing === null) {
@@ -229,6 +228,12 @@ export class Volume implements BlockDevice {
     for (const { target } of lines) target.close?.();
     if (errno !== 0)
       throw new VolumeError('FLUSH_FAILED', this.name, `the flush before closing failed: errno ${errno}`);
+  }
+
+  /** A flush whose error is not lost, even when nobody waits for it any more. */
+  async #flushForSuspend(): Promise<void> {
+    const errno = await this.#mapper.flush();
+    if (errno !== 0) this.#mapper.reportFlushErrorLater(errno);
   }
 
   #goOn(table: LoadedTable): void {
