@@ -5,7 +5,7 @@
  *  - Requests of one event-loop turn are carried out in order of submission in the next check phase, then completed.
  *  - Misaligned and out-of-range requests are the caller's faults and assert; so limits that a real device imposes
  *    (4096-byte blocks, O_DIRECT) are imposed on whoever is tested against this one.
- *  - Discarded bytes read as `discardPattern`, so that a caller who counts on zeroes can be caught.
+ *  - Bytes that were written and then discarded read as `discardPattern`, so that a caller who counts on zeroes is caught.
  */
 import assert from 'node:assert/strict';
 import { assertInLimits, type BlockDevice, type DeviceLimits } from './device.ts';
@@ -149,14 +149,15 @@ export class MemoryDevice implements BlockDevice {
     }
   }
 
+  /** Fills what was ever written of a range: the rest takes no memory and stays zeroes, also when discarded. */
   #fill(offset: number, length: number, value: number): void {
     const end = offset + length;
-    if (value === 0 && length > CHUNK_BYTES * this.#chunks.size) {
-      for (const index of this.#chunks.keys()) this.#fillChunk(index, offset, end, 0);
+    if (length > CHUNK_BYTES * this.#chunks.size) {
+      for (const index of this.#chunks.keys()) this.#fillChunk(index, offset, end, value);
       return;
     }
     for (let index = Math.floor(offset / CHUNK_BYTES); index * CHUNK_BYTES < end; index++) {
-      if (value !== 0 || this.#chunks.has(index)) this.#fillChunk(index, offset, end, value);
+      if (this.#chunks.has(index)) this.#fillChunk(index, offset, end, value);
     }
   }
 

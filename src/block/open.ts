@@ -45,6 +45,7 @@ export async function openBlockDevice(path: string, options: OpenOptions = {}): 
     if (kind === 'file' && exclusive) lockFile(path, handle, readOnly);
     const limits =
       kind === 'file' ? probeFile(path, stats, readOnly) : await probeBlockDevice(path, handle.fd, stats, readOnly);
+    if (limits.readOnly && !readOnly) throw openError(path, Errno.EROFS, 'opened', undefined);
     return ENGINES[options.engine ?? 'threads']({
       name: path,
       kind,

@@ -15,7 +15,7 @@ const SECTOR_BYTES = 512;
 const PAGE_BYTES = 4096;
 
 /** Limits of a regular file, which the page cache serves at any byte. */
-export function probeFile(path: string, stats: BigIntStats, readOnly: boolean): DeviceLimits {
+export function probeFile(path: string, stats: Pick<BigIntStats, 'size' | 'blksize'>, readOnly: boolean): DeviceLimits {
   const fileSystemBlock = blockSizeOr(Number(stats.blksize), PAGE_BYTES);
   return {
     sizeBytes: checkedSize(path, Number(stats.size)),
@@ -32,7 +32,7 @@ export function probeFile(path: string, stats: BigIntStats, readOnly: boolean): 
 export async function probeBlockDevice(
   path: string,
   fd: number,
-  stats: BigIntStats,
+  stats: Pick<BigIntStats, 'rdev'>,
   readOnly: boolean,
 ): Promise<DeviceLimits> {
   const { major, minor } = deviceNumbers(stats.rdev);
@@ -61,7 +61,7 @@ export async function probeBlockDevice(
   };
 }
 
-/** Linux's dev_t as the C library packs it: 12 bits of major and 20 of minor, each in two places. */
+/** Takes a dev_t apart as the C library packs it: 32 bits each, low parts below (12 of major, 8 of minor), the rest above. */
 export function deviceNumbers(rdev: bigint): { major: number; minor: number } {
   return {
     major: Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xffff_f000n)),
