@@ -1,0 +1,87 @@
+/**
+ * One command of the transmission phase, from its header to its reply, and the pool of them.
+ *
+ *     request   0 magic u32  4 flags u16  6 type u16  8 cookie u64  16 offset u64  24 length u32   (28 bytes)
+ *
+ * Invariants
+ *  - The cookie is opaque: two u32 that are given back as they came.
+ *  - An offset is a number: exact below 2^53, and any larger one still compares as larger than every volume.
+ *  - A command has at most one of: a slot for the reply of a READ, a payload of a WRITE.
+ */
+import { CommandType, NbdErrno, REQUEST_MAGIC } from './constants.ts';
+import type { Segment } from './buffer-pool.ts';
+
+const NO_BYTES: Buffer = Buffer.alloc(0);
+
+export class Command {
+  /** Its number in its pool: the `tag` of the requests made for it. */
+  readonly index: number;
+  flags = 0;
+  type = 0;
+  cookieHigh = 0;
+  cookieLow = 0;
+  /** Bytes. */
+  offset = 0;
+  /** Bytes. */
+  length = 0;
+  /** What it is answered with instead of being carried out; 0 if it is good. */
+  refusal: NbdErrno = NbdErrno.ok;
+  /** READ: the segment of the whole reply (header and data); null otherwise. */
+  segment: Segment | null = null;
+  /** READ: where the reply starts in the segment. */
+  slot = 0;
+  /** READ: the segment's buffer; WRITE: where the payload is. */
+  buffer: Buffer = NO_BYTES;
+  /** Where the data starts in `buffer`. */
+  bufferOffset = 0;
+  /** WRITE: whether `buffer` came from the pool, and goes back there. */
+  pooled = false;
+  /** Bytes done, of a command that is performed in pieces. */
+  progress = 0;
+
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  /** Takes the fields of the request at `at`; false if it is not one, after which nothing on this connection makes sense. */
+  decode(bytes: Buffer, at: number): boolean {
+    if (bytes.readUInt32BE(at) !== REQUEST_MAGIC) return false;
+    this.flags = bytes.readUInt16BE(at + 4);
+    this.type = bytes.readUInt16BE(at + 6);
+    this.cookieHigh = bytes.readUInt32BE(at + 8);
+    this.cookieLow = bytes.readUInt32BE(at + 12);
+    this.offset = bytes.readUInt32BE(at + 16) * 2 ** 32 + bytes.readUInt32BE(at + 20);
+    this.length = bytes.readUInt32BE(at + 24);
+    return true;
+  }
+
+  /** Bytes that it carries, in either direction, if it is carried out. */
+  get payloadBytes(): number {
+    return this.type === CommandType.read || this.type === CommandType.write ? this.length : 0;
+  }
+
+  /** Forgets what memory it refers to. */
+  reset(): void {
+    this.refusal = NbdErrno.ok;
+    this.segment = null;
+    this.buffer = NO_BYTES;
+    this.bufferOffset = 0;
+    this.pooled = false;
+    this.progress = 0;
+  }
+}
+
+/** Commands of one connection, with indices from 0 without gaps. Grows up to what the connection may have in flight. */
+export class CommandPool {
+  #made = 0;
+  readonly #free: Command[] = [];
+
+  acquire(): Command {
+    return this.#free.pop() ?? new Command(this.#made++);
+  }
+
+  release(command: Command): void {
+    command.reset();
+    this.#free.push(command);
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * What can go wrong in this room, in its two kinds: errors of the control plane (a listener that can't be opened) as one
+ * coded class, and the error numbers of replies.
+ *
+ * Invariant: a reply carries only the numbers of `NbdErrno`; any other errno of a volume becomes one of them here.
+ */
+import { constants } from 'node:os';
+import { NbdErrno } from './constants.ts';
+
+export type NbdErrorCode =
+  /** Somebody listens there already, or what lies at the path is not a socket. */
+  | 'ADDRESS_IN_USE'
+  /** The listener could not be opened; `cause` has the system's error. */
+  | 'LISTEN_FAILED'
+  /** The server is closing or closed. */
+  | 'CLOSED';
+
+export class NbdError extends Error {
+  override readonly name = 'NbdError';
+  readonly code: NbdErrorCode;
+  /** The address, as `unix:/path` or `tcp:host:port`. */
+  readonly address: string;
+
+  constructor(code: NbdErrorCode, address: string, detail: string, cause?: unknown) {
+    super(`${address}: ${detail}`, cause === undefined ? undefined : { cause });
+    this.code = code;
+    this.address = address;
+  }
+}
+
+const { errno } = constants;
+const REPLY_ERRNO: ReadonlyMap<number, NbdErrno> = new Map<number, NbdErrno>([
+  [0, NbdErrno.ok],
+  [errno.EPERM, NbdErrno.eperm],
+  [errno.EACCES, NbdErrno.eperm],
+  [errno.EROFS, NbdErrno.eperm],
+  [errno.ENOMEM, NbdErrno.enomem],
+  [errno.EINVAL, NbdErrno.einval],
+  [errno.ENOSPC, NbdErrno.enospc],
+  [errno.EDQUOT, NbdErrno.enospc],
+  [errno.EFBIG, NbdErrno.enospc],
+  // NBD keeps ENOTSUP for FAST_ZERO, which is not offered: to the client the command itself is what can't be done.
+  [errno.EOPNOTSUPP, NbdErrno.einval],
+  [errno.ENOTSUP, NbdErrno.einval],
+]);
+
+/** The number for a reply; `errnoOfVolume` is 0 or a positive errno of this system. Anything unlisted is EIO. */
+export function replyErrno(errnoOfVolume: number): NbdErrno {
+  return REPLY_ERRNO.get(errnoOfVolume) ?? NbdErrno.eio;
+}

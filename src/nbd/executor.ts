@@ -1,0 +1,153 @@
+/**
+ * Carries out the commands of one connection on its export's volume.
+ *
+ * Invariants
+ *  - One pooled request for each command at a time; it goes back to its pool before the command is finished.
+ *  - A FLUSH is one flush of the volume, which all connections of the export share: so it covers every write that was
+ *    answered before it, whoever sent it.
+ *  - CACHE reads in pieces into one scratch buffer whose contents nobody uses; its memory does not grow with its length.
+ */
+import { Op, type BlockDevice, type IoRequest, RequestFlag, type RequestOwner, type RequestPool } from '../dm/io.ts';
+import type { Command } from './command.ts';
+import { CommandFlag, CommandType, NbdErrno } from './constants.ts';
+import { replyErrno } from './errors.ts';
+import type { CommandHost } from './transmission.ts';
+
+/** Bytes that one piece of a CACHE reads. */
+const CACHE_PIECE_BYTES = 512 * 1024;
+
+/** What a connection has done: plain numbers, read by whoever shows them. */
+export interface TransferCounters {
+  reads: number;
+  writes: number;
+  flushes: number;
+  trims: number;
+  writeZeroes: number;
+  caches: number;
+  /** Commands that failed on the volume. */
+  errors: number;
+  /** Bytes. */
+  readBytes: number;
+  /** Bytes. */
+  writtenBytes: number;
+}
+
+/** What the executors of a server share. */
+export interface ExecutorShared {
+  readonly requests: RequestPool;
+  /** Where CACHE reads to; made by `cacheScratch`. */
+  readonly scratch: Buffer;
+}
+
+export function cacheScratch(): Buffer {
+  return Buffer.allocUnsafeSlow(CACHE_PIECE_BYTES);
+}
+
+export class Executor implements CommandHost, RequestOwner {
+  readonly counters: TransferCounters = {
+    reads: 0,
+    writes: 0,
+    flushes: 0,
+    trims: 0,
+    writeZeroes: 0,
+    caches: 0,
+    errors: 0,
+    readBytes: 0,
+    writtenBytes: 0,
+  };
+  readonly #volume: BlockDevice;
+  readonly #requests: RequestPool;
+  readonly #scratch: Buffer;
+  readonly #ended: (command: Command, error: NbdErrno) => void;
+  /** By index: the command that a request's tag stands for. */
+  readonly #commands: Command[] = [];
+  #abandoned = false;
+
+  /** `ended` is called once for each command, never from inside `execute`. */
+  constructor(volume: BlockDevice, shared: ExecutorShared, ended: (command: Command, error: NbdErrno) => void) {
+    this.#volume = volume;
+    this.#requests = shared.requests;
+    this.#scratch = shared.scratch;
+    this.#ended = ended;
+  }
+
+  /** Nobody waits for answers any more: commands in pieces end with their current piece. */
+  abandon(): void {
+    this.#abandoned = true;
+  }
+
+  execute(command: Command): void {
+    this.#commands[command.index] = command;
+    const request = this.#requests.acquire(this);
+    request.tag = command.index;
+    request.offset = command.offset;
+    request.length = command.length;
+    if ((command.flags & CommandFlag.fua) !== 0) request.flags = RequestFlag.fua;
+    switch (command.type) {
+      case CommandType.read:
+        request.op = Op.read;
+        request.flags = 0;
+        request.buffer = command.buffer;
+        request.bufferOffset = command.bufferOffset;
+        this.counters.reads++;
+        this.counters.readBytes += command.length;
+        break;
+      case CommandType.write:
+        request.op = Op.write;
+        request.buffer = command.buffer;
+        request.bufferOffset = command.bufferOffset;
+        this.counters.writes++;
+        this.counters.writtenBytes += command.length;
+        break;
+      case CommandType.trim:
+        request.op = Op.discard;
+        this.counters.trims++;
+        break;
+      case CommandType.writeZeroes:
+        request.op = Op.writeZeroes;
+        if ((command.flags & CommandFlag.noHole) !== 0) request.flags |= RequestFlag.noUnmap;
+        this.counters.writeZeroes++;
+        break;
+      case CommandType.cache:
+        this.#cachePiece(request, command);
+        this.counters.caches++;
+        break;
+      default:
+        request.op = Op.flush;
+        request.flags = 0;
+        request.offset = 0;
+        request.length = 0;
+        this.counters.flushes++;
+    }
+    this.#volume.submit(request);
+  }
+
+  ioDone(request: IoRequest): void {
+    const command = this.#commands[request.tag]!;
+    const { error } = request;
+    if (error === 0 && command.type === CommandType.cache && this.#continueCache(request, command)) return;
+    this.#requests.release(request);
+    if (error !== 0) this.counters.errors++;
+    this.#ended(command, error === 0 ? NbdErrno.ok : replyErrno(error));
+  }
+
+  /** Submits the next piece of a CACHE; false if there is none, or nobody who wants it, or the volume has become smaller. */
+  #continueCache(request: IoRequest, command: Command): boolean {
+    command.progress += request.length;
+    if (command.progress === command.length || this.#abandoned) return false;
+    if (command.offset + command.length > this.#volume.limits.sizeBytes) return false;
+    this.#cachePiece(request, command);
+    this.#volume.submit(request);
+    return true;
+  }
+
+  #cachePiece(request: IoRequest, command: Command): void {
+    request.op = Op.read;
+    request.flags = 0;
+    request.offset = command.offset + command.progress;
+    request.length = Math.min(command.length - command.progress, CACHE_PIECE_BYTES);
+    request.buffer = this.#scratch;
+    request.bufferOffset = 0;
+    request.error = 0;
+  }
+}

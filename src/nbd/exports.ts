@@ -1,0 +1,87 @@
+/**
+ * What this room needs to know of an export, who tells it (the daemon implements `ExportDirectory`), and the facts about an
+ * export that a client is shown.
+ *
+ * Invariants
+ *  - An export's name is `VG/LV`: UTF-8 without NUL, at most 4096 bytes, never empty (the empty name asks for the default
+ *    export, which the directory may answer or not).
+ *  - `ExportInfo` is a snapshot and plain data: INFO and the GO after it show the same one, and it can travel to another
+ *    process with the socket. What a command may touch is decided by the volume's size at that time, not by the snapshot.
+ */
+import assert from 'node:assert/strict';
+import type { BlockDevice } from '../dm/io.ts';
+import { MAX_PAYLOAD_BYTES, MAX_STRING_BYTES, TransmissionFlag } from './constants.ts';
+
+export interface NbdExport {
+  readonly name: string;
+  /** One line for people. */
+  readonly description: string;
+  readonly readOnly: boolean;
+  /** Takes any byte range inside its size; one flush covers the writes of every connection. */
+  readonly volume: BlockDevice;
+  readonly canTrim: boolean;
+  /** Bytes; a power of two from 512 to the largest payload: 4096, or the natural chunk. */
+  readonly preferredBlockSize: number;
+}
+
+export interface ExportDirectory {
+  /** What LIST shows. */
+  list(): readonly NbdExport[];
+  /** The export of that name, or of the default export for ''; null when there is none that can be served. */
+  find(name: string): NbdExport | null;
+  /** Why `find` gave null: the text of the error that the client sees. */
+  explain(name: string): string;
+  /** A connection entered the transmission phase on the export. */
+  opened(export_: NbdExport): void;
+  /** That connection is gone and has nothing more in flight. */
+  closed(export_: NbdExport): void;
+}
+
+/** What INFO and GO tell about an export. */
+export interface ExportInfo {
+  readonly name: string;
+  readonly description: string;
+  /** Bytes. */
+  readonly sizeBytes: number;
+  /** Bits of TransmissionFlag. */
+  readonly flags: number;
+  /** Bytes. */
+  readonly minimumBlockSize: number;
+  /** Bytes. */
+  readonly preferredBlockSize: number;
+  /** Bytes; of one READ or WRITE. */
+  readonly maximumBlockSize: number;
+}
+
+/**
+ * Always multi-connection: all connections of an export share its one volume, which has no cache of its own per
+ * connection. TRIM and WRITE_ZEROES are writes and not offered on a read-only export.
+ */
+function transmissionFlags(export_: NbdExport): number {
+  let flags =
+    TransmissionFlag.hasFlags |
+    TransmissionFlag.sendFlush |
+    TransmissionFlag.sendFua |
+    TransmissionFlag.canMultiConn |
+    TransmissionFlag.sendCache;
+  if (export_.readOnly) return flags | TransmissionFlag.readOnly;
+  flags |= TransmissionFlag.sendWriteZeroes;
+  return export_.canTrim ? flags | TransmissionFlag.sendTrim : flags;
+}
+
+/** Takes the snapshot that a client is shown. */
+export function describeExport(export_: NbdExport): ExportInfo {
+  const preferred = export_.preferredBlockSize;
+  assert(preferred >= 512 && preferred <= MAX_PAYLOAD_BYTES && Number.isInteger(Math.log2(preferred)));
+  assert(export_.name !== '' && Buffer.byteLength(export_.name) <= MAX_STRING_BYTES && !export_.name.includes('\0'));
+  return {
+    name: export_.name,
+    description: export_.description,
+    sizeBytes: export_.volume.limits.sizeBytes,
+    flags: transmissionFlags(export_),
+    // Volumes serve any byte range, by read-modify-write where a device has larger blocks, so nothing is demanded.
+    minimumBlockSize: 1,
+    preferredBlockSize: preferred,
+    maximumBlockSize: MAX_PAYLOAD_BYTES,
+  };
+}

@@ -1,0 +1,103 @@
+/**
+ * Listening addresses: unix sockets and TCP.
+ *
+ * Invariants
+ *  - A socket file is removed only when nobody answers behind it; anything else at the path is left alone.
+ *  - A socket file never has more permissions than its mode, not even for a moment. The default lets in the owner only.
+ *  - Accepted sockets are half-open tolerant; TCP ones send without delay and probe dead peers.
+ */
+import { once } from 'node:events';
+import { chmod, lstat, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { NbdError } from './errors.ts';
+
+export type NbdAddress =
+  | { readonly kind: 'unix'; readonly path: string; readonly mode?: number }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+
+const DEFAULT_MODE = 0o600;
+/** Bytes: sun_path without its closing NUL. */
+const MAX_PATH_BYTES = 107;
+
+/** As in `--listen`: `unix:/path` or `tcp:host:port`. */
+export function formatAddress(address: NbdAddress): string {
+  if (address.kind === 'unix') return `unix:${address.path}`;
+  return `tcp:${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
+}
+
+/** The system's code of an error, as "ECONNREFUSED". */
+function systemCode(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
+}
+
+async function answers(path: string): Promise<boolean> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch (error) {
+    if (['ECONNREFUSED', 'ENOENT'].includes(systemCode(error))) return false;
+    // A full backlog, or no permission: somebody is there.
+    if (['EAGAIN', 'EACCES', 'EPERM'].includes(systemCode(error))) return true;
+    throw error;
+  } finally {
+    socket.destroy();
+  }
+}
+
+async function removeStale(address: string, path: string): Promise<void> {
+  let isSocket: boolean;
+  try {
+    isSocket = (await lstat(path)).isSocket();
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  if (!isSocket) throw new NbdError('ADDRESS_IN_USE', address, 'the path exists and is not a socket');
+  if (await answers(path)) throw new NbdError('ADDRESS_IN_USE', address, 'another server listens there');
+  await unlink(path);
+}
+
+async function listenUnix(server: Server, path: string, mode: number): Promise<void> {
+  const address = `unix:${path}`;
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_PATH_BYTES) {
+    throw new NbdError('LISTEN_FAILED', address, `the path has ${bytes} bytes, a socket's may have ${MAX_PATH_BYTES}`);
+  }
+  await removeStale(address, path);
+  const listening = once(server, 'listening');
+  // listen() binds before it returns.
+  const umask = process.umask(0o777 & ~mode);
+  try {
+    server.listen({ path });
+  } finally {
+    process.umask(umask);
+  }
+  await listening;
+  await chmod(path, mode);
+}
+
+/** Opens a listener; `accept` gets its sockets, paused by nobody. Throws an NbdError. Returns the address with its port. */
+export async function openListener(
+  address: NbdAddress,
+  accept: (socket: Socket) => void,
+): Promise<{ readonly server: Server; readonly address: NbdAddress }> {
+  const server = createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true }, accept);
+  try {
+    if (address.kind === 'unix') {
+      await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE);
+      return { server, address };
+    }
+    server.listen({ host: address.host, port: address.port });
+    await once(server, 'listening');
+  } catch (error) {
+    server.close();
+    if (error instanceof NbdError) throw error;
+    const code = systemCode(error) === 'EADDRINUSE' ? 'ADDRESS_IN_USE' : 'LISTEN_FAILED';
+    const detail = error instanceof Error ? error.message : String(error);
+    throw new NbdError(code, formatAddress(address), detail, error);
+  }
+  const bound = server.address();
+  const port = bound === null || typeof bound === 'string' ? address.port : bound.port;
+  return { server, address: { kind: 'tcp', host: address.host, port } };
+}

@@ -1,0 +1,141 @@
+/**
+ * One client in the transmission phase: its protocol state, its commands on the volume, and when to read, write and end.
+ * It knows no socket; a transport brings bytes and takes them.
+ *
+ * Invariants
+ *  - Reading pauses while the limits hold commands back and goes on when there is room; nothing that was read is dropped.
+ *  - All replies of one event-loop turn are one `send`.
+ *  - However the client leaves (DISC, half-close, garbage, a drain from our side), what was accepted is finished and
+ *    answered first; only a vanished client gets no answers, and even then its accepted commands end.
+ *  - `released` is called once: the transport is gone and no command is in flight, so nothing refers to the volume.
+ */
+import assert from 'node:assert/strict';
+import type { BufferPool } from './buffer-pool.ts';
+import { Executor, type ExecutorShared, type TransferCounters } from './executor.ts';
+import type { NbdExport } from './exports.ts';
+import { Transmission, type TransmissionLimits } from './transmission.ts';
+import type { TurnQueue, TurnTaker } from './turn-queue.ts';
+
+export interface SessionTransport {
+  /** Sends the pieces in order as one write; one `session.sent()` follows when the system has taken all of them. */
+  send(pieces: readonly Buffer[]): void;
+  /** No more `receive` until `resume`. Both may be called again without need. */
+  pause(): void;
+  resume(): void;
+  /** Everything is said: the stream towards the client ends. */
+  finish(): void;
+}
+
+/** What the sessions of a server share. */
+export interface SessionShared extends ExecutorShared {
+  readonly buffers: BufferPool;
+  readonly turns: TurnQueue;
+  readonly limits: TransmissionLimits;
+}
+
+export class Session implements TurnTaker {
+  readonly export: NbdExport;
+  scheduled = false;
+  readonly #transport: SessionTransport;
+  readonly #turns: TurnQueue;
+  readonly #transmission: Transmission;
+  readonly #executor: Executor;
+  readonly #onReleased: () => void;
+  readonly #pieces: Buffer[] = [];
+  #finished = false;
+  #gone = false;
+  #released = false;
+
+  constructor(export_: NbdExport, shared: SessionShared, transport: SessionTransport, onReleased: () => void) {
+    this.export = export_;
+    this.#transport = transport;
+    this.#turns = shared.turns;
+    this.#onReleased = onReleased;
+    this.#executor = new Executor(export_.volume, shared, (command, error) => {
+      this.#transmission.finish(command, error);
+      if (this.#gone) this.#releaseWhenDone();
+      else this.#turns.schedule(this);
+    });
+    this.#transmission = new Transmission(export_, shared.buffers, shared.limits, this.#executor);
+  }
+
+  get counters(): Readonly<TransferCounters> {
+    return this.#executor.counters;
+  }
+
+  get requestsInFlight(): number {
+    return this.#transmission.requestsInFlight;
+  }
+
+  get bytesInFlight(): number {
+    return this.#transmission.bytesInFlight;
+  }
+
+  /** Whether nothing more is heard from the client, and only its last answers are being seen to. */
+  get draining(): boolean {
+    return this.#transmission.stopped;
+  }
+
+  /** How the client broke the protocol; '' if it did not. */
+  get problem(): string {
+    return this.#transmission.problem;
+  }
+
+  /** The client's next bytes, which nobody changes from now on. */
+  receive(chunk: Buffer): void {
+    this.#transmission.receive(chunk);
+    if (!this.#transmission.pending) return;
+    if (this.#transmission.holding) this.#transport.pause();
+    this.#turns.schedule(this);
+  }
+
+  /** The client's stream has ended; ours has not. */
+  ended(): void {
+    this.#transmission.end();
+    this.#turns.schedule(this);
+  }
+
+  /** Listens no more; finishes and answers what was accepted, then ends the stream. */
+  drain(): void {
+    this.#transmission.stop();
+    this.#turns.schedule(this);
+  }
+
+  /** The system has taken the pieces of the oldest `send`. */
+  sent(): void {
+    this.#transmission.sent();
+    if (this.#transmission.pending) this.#turns.schedule(this);
+  }
+
+  /** The transport is gone: nothing can be sent or received any more. */
+  vanished(): void {
+    assert(!this.#gone);
+    this.#gone = true;
+    this.#executor.abandon();
+    this.#transmission.abandon();
+    this.#releaseWhenDone();
+  }
+
+  turn(): void {
+    if (this.#gone) return;
+    const transmission = this.#transmission;
+    transmission.proceed();
+    transmission.collect(this.#pieces);
+    if (this.#pieces.length > 0) {
+      this.#transport.send(this.#pieces);
+      this.#pieces.length = 0;
+    }
+    if (transmission.holding) this.#transport.pause();
+    else this.#transport.resume();
+    if (transmission.stopped && transmission.idle && !this.#finished) {
+      this.#finished = true;
+      this.#transport.finish();
+    }
+  }
+
+  #releaseWhenDone(): void {
+    if (this.#released || this.#transmission.requestsInFlight > 0) return;
+    this.#released = true;
+    this.#onReleased();
+  }
+}

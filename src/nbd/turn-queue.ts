@@ -1,0 +1,32 @@
+/**
+ * Runs what became due during an event-loop turn once, at its end: completions only mark their session, and all its
+ * replies then leave together.
+ *
+ * Invariant: whoever is scheduled gets one `turn`, however often it was scheduled before that.
+ */
+export interface TurnTaker {
+  /** Set while it waits for its turn; belongs to the queue. */
+  scheduled: boolean;
+  turn(): void;
+}
+
+export class TurnQueue {
+  #due: TurnTaker[] = [];
+  #running: TurnTaker[] = [];
+  readonly #run = (): void => {
+    const due = this.#due;
+    this.#due = this.#running;
+    this.#running = due;
+    for (const taker of due) {
+      taker.scheduled = false;
+      taker.turn();
+    }
+    due.length = 0;
+  };
+
+  schedule(taker: TurnTaker): void {
+    if (taker.scheduled) return;
+    taker.scheduled = true;
+    if (this.#due.push(taker) === 1) setImmediate(this.#run);
+  }
+}
