@@ -106,7 +106,7 @@ export interface Raid0Segment extends SegmentCommon {
   readonly stripeSizeSectors: number;
   readonly images: readonly string[];
 }
-/** raid0_meta, raid1, raid4, raid5*, raid6*, raid10*: pairs of a metadata LV and an image LV. */
+/** raid0_meta, raid1, raid4, raid5*, raid6*, raid10*: pairs of a metadata LV and an image LV (raid4 and raid5_n also without). */
 export interface RaidSegment extends SegmentCommon {
   readonly type: 'raid';
   /** As typed in the text: "raid1", "raid5_ls", "raid0_meta", … */
@@ -118,7 +118,7 @@ export interface RaidSegment extends SegmentCommon {
   readonly minRecoveryRate?: number;
   readonly maxRecoveryRate?: number;
   readonly dataOffset?: number;
-  readonly images: readonly { readonly metadata: string; readonly data: string }[];
+  readonly images: readonly { readonly metadata?: string; readonly data: string }[];
 }
 export interface SnapshotSegment extends SegmentCommon {
   readonly type: 'snapshot';
@@ -158,7 +158,7 @@ export interface CacheSettings {
   readonly chunkSizeSectors?: number;
   readonly cacheMode?: string;
   readonly policy?: string;
-  readonly policySettings?: readonly ConfigAssignment[];
+  readonly policySettings?: readonly ConfigNode[];
 }
 export interface CachePoolSegment extends SegmentCommon, CacheSettings {
   readonly type: 'cache-pool';

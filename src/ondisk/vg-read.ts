@@ -1,0 +1,191 @@
+/**
+ * Volume groups, from the generic tree to typed values (formats/lvm2.md §2.2-2.6; lvm2: lib/format_text/import_vsn1.c).
+ *
+ * Invariants
+ *  - The first section of a text is its volume group; header fields may stand before or after it.
+ *  - What LVM2 requires is required, what it tolerates is tolerated, and whatever isn't known is kept in `extra`.
+ *  - An unknown word in `status` makes the whole VG unreadable, as for LVM2.
+ *  - Every subsection of an LV is a segment, whatever its name; segments are sorted by their first extent.
+ */
+import { FormatError, type Where } from './errors.ts';
+import { Fields, MAX_U32, U32 } from './fields.ts';
+import type {
+  AllocationPolicy,
+  ConfigNode,
+  ConfigSection,
+  HistoricalLogicalVolumeText,
+  LogicalVolumeText,
+  MetadataText,
+  PhysicalVolumeText,
+  TextHeader,
+  VolumeGroupText,
+} from './metadata.ts';
+import { type FlaggedObject, isStatusWord } from './vg-flags.ts';
+import { optional, readSegment } from './vg-segments-read.ts';
+
+export const CONTENTS = 'Text Format Volume Group';
+export const FORMAT_VERSION = 1;
+const POLICIES: readonly AllocationPolicy[] = ['contiguous', 'cling', 'cling_by_tags', 'normal', 'anywhere', 'inherit'];
+
+/** Reads a whole parsed text. */
+export function readMetadataText(nodes: readonly ConfigNode[], where: Where): MetadataText {
+  const fields = new Fields(nodes, 'metadata text', where);
+  const header = readHeader(fields);
+  const section = fields.takeFirstSection();
+  if (section === undefined) {
+    const problem = 'there is no volume group in it';
+    throw new FormatError({ code: 'MISSING_FIELD', ...where, what: 'metadata text', problem });
+  }
+  return { header, vg: readVolumeGroup(section, where), extra: fields.rest() };
+}
+
+function readHeader(fields: Fields): TextHeader {
+  const contents = fields.string('contents');
+  if (contents !== CONTENTS) {
+    throw fields.fail('BAD_MAGIC', 'contents', { expected: CONTENTS, actual: JSON.stringify(contents) });
+  }
+  const version = fields.int('version');
+  if (version !== FORMAT_VERSION)
+    throw fields.fail('BAD_VERSION', 'version', { expected: FORMAT_VERSION, actual: version });
+  return {
+    contents,
+    version,
+    description: fields.optionalString('description') ?? '',
+    ...optional('creationHost', fields.optionalString('creation_host')),
+    ...optional('creationHostSystemId', fields.optionalString('creation_host_system_id')),
+    ...optional('creationTime', fields.optionalInt('creation_time')),
+  };
+}
+
+/** Reads the section of a volume group. */
+export function readVolumeGroup(section: ConfigSection, where: Where): VolumeGroupText {
+  const name = section.key;
+  const fields = new Fields(section.children, name, where);
+  const pvs = fields.section('physical_volumes');
+  if (pvs === undefined) throw fields.fail('MISSING_FIELD', 'physical_volumes', {});
+  const lvs = fields.section('logical_volumes');
+  const historical = fields.section('historical_logical_volumes');
+  return {
+    name,
+    id: fields.uuid('id'),
+    seqno: fields.int('seqno', U32),
+    ...optional('format', readFormat(fields)),
+    ...readFlags(fields, 'vg'),
+    ...optional('systemId', fields.optionalString('system_id')),
+    ...optional('lockType', fields.optionalString('lock_type')),
+    ...optional('lockArgs', fields.optionalString('lock_args')),
+    ...optional('pr', fields.optionalStrings('pr')),
+    extentSizeSectors: fields.int('extent_size', { min: 1, max: MAX_U32 }),
+    maxLv: fields.int('max_lv', U32),
+    maxPv: fields.int('max_pv', U32),
+    ...optional('allocationPolicy', fields.optionalWord('allocation_policy', POLICIES)),
+    ...optional('profile', fields.optionalString('profile')),
+    ...optional('metadataCopies', fields.optionalInt('metadata_copies', U32)),
+    physicalVolumes: members(pvs, name, where).map((pv) => readPhysicalVolume(pv, name, where)),
+    logicalVolumes: members(lvs, name, where).map((lv) => readLogicalVolume(lv, name, where)),
+    historicalLogicalVolumes: members(historical, name, where).map((lv) => readHistorical(lv, name, where)),
+    extra: fields.rest(),
+  };
+}
+
+function readFormat(fields: Fields): string | undefined {
+  const format = fields.optionalString('format');
+  if (format === undefined || format === 'lvm2') return format;
+  throw fields.fail('BAD_VERSION', 'format', { expected: '"lvm2"', actual: JSON.stringify(format) });
+}
+
+/** The sections in a list of PVs or LVs, which has nothing else in it. */
+function members(list: ConfigSection | undefined, vgName: string, where: Where): readonly ConfigSection[] {
+  return (list?.children ?? []).map((node) => {
+    if (node.node === 'section') return node;
+    const what = `${vgName}: ${list?.key}`;
+    throw new FormatError({ code: 'BAD_FIELD', ...where, what, expected: 'sections only', actual: `${node.key} = …` });
+  });
+}
+
+/** status, flags and tags, which VG, PV and LV have alike. */
+function readFlags(
+  fields: Fields,
+  object: FlaggedObject,
+): { readonly status: readonly string[]; readonly flags: readonly string[]; readonly tags: readonly string[] } {
+  const status = fields.strings('status');
+  const unknown = status.find((word) => !isStatusWord(object, word));
+  if (unknown !== undefined) throw fields.fail('UNKNOWN_FLAG', 'status', { actual: JSON.stringify(unknown) });
+  return { status, flags: fields.optionalStrings('flags') ?? [], tags: fields.optionalStrings('tags') ?? [] };
+}
+
+function readPhysicalVolume(section: ConfigSection, vgName: string, where: Where): PhysicalVolumeText {
+  const fields = new Fields(section.children, `${vgName} ${section.key}`, where);
+  const baStart = fields.optionalInt('ba_start');
+  const baSize = fields.optionalInt('ba_size');
+  if ((baStart ?? 0) > 0 !== (baSize ?? 0) > 0) {
+    throw fields.fail('INCONSISTENT', 'ba_start', { problem: 'a bootloader area needs both ba_start and ba_size' });
+  }
+  return {
+    label: section.key,
+    id: fields.uuid('id'),
+    ...optional('device', fields.optionalString('device')),
+    ...optional('deviceIdType', fields.optionalString('device_id_type')),
+    ...optional('deviceId', fields.optionalString('device_id')),
+    ...readFlags(fields, 'pv'),
+    ...optional('devSizeSectors', fields.optionalInt('dev_size')),
+    peStartSectors: fields.int('pe_start'),
+    peCount: fields.int('pe_count', U32),
+    ...optional('baStartSectors', baStart),
+    ...optional('baSizeSectors', baSize),
+    extra: fields.rest(),
+  };
+}
+
+function readLogicalVolume(section: ConfigSection, vgName: string, where: Where): LogicalVolumeText {
+  const name = section.key;
+  const what = `${vgName}/${name}`;
+  const fields = new Fields(section.children, what, where);
+  const creationTime = fields.optionalInt('creation_time');
+  const creationHost = fields.optionalString('creation_host');
+  if ((creationTime === undefined) !== (creationHost === undefined)) {
+    const missing = creationTime === undefined ? 'creation_time' : 'creation_host';
+    throw fields.fail('MISSING_FIELD', missing, { problem: 'creation_time and creation_host come together' });
+  }
+  return {
+    name,
+    id: fields.uuid('id'),
+    ...readFlags(fields, 'lv'),
+    ...optional('creationTime', creationTime),
+    ...optional('creationHost', creationHost),
+    ...optional('lockArgs', fields.optionalString('lock_args')),
+    ...optional('allocationPolicy', fields.optionalWord('allocation_policy', POLICIES)),
+    ...optional('profile', fields.optionalString('profile')),
+    ...optional('readAhead', fields.optionalInt('read_ahead', { min: -1, max: MAX_U32 })),
+    ...optional('major', fields.optionalInt('major', { min: -1, max: MAX_U32 })),
+    ...optional('minor', fields.optionalInt('minor', { min: -1, max: MAX_U32 })),
+    segments: readSegments(fields, what, where),
+    extra: fields.rest(),
+  };
+}
+
+function readSegments(fields: Fields, what: string, where: Where): LogicalVolumeText['segments'] {
+  const expected = fields.int('segment_count', U32);
+  const sections = fields.takeSections();
+  if (sections.length !== expected) {
+    throw fields.fail('INCONSISTENT', 'segment_count', { expected: `${expected} segments`, actual: sections.length });
+  }
+  const segments = sections.map((section) => readSegment(section, `${what} ${section.key}`, where));
+  return segments.sort((a, b) => a.startExtent - b.startExtent);
+}
+
+function readHistorical(section: ConfigSection, vgName: string, where: Where): HistoricalLogicalVolumeText {
+  const fields = new Fields(section.children, `${vgName} historical ${section.key}`, where);
+  const descendants = fields.optionalStrings('descendants');
+  if (descendants?.length === 0) throw fields.fail('BAD_FIELD', 'descendants', { expected: 'at least one name' });
+  return {
+    label: section.key,
+    id: fields.uuid('id'),
+    ...optional('name', fields.optionalString('name')),
+    ...optional('creationTime', fields.optionalInt('creation_time')),
+    ...optional('removalTime', fields.optionalInt('removal_time')),
+    ...optional('origin', fields.optionalString('origin')),
+    descendants: descendants ?? [],
+    extra: fields.rest(),
+  };
+}
