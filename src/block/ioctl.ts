@@ -21,7 +21,8 @@ let loaded: Ioctl | null | undefined;
 
 function load(): Ioctl | null {
   try {
-    const ioctl: Ioctl = createRequire(import.meta.url)('ioctl');
+    const require = createRequire(import.meta.url);
+    const ioctl: Ioctl = require('ioctl');
     return ioctl;
   } catch {
     // Not built: sysfs knows the same facts.

@@ -25,7 +25,7 @@ export interface OpenOptions {
   readonly engine?: EngineName;
 }
 
-export type EngineName = 'threads';
+type EngineName = 'threads';
 
 const ENGINES: Readonly<Record<EngineName, (options: ThreadsDeviceOptions) => OpenedDevice>> = {
   threads: (options) => new ThreadsDevice(options),

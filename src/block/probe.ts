@@ -6,7 +6,7 @@
  *  - Limits that a device does not tell, or tells as nonsense, get the smallest value that is safe: 512-byte blocks, no discard.
  */
 import type { BigIntStats } from 'node:fs';
-import type { DeviceLimits } from './device.ts';
+import type { DeviceLimits, DeviceTopology } from './device.ts';
 import { DeviceError } from './errors.ts';
 import { deviceSizeBytes, isReadOnly, logicalBlockSize, physicalBlockSize } from './ioctl.ts';
 import { readSysfs, type SysfsFacts } from './sysfs.ts';
@@ -61,18 +61,13 @@ export async function probeBlockDevice(
   };
 }
 
-/** Takes a dev_t apart as the C library packs it: 32 bits each, low parts below (12 of major, 8 of minor), the rest above. */
+/** Takes a dev_t apart as makedev(3) packs it; the kernel has 12 bits of major and 20 of minor, so 32 in all. */
 export function deviceNumbers(rdev: bigint): { major: number; minor: number } {
-  return {
-    major: Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xffff_f000n)),
-    minor: Number((rdev & 0xffn) | ((rdev >> 12n) & 0xffff_ff00n)),
-  };
+  const packed = Number(rdev);
+  return { major: (packed >>> 8) & 0xfff, minor: (packed & 0xff) | ((packed >>> 12) & 0xfff00) };
 }
 
-function topologyOf(
-  sysfs: SysfsFacts,
-  physical: number,
-): { minimumIoSize: number; optimalIoSize: number; alignmentOffset: number } {
+function topologyOf(sysfs: SysfsFacts, physical: number): DeviceTopology {
   return {
     minimumIoSize: sysfs.minimumIoSize ?? physical,
     optimalIoSize: sysfs.optimalIoSize ?? 0,

@@ -1,9 +1,12 @@
 /** The threads engine where the suite cannot look: failing files, file systems without hole punching, grouped flushes. */
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { mkdtemp, open, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { execFile } from 'node:child_process';
 import { describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import type { DeviceLimits } from '../../src/block/device.ts';
 import { Errno } from '../../src/block/errors.ts';
 import { openBlockDevice } from '../../src/block/open.ts';
@@ -11,6 +14,7 @@ import { Op, RequestFlag, type IoRequest } from '../../src/block/request.ts';
 import { ThreadsDevice } from '../../src/block/threads.ts';
 import { Batch, makeRequest, pattern, perform, performOk, readAt, temporaryFile } from './harness.ts';
 
+const run = promisify(execFile);
 const MIB = 2 ** 20;
 const LIMITS: DeviceLimits = {
   sizeBytes: MIB,
@@ -25,6 +29,24 @@ const LIMITS: DeviceLimits = {
 async function over(path: string): Promise<ThreadsDevice> {
   const handle = await open(path, 'r+');
   return new ThreadsDevice({ name: path, kind: 'file', identity: path, limits: LIMITS, handle });
+}
+
+async function zeroesWithoutHelp(path: string): Promise<void> {
+  await writeFile(path, pattern(3 * MIB, 1));
+  const device = await openBlockDevice(path);
+  const batch = new Batch();
+  batch.submit(device, { op: Op.writeZeroes, offset: 1, length: MIB - 1, flags: RequestFlag.noUnmap });
+  batch.submit(device, { op: Op.writeZeroes, offset: MIB, length: MIB + 5, flags: RequestFlag.noUnmap });
+  for (let i = 0; i < 20; i++) {
+    batch.submit(device, { op: Op.writeZeroes, offset: 2 * MIB + 4096 * 2 * i + 100, length: 4096 });
+  }
+  batch.submit(device, { op: Op.discard, offset: 3 * MIB - 4096, length: 4096, flags: RequestFlag.fua });
+  await batch.done();
+  assert(batch.completed.every(({ error }) => error === 0));
+  const expected = pattern(3 * MIB, 1).fill(0, 1, 2 * MIB + 5);
+  for (let i = 0; i < 20; i++) expected.fill(0, 2 * MIB + 4096 * 2 * i + 100, 2 * MIB + 4096 * (2 * i + 1) + 100);
+  assert(expected.subarray(0, -4096).equals(await readAt(device, 0, 3 * MIB - 4096)));
+  await device.close();
 }
 
 describe('threads engine', () => {
@@ -93,22 +115,15 @@ describe('threads engine', () => {
   });
 
   test('writes zeroes where the file system cannot mark a range as zeroes', async () => {
-    // tmpfs punches holes but has no FALLOC_FL_ZERO_RANGE.
-    const directory = await mkdtemp('/dev/shm/orion-block-');
-    const path = join(directory, 'disk.img');
-    await writeFile(path, pattern(3 * MIB, 1));
-    const device = await openBlockDevice(path);
-    const batch = new Batch();
-    batch.submit(device, { op: Op.writeZeroes, offset: 1, length: MIB - 1, flags: RequestFlag.noUnmap });
-    batch.submit(device, { op: Op.writeZeroes, offset: MIB, length: MIB + 5, flags: RequestFlag.noUnmap });
-    batch.submit(device, { op: Op.writeZeroes, offset: 2 * MIB + 4096, length: 9000 });
-    await batch.done();
-    assert(batch.completed.every(({ error }) => error === 0));
-    const expected = pattern(3 * MIB, 1).fill(0, 1, 2 * MIB + 5);
-    expected.fill(0, 2 * MIB + 4096, 2 * MIB + 4096 + 9000);
-    assert(expected.equals(await readAt(device, 0, 3 * MIB)));
-    await device.close();
+    // tmpfs punches holes but has no FALLOC_FL_ZERO_RANGE; ramfs has no fallocate at all.
+    const directory = await mkdtemp(join(tmpdir(), 'orion-block-'));
+    await run('mount', ['-t', 'ramfs', 'ramfs', directory]);
+    const onTmpfs = await mkdtemp('/dev/shm/orion-block-');
+    await zeroesWithoutHelp(join(onTmpfs, 'disk.img'));
+    await zeroesWithoutHelp(join(directory, 'disk.img'));
+    await run('umount', [directory]);
     await rm(directory, { recursive: true });
+    await rm(onTmpfs, { recursive: true });
   });
 
   test('takes a discard that is not supported for done', async () => {
