@@ -12,6 +12,7 @@ import { z } from 'zod';
 const volumePattern = /^(@[A-Za-z0-9_+.\-/=!:&#]+|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/;
 
 const path = z.string().min(1);
+const systemId = z.string().regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/);
 
 export const ENGINES = ['auto', 'uring', 'threads'] as const;
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
@@ -31,11 +32,19 @@ export interface Config {
   socket_mode: string;
   /** Absent: this host has none, and serves only volume groups that have none. */
   system_id?: string | undefined;
+  /** Other system IDs whose volume groups are served. */
+  extra_system_ids: string[];
   log: { level: (typeof LOG_LEVELS)[number]; format: (typeof LOG_FORMATS)[number] };
   /** Absent list: every volume. */
   activation: { auto_activation_volume_list?: string[] | undefined };
-  /** Seconds and bytes; all but `connections` are per connection. */
-  limits: { connections: number; requests_in_flight: number; bytes_in_flight: number; handshake_timeout: number };
+  /** Bytes and seconds; all but `connections` are per connection. */
+  limits: {
+    connections: number;
+    requests_in_flight: number;
+    bytes_in_flight: number;
+    handshake_timeout: number;
+    drain_timeout: number;
+  };
 }
 
 const configSchema: z.ZodType<Config> = z.strictObject({
@@ -50,10 +59,8 @@ const configSchema: z.ZodType<Config> = z.strictObject({
     .string()
     .regex(/^0?[0-7]{3}$/)
     .default('0600'),
-  system_id: z
-    .string()
-    .regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/)
-    .optional(),
+  system_id: systemId.optional(),
+  extra_system_ids: z.array(systemId).default([]),
   log: z
     .strictObject({
       level: z.enum(LOG_LEVELS).default('info'),
@@ -67,14 +74,15 @@ const configSchema: z.ZodType<Config> = z.strictObject({
     .prefault({}),
   limits: z
     .strictObject({
-      connections: z.int().min(1).max(65536).default(256),
+      connections: z.int().min(1).max(65536).default(1024),
       requests_in_flight: z.int().min(1).max(65536).default(256),
       bytes_in_flight: z
         .int()
         .min(2 ** 26)
         .max(2 ** 34)
-        .default(2 ** 27),
-      handshake_timeout: z.int().min(1).max(3600).default(30),
+        .default(2 ** 26),
+      handshake_timeout: z.int().min(1).max(3600).default(10),
+      drain_timeout: z.int().min(1).max(3600).default(10),
     })
     .prefault({}),
 });
@@ -95,6 +103,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   run_dir: 'an absolute path of a directory',
   socket_mode: 'three octal digits in quotes, such as "0600"',
   system_id: 'at most 128 letters, digits and _ + . - (not starting with -)',
+  extra_system_ids: 'a list of system IDs',
   log: 'a table: [log]',
   'log.level': '"trace", "debug", "info", "warn", "error", "fatal" or "silent"',
   'log.format': '"auto", "json" or "text"',
@@ -105,6 +114,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   'limits.requests_in_flight': 'a whole number from 1 to 65536',
   'limits.bytes_in_flight': 'a whole number of bytes from 67108864 to 17179869184',
   'limits.handshake_timeout': 'a whole number of seconds from 1 to 3600',
+  'limits.drain_timeout': 'a whole number of seconds from 1 to 3600',
 };
 
 /** Checks a parsed file; gives its values, or every problem as a sentence. */

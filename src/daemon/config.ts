@@ -11,6 +11,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { parse as parseToml, TomlError } from 'smol-toml';
+import type { NbdServerLimits } from '../nbd/server.ts';
 import { checkConfig, type Config, defaultConfig } from './config-schema.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
 import { type Flags, splitPaths } from './flags.ts';
@@ -29,16 +30,12 @@ export interface Settings {
   /** Permission bits of the unix sockets. */
   readonly socketMode: number;
   readonly systemId: string | null;
+  readonly extraSystemIds: readonly string[];
   readonly logLevel: string;
   readonly logFormat: Config['log']['format'];
   /** "VG", "VG/LV", "@tag"; null: every volume. */
   readonly activationList: readonly string[] | null;
-  readonly limits: {
-    readonly connections: number;
-    readonly requestsInFlight: number;
-    readonly bytesInFlight: number;
-    readonly handshakeTimeoutMs: number;
-  };
+  readonly limits: NbdServerLimits;
 }
 
 /** What settings depend on besides the flags; tests pass their own. */
@@ -135,14 +132,16 @@ function settle(
     runDir,
     socketMode: Number.parseInt(config.socket_mode, 8),
     systemId: config.system_id ?? null,
+    extraSystemIds: config.extra_system_ids,
     logLevel: flags.logLevel ?? config.log.level,
     logFormat: config.log.format,
     activationList: config.activation.auto_activation_volume_list ?? null,
     limits: {
-      connections: config.limits.connections,
-      requestsInFlight: config.limits.requests_in_flight,
-      bytesInFlight: config.limits.bytes_in_flight,
+      maxConnections: config.limits.connections,
+      maxRequestsPerConnection: config.limits.requests_in_flight,
+      maxBytesPerConnection: config.limits.bytes_in_flight,
       handshakeTimeoutMs: config.limits.handshake_timeout * 1000,
+      drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
   };
 }

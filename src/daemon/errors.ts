@@ -17,8 +17,8 @@ export type DaemonFault =
   | { readonly code: 'NO_DEVICES'; readonly reason: string }
   /** Held by another program; the reason names the device. */
   | { readonly code: 'DEVICE_BUSY'; readonly reason: string }
-  | { readonly code: 'LISTEN_FAILED'; readonly address: string; readonly reason: string }
-  | { readonly code: 'SOCKET_IN_USE'; readonly address: string }
+  /** The reason starts with the address. */
+  | { readonly code: 'LISTEN_FAILED'; readonly reason: string }
   | { readonly code: 'RUN_DIR'; readonly path: string; readonly reason: string }
   | { readonly code: 'DEMO_FAILED'; readonly path: string; readonly reason: string };
 
@@ -42,8 +42,7 @@ const MESSAGES: { readonly [Code in DaemonFault['code']]: (fault: FaultOf<Code>)
   BAD_CONFIG: ({ problems }) => problems.join('\n'),
   NO_DEVICES: ({ reason }) => `no devices to serve: ${reason}`,
   DEVICE_BUSY: ({ reason }) => `${reason}; only one daemon may hold a device`,
-  LISTEN_FAILED: ({ address, reason }) => `cannot listen on ${address}: ${reason}`,
-  SOCKET_IN_USE: ({ address }) => `cannot listen on ${address}: another program already answers there`,
+  LISTEN_FAILED: ({ reason }) => `cannot listen on ${reason}`,
   RUN_DIR: ({ path, reason }) => `cannot use the run-time directory ${path}: ${reason}`,
   DEMO_FAILED: ({ path, reason }) => `cannot make the demo volume group in ${path}: ${reason}`,
 };
@@ -55,8 +54,12 @@ function messageOf<Code extends DaemonFault['code']>(fault: FaultOf<Code>): stri
 
 /** An operating system error's code or message, for the `reason` of a fault. */
 export function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return SYSTEM_REASONS[codeOf(error) ?? ''] ?? error.message;
+  return systemReason(error) ?? (error instanceof Error ? error.message : String(error));
+}
+
+/** The same, or null if the operating system's code is none of the usual ones. */
+export function systemReason(error: unknown): string | null {
+  return SYSTEM_REASONS[codeOf(error) ?? ''] ?? null;
 }
 
 /** `error.code` where there is one: "EADDRINUSE", "ENOENT", … */

@@ -24,6 +24,20 @@ function problemsOf(text: string): string {
   return '';
 }
 
+/** What flags give: their text and exit code, or their values as JSON. */
+function output(args: readonly string[]): string {
+  const result = parseFlags(args, '1.2.3');
+  return 'output' in result ? `${result.exitCode} ${result.output}` : JSON.stringify(result.flags);
+}
+
+/** Keys of a file's tables, dotted. */
+function keysOf(table: object, prefix = ''): string[] {
+  return Object.entries(table).flatMap(([key, value]: [string, unknown]) => {
+    const nested = typeof value === 'object' && value !== null && !Array.isArray(value);
+    return [`${prefix}${key}`].concat(nested ? keysOf(value, `${prefix}${key}.`) : []);
+  });
+}
+
 describe('lvm.toml', () => {
   const bad: readonly (readonly [string, RegExp])[] = [
     ['devices = "a.img"', /^lvm.toml: devices: "a.img" is not allowed: it must be a list of paths/],
@@ -40,6 +54,7 @@ describe('lvm.toml', () => {
     ['socket_mode = 600', /socket_mode: 600 is not allowed: it must be three octal digits in quotes/],
     ['socket_mode = "0980"', /socket_mode: "0980" is not allowed/],
     ['system_id = "a b"', /system_id: "a b" is not allowed/],
+    ['extra_system_ids = ["-a"]', /extra_system_ids\[0\]: "-a" is not allowed: it must be a list of system IDs/],
     ['log = "debug"', /log: "debug" is not allowed: it must be a table: \[log\]/],
     ['[log]\nlevel = "loud"', /log.level: "loud" is not allowed: it must be "trace", "debug", .* or "silent"/],
     ['[log]\nformat = "xml"', /log.format: "xml" is not allowed/],
@@ -81,9 +96,9 @@ describe('lvm.toml', () => {
     for (const key of Object.keys(ALLOWED)) {
       const nested = key.split('.').reduceRight<unknown>((value, part) => ({ [part]: value }), Symbol('wrong'));
       const result = checkConfig(nested);
-      assert.ok('problems' in result, key);
-      assert.ok(result.problems[0]?.startsWith(`${key}: `), result.problems[0]);
-      assert.ok(result.problems[0]?.includes(ALLOWED[key] ?? '?'), result.problems[0]);
+      const [problem = ''] = 'problems' in result ? result.problems : [];
+      assert.ok(problem.startsWith(`${key}: `), problem);
+      assert.ok(problem.includes(ALLOWED[key] ?? '?'), problem);
     }
   });
 
@@ -93,9 +108,7 @@ describe('lvm.toml', () => {
     // With the keys that have no fixed default switched on, it is valid and complete.
     const whole = text.replaceAll(/^# (\w+ = )/gm, '$1');
     parseConfigText(whole, 'lvm.toml.example');
-    const keys = Object.entries(parseToml(whole)).flatMap(([key, value]) =>
-      typeof value === 'object' && !Array.isArray(value) ? [key, ...Object.keys(value).map((k) => `${key}.${k}`)] : key,
-    );
+    const keys = keysOf(parseToml(whole));
     assert.deepEqual(keys.toSorted(), Object.keys(ALLOWED).toSorted());
   });
 
@@ -213,11 +226,6 @@ describe('settings', () => {
 });
 
 describe('flags', () => {
-  function output(args: readonly string[]): string {
-    const result = parseFlags(args, '1.2.3');
-    return 'output' in result ? `${result.exitCode} ${result.output}` : JSON.stringify(result.flags);
-  }
-
   test('are plain data', () => {
     assert.equal(
       output(['--devices', 'a,b', '--devices=c', '--listen', 'tcp:h:1', '--read-only', '--workers', '0']),

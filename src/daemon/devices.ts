@@ -1,0 +1,113 @@
+/**
+ * The devices that the daemon holds: opened exclusively once each, however many volumes use them.
+ *
+ * Invariants
+ *  - A device is known by its identity, so that two paths of one device are one opened device.
+ *  - A device is let go only by `keepOnly` and `close`, which the caller uses when no table names it any more.
+ *  - A device that can't be opened takes nothing else with it: the failure is kept as a reason.
+ */
+import type { BlockDevice } from '../block/device.ts';
+import { DeviceError } from '../block/errors.ts';
+import { openBlockDevice } from '../block/open.ts';
+import { flush } from '../block/sync-io.ts';
+import type { ScannedDevice } from '../lvm/model.ts';
+
+export interface DeviceStatus {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  readonly state: 'open' | 'failed';
+  /** Why it is not open. */
+  readonly reason?: string;
+}
+
+export interface HoldOutcome {
+  readonly opened: number;
+  /** By path. */
+  readonly failures: ReadonlyMap<string, DeviceError>;
+}
+
+interface Held {
+  readonly scanned: ScannedDevice;
+  readonly device: BlockDevice;
+}
+
+export class DeviceSet {
+  readonly #readOnly: boolean;
+  readonly #held = new Map<string, Held>();
+  readonly #identityOfPath = new Map<string, string>();
+  readonly #failed = new Map<string, { readonly scanned: ScannedDevice; readonly error: DeviceError }>();
+
+  constructor(options: { readonly readOnly: boolean }) {
+    this.#readOnly = options.readOnly;
+  }
+
+  /** Opens those of `devices` that are not open yet, and says how many these were and which failed. */
+  async hold(devices: readonly ScannedDevice[]): Promise<HoldOutcome> {
+    const before = this.#held.size;
+    this.#failed.clear();
+    for (const scanned of devices) this.#identityOfPath.set(scanned.path, scanned.identity);
+    await Promise.all(devices.map((scanned) => this.#open(scanned)));
+    const failures = new Map([...this.#failed.values()].map(({ scanned, error }) => [scanned.path, error]));
+    return { opened: this.#held.size - before, failures };
+  }
+
+  async #open(scanned: ScannedDevice): Promise<void> {
+    if (this.#held.has(scanned.identity)) return;
+    const readOnly = this.#readOnly || scanned.readOnly;
+    try {
+      const device = await openBlockDevice(scanned.path, { readOnly, exclusive: true });
+      this.#held.set(scanned.identity, { scanned, device });
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+      this.#failed.set(scanned.identity, { scanned, error });
+    }
+  }
+
+  /** The opened device that a table means by this path. */
+  find(path: string): BlockDevice | undefined {
+    return this.#held.get(this.#identityOfPath.get(path) ?? '')?.device;
+  }
+
+  /** Lets go of every device but these. */
+  async keepOnly(devices: readonly ScannedDevice[]): Promise<void> {
+    const keep = new Set(devices.map(({ identity }) => identity));
+    const dropped = [...this.#held].filter(([identity]) => !keep.has(identity));
+    for (const [identity] of dropped) this.#held.delete(identity);
+    await Promise.all(dropped.map(([, { device }]) => device.close()));
+  }
+
+  /** Makes everything durable and closes every device, even when some of them fail; then throws what failed. */
+  async close(): Promise<void> {
+    const held = [...this.#held.values()];
+    this.#held.clear();
+    const outcomes = await Promise.allSettled(held.map(({ device }) => closeDevice(device)));
+    const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+    if (failures.length > 0) throw new AggregateError(failures, 'some devices could not be flushed and closed');
+  }
+
+  status(): readonly DeviceStatus[] {
+    const open = [...this.#held.values()].map(({ scanned, device }) => ({
+      path: scanned.path,
+      sizeBytes: device.limits.sizeBytes,
+      readOnly: device.limits.readOnly,
+      state: 'open' as const,
+    }));
+    const failed = [...this.#failed.values()].map(({ scanned, error }) => ({
+      path: scanned.path,
+      sizeBytes: scanned.sizeBytes,
+      readOnly: scanned.readOnly,
+      state: 'failed' as const,
+      reason: error.message,
+    }));
+    return [...open, ...failed].sort((a, b) => (a.path < b.path ? -1 : 1));
+  }
+}
+
+async function closeDevice(device: BlockDevice): Promise<void> {
+  try {
+    if (!device.limits.readOnly) await flush(device);
+  } finally {
+    await device.close();
+  }
+}
