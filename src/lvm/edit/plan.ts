@@ -1,0 +1,70 @@
+/**
+ * What a command is going to do, as plain data: computed from what was read, with no I/O, checked as a whole, shown by
+ * `--test`, and only then carried out by lvm/commit.ts.
+ *
+ * Invariants
+ *  - `after` is a whole volume group; its seqno is that of `before` (the commit raises it).
+ *  - Labels are listed only where their content changes: the commit adds what the protocol itself demands.
+ *  - Effects run after the commit, in order; a crash between them leaves a valid volume group.
+ */
+import type { VolumeGroupText } from '../../ondisk/metadata.ts';
+import type { ScannedDevice, VolumeGroup } from '../model.ts';
+import type { Label } from '../../ondisk/label.ts';
+
+/** A label (and PV header) to write. */
+export interface PvLabelWrite {
+  readonly device: ScannedDevice;
+  readonly label: Label;
+  /** `create`: wipe labels in sectors 0-3, zero the heads of the areas, write empty headers into all metadata areas first. */
+  readonly kind: 'create' | 'update';
+  /** Zero the first 2048 bytes before (pvcreate -Z y). */
+  readonly zeroHead: boolean;
+  /** The metadata areas (by index) whose header carries the ignored flag. */
+  readonly ignoredAreas: readonly number[];
+  /**
+   * Before the VG's texts (a new member), or after its commit (a PV that leaves the VG becomes an orphan: its areas' slots are
+   * zeroed, then the label is written with USED cleared).
+   */
+  readonly when: 'before' | 'after';
+}
+
+/** A label to wipe (pvremove). */
+export interface PvLabelWipe {
+  readonly device: ScannedDevice;
+}
+
+/** What follows a commit. */
+export type Effect =
+  /** Zero the first bytes of a new LV and wipe known signatures; extents as in `after`. */
+  | { readonly kind: 'wipe-lv'; readonly lvName: string; readonly zeroBytes: number; readonly signatures: boolean }
+  /** Overwrite ranges of devices (secure deletion). Bytes. */
+  | {
+      readonly kind: 'erase';
+      readonly method: 'zero' | 'random' | 'discard';
+      readonly what: string;
+      readonly ranges: readonly { readonly device: string; readonly offset: number; readonly length: number }[];
+    };
+
+export interface PlanMessage {
+  readonly stream: 'stdout' | 'stderr';
+  /** Before the commit starts, or once it (and the effects) succeeded. */
+  readonly when: 'before' | 'after';
+  /** Without the two-space indent. */
+  readonly text: string;
+}
+
+export interface Plan {
+  /** As read; null for a VG that does not exist yet, or for a plan that only writes labels (pvcreate). */
+  readonly before: VolumeGroup | null;
+  /** Null: the VG is removed, or there is none. */
+  readonly after: VolumeGroupText | null;
+  readonly labels: readonly PvLabelWrite[];
+  readonly wipes: readonly PvLabelWipe[];
+  readonly effects: readonly Effect[];
+  readonly messages: readonly PlanMessage[];
+}
+
+/** A plan that does nothing yet. */
+export function emptyPlan(before: VolumeGroup | null, after: VolumeGroupText | null): Plan {
+  return { before, after, labels: [], wipes: [], effects: [], messages: [] };
+}
