@@ -33,9 +33,9 @@ export function lvLayout(facts: LvFacts): readonly string[] {
   const first = facts.lv.segments[0];
   const whole = first === undefined ? null : typeLayout(first);
   if (whole !== null) return whole;
-  const words = new Set(facts.lv.segments.map(plainLayout));
-  const ordered = ['linear', 'striped', 'unknown'].filter((word) => words.has(word));
-  return ordered.length === 0 ? ['unknown'] : ordered;
+  const names = new Set(facts.lv.segments.map(segmentTypeName));
+  const plain = ['linear', 'striped'].filter((name) => names.has(name));
+  return plain.length === 0 ? ['unknown'] : plain;
 }
 
 /** Whether a use makes the LV a cachevol: a cache's or writecache's fast LV that is no pool of its own. */
@@ -125,9 +125,4 @@ function raidLayout(raidType: string): readonly string[] {
   if (level === undefined || raidType === 'raid0_meta') return ['raid'];
   const named = NAMED_RAID_LAYOUTS[raidType];
   return named === undefined ? ['raid', level] : ['raid', level, named];
-}
-
-function plainLayout(segment: Segment): string {
-  const name = segmentTypeName(segment);
-  return name === 'linear' || name === 'striped' ? name : 'unknown';
 }

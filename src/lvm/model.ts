@@ -15,12 +15,14 @@ export interface ScannedDevice {
   readonly path: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  /** "<major>:<minor>" of a block device, "<dev>:<ino>" of a file: two paths with one identity are one device. */
+  /** "block:MAJOR:MINOR" or "file:DEV:INODE": two paths with one identity are one device. */
   readonly identity: string;
   readonly kind: 'file' | 'block';
   /** Block devices only: major and minor number. */
   readonly major?: number;
   readonly minor?: number;
+  /** Block devices only: the kernel has it in use by another block device (an active LV, a RAID). */
+  readonly held?: boolean;
 }
 
 /** An area of a PV's header, in bytes; size 0 means "to the end". */
@@ -47,7 +49,7 @@ export interface MetadataArea extends ByteRange {
   readonly precommit: boolean;
   /** Why the area can't be used (bad header, bad text), as a message; absent when it is sound. */
   readonly problem?: string;
-  /** Bytes that a new text may have here: (size - 512) / 2 - 512. */
+  /** Bytes, as LVM2 reports mda_free: what the committed text may still grow by, in whole sectors. */
   readonly freeBytes: number;
 }
 

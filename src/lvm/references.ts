@@ -86,8 +86,8 @@ export function segmentReferences(segment: Segment, isPv: (name: string) => bool
       return segment.images.map((name) => ({ name, kind: 'raid-image' }));
     case 'raid':
       return segment.images.flatMap((pair) => [
-        { name: pair.metadata, kind: 'raid-metadata' },
-        { name: pair.data, kind: 'raid-image' },
+        ...optional(pair.metadata, 'raid-metadata'),
+        { name: pair.data, kind: 'raid-image' as const },
       ]);
     case 'snapshot':
       return [

@@ -1,0 +1,75 @@
+/**
+ * Scanning devices for volume groups: opens each one read-only, reads its label and metadata, lets it go, and assembles.
+ *
+ * Invariants
+ *  - Nothing is written, and nothing is held: a device that is in use by others can be scanned.
+ *  - At most `concurrency` devices are open at a time; a device that can't be opened or read is a warning, and the others
+ *    are unaffected.
+ *  - The result depends on the order of `paths`, never on which device answered first.
+ */
+import type { OpenedDevice } from '../block/device.ts';
+import { DeviceError } from '../block/errors.ts';
+import { openBlockDevice } from '../block/open.ts';
+import { assemble } from './assemble.ts';
+import { describeDevice } from './devices.ts';
+import type { Scan, ScanWarning } from './model.ts';
+import { readDevice, withTexts } from './read-device.ts';
+import type { DeviceReading, RawReading } from './read-device.ts';
+import { TextStore } from './texts.ts';
+
+export interface ScanOptions {
+  /** Devices open at a time. Default 16. */
+  readonly concurrency?: number;
+  /** Opens a device for reading; the scan closes it. Default: as a file or block device. */
+  readonly open?: (path: string) => Promise<OpenedDevice>;
+}
+
+const DEFAULT_CONCURRENCY = 16;
+
+/** Reads the devices at `paths` (see devices.ts for where these come from) and assembles what they hold. */
+export async function scanDevices(paths: readonly string[], options: ScanOptions = {}): Promise<Scan> {
+  const open = options.open ?? ((path: string): Promise<OpenedDevice> => openBlockDevice(path, { readOnly: true }));
+  const texts = new TextStore();
+  const results: (RawReading | ScanWarning | null)[] = paths.map(() => null);
+  let next = 0;
+  const worker = async (): Promise<void> => {
+    for (let index = next++; index < paths.length; index = next++) {
+      results[index] = await scanOne(paths[index] ?? '', open, texts);
+    }
+  };
+  const workers = Math.min(options.concurrency ?? DEFAULT_CONCURRENCY, paths.length);
+  await Promise.all(Array.from({ length: workers }, worker));
+
+  const readings: DeviceReading[] = [];
+  const warnings: ScanWarning[] = [];
+  const seen = new Set<string>();
+  for (const result of results) {
+    if (result === null) continue;
+    if ('message' in result) {
+      warnings.push(result);
+      continue;
+    }
+    if (seen.has(result.device.identity)) continue;
+    seen.add(result.device.identity);
+    readings.push(withTexts(result, texts));
+  }
+  return assemble(readings, warnings);
+}
+
+async function scanOne(
+  path: string,
+  open: (path: string) => Promise<OpenedDevice>,
+  texts: TextStore,
+): Promise<RawReading | ScanWarning> {
+  try {
+    const device = await open(path);
+    try {
+      return await readDevice(device, await describeDevice(device), texts);
+    } finally {
+      await device.close();
+    }
+  } catch (error) {
+    if (error instanceof DeviceError) return { severity: 'error', message: error.message };
+    throw error;
+  }
+}
