@@ -13,9 +13,8 @@
  */
 import { mkdir } from 'node:fs/promises';
 import type { BlockDevice } from '../block/device.ts';
-import { DeviceError } from '../block/errors.ts';
+import type { DeviceError } from '../block/errors.ts';
 import { listDevices } from '../lvm/devices.ts';
-import { LvmError } from '../lvm/errors.ts';
 import { scanDevices } from '../lvm/scan.ts';
 import { NbdError } from '../nbd/errors.ts';
 import { NbdServer } from '../nbd/server.ts';
@@ -145,6 +144,10 @@ export class Daemon {
     const paths = await this.#devicePaths(settings, starting);
     for (;;) {
       const scan = await scanDevices(paths);
+      if (starting && scan.devices.length === 0) {
+        const reason = scan.warnings.map(({ message }) => message).join('; ');
+        throw new DaemonError({ code: 'NO_DEVICES', reason });
+      }
       const { devices } = takeInventory(scan, settings);
       const { opened, failures } = await this.#devices.hold(devices);
       if (starting) refuseBusy(settings, failures);
@@ -153,22 +156,13 @@ export class Daemon {
   }
 
   async #devicePaths(settings: Settings, starting: boolean): Promise<readonly string[]> {
-    const paths: string[] = [];
-    const missing: string[] = [];
-    for (const spec of settings.devices.length === 0 ? [[]] : settings.devices.map((device) => [device])) {
-      try {
-        paths.push(...(await listDevices(spec)));
-      } catch (error) {
-        if (!(error instanceof LvmError || error instanceof DeviceError)) throw error;
-        missing.push(error.message);
-        this.#log.warn({ reason: error.message }, 'a device is left out');
-      }
-    }
+    const problems: string[] = [];
+    const paths = await listDevices(settings.devices, { onProblem: (message) => problems.push(message) });
     if (paths.length === 0 && starting) {
-      const reason = missing.join('; ') || `nothing found in ${settings.devices.join(', ') || '/dev'}`;
-      throw new DaemonError({ code: 'NO_DEVICES', reason });
+      throw new DaemonError({ code: 'NO_DEVICES', reason: problems.join('; ') || 'this machine has no block devices' });
     }
-    return [...new Set(paths)];
+    for (const reason of problems) this.#log.warn({ reason }, 'a device is left out');
+    return paths;
   }
 
   #device(path: string): BlockDevice {
