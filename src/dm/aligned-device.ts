@@ -18,7 +18,7 @@
  *    the device.
  */
 import assert from 'node:assert/strict';
-import type { BlockDevice, DeviceLimits } from '../block/device.ts';
+import { assertInLimits, type BlockDevice, type DeviceLimits } from '../block/device.ts';
 import { IoRequest, Op, RequestFlag, type RequestOwner, RequestPool } from '../block/request.ts';
 import { RangeEntry, RangeLocks } from './range-locks.ts';
 
@@ -64,6 +64,7 @@ export class AlignedDevice implements BlockDevice {
   #waitingLast: Piece | null = null;
   #outstanding = 0;
   #idle: (() => void) | null = null;
+  #closed: Promise<void> | null = null;
   /** Requests that need no I/O at all, to be completed on the next turn. */
   readonly #nothingToDo: IoRequest[] = [];
   readonly #onTurn = (): void => this.#completeNothing();
@@ -84,7 +85,8 @@ export class AlignedDevice implements BlockDevice {
 
   submit(request: IoRequest): void {
     const { op, offset, length } = request;
-    assert(offset + length <= this.limits.sizeBytes, 'request past the end of the device');
+    assert(this.#closed === null, 'submitted to a closed device');
+    assertInLimits(this.limits, request);
     if (op === Op.flush) {
       this.#device.submit(request);
     } else if (offset % this.#block === 0 && length % this.#block === 0) {
@@ -95,7 +97,12 @@ export class AlignedDevice implements BlockDevice {
     }
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     if (this.#outstanding > 0 || this.#nothingToDo.length > 0) {
       await new Promise<void>((resolve) => {
         this.#idle = resolve;

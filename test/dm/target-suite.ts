@@ -77,7 +77,7 @@ export function targetSuite(name: string, make: () => TargetFixture): void {
       for (const text of [volume.tableText(), volume.statusText()]) {
         const lines = text.split('\n').slice(0, -1);
         assert.equal(lines.length, places.length);
-        places.forEach((place, i) => assert(lines[i]?.startsWith(place), lines[i]));
+        places.forEach((place, i) => assert.equal(lines[i]?.startsWith(place), true, text));
       }
       assert.doesNotThrow(() => JSON.stringify(volume.status()));
     });
