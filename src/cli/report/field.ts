@@ -80,6 +80,8 @@ export interface ShownValue {
   readonly text: string;
   /** Null in a number, size, percent or time field: undefined, which sorts after every number. */
   readonly value: string | number | readonly string[] | null;
+  /** What json_std, which knows no words for numbers, says instead of `text`; absent: `value`. */
+  readonly strict?: number;
 }
 
 /**
@@ -101,7 +103,7 @@ export interface ReportField {
   readonly description: string;
   readonly section: SectionId;
   readonly type: FieldType;
-  /** Least width of the column (columns.h output_width), when wider than the heading; 0 or absent: none. */
+  /** First width of the column (columns.h), grown by values only: a longer heading is cut. 0 or absent: the heading's length. */
   readonly width?: number;
   /** Only if it differs from what the type implies. */
   readonly align?: 'left' | 'right';
@@ -118,4 +120,6 @@ export interface ReportField {
 export interface ReportContext {
   /** Hidden LVs are shown as [name] (LVM2 report/mark_hidden_devices, on by default). */
   readonly markHidden: boolean;
+  /** Removed LVs are shown (-H). */
+  readonly showHistory?: boolean;
 }

@@ -1,0 +1,33 @@
+/**
+ * What a command is to the dispatcher, and what it gets to work with.
+ *
+ * Invariants
+ *  - A command's options are one table: it drives parsing and help, so that no option is parsed and forgotten.
+ *  - A command reads the world only through its context, so that tests can run it in their own.
+ */
+import type { ExitCode, Output } from './messages.ts';
+import type { OptionSpec, ParsedOptions } from './options.ts';
+
+export interface CommandContext {
+  readonly name: string;
+  readonly options: ParsedOptions;
+  /** What follows the options. */
+  readonly args: readonly string[];
+  readonly output: Output;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly cwd: string;
+  /** The effective user id; -1 where there is none. */
+  readonly uid: number;
+  /** Unix seconds. */
+  readonly now: number;
+}
+
+export interface Command {
+  /** "Display information about logical volumes" */
+  readonly summary: string;
+  /** Its arguments in the usage line: "[ VG|LV|Tag ... ]"; empty: none are taken. */
+  readonly argumentsUsage: string;
+  /** Without the common options. */
+  readonly options: readonly OptionSpec[];
+  run(context: CommandContext): Promise<ExitCode>;
+}

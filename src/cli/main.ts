@@ -1,0 +1,25 @@
+/**
+ * The entry of orion-lvm and of the commands in bin/: `main.ts COMMAND ARGUMENTS…`.
+ *
+ * Invariant: the process ends by itself with the command's exit code once all output is written; a reader that closes its
+ * end of a pipe early ends it silently, as every command of a shell.
+ */
+import { StreamOutput } from './messages.ts';
+import { run } from './run.ts';
+
+function endQuietly(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(0);
+}
+
+process.stdout.on('error', endQuietly);
+process.stderr.on('error', endQuietly);
+
+const output = new StreamOutput(process.stdout, process.stderr);
+process.exitCode = await run(process.argv.slice(2), output, {
+  env: process.env,
+  cwd: process.cwd(),
+  uid: process.geteuid?.() ?? -1,
+  now: Math.floor(Date.now() / 1000),
+});
+output.flush();

@@ -1,0 +1,71 @@
+/**
+ * What commands say and how they end: LVM2's exit codes, results on stdout, messages on stderr, both indented by two spaces.
+ *
+ * Invariants
+ *  - Nothing else in cli/ writes to a stream, so that a command can be run inside a test or by the daemon.
+ *  - A command that failed has said why on stderr.
+ *
+ * Source of the codes: lvm(8) "Diagnostics", formats/lvm2.md §5.
+ */
+
+export const EXIT = { ok: 0, noSuchCommand: 2, badUsage: 3, failed: 5 } as const;
+export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
+
+/** The worse of two results: what a command that went on after an error ends with. */
+export function worse(a: ExitCode, b: ExitCode): ExitCode {
+  return a > b ? a : b;
+}
+
+/** Ends a command: the lines are printed as errors, the code becomes its exit code. */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+  readonly exitCode: ExitCode;
+  readonly lines: readonly string[];
+  constructor(exitCode: ExitCode, lines: readonly string[]) {
+    super(lines.join('\n'));
+    this.exitCode = exitCode;
+    this.lines = lines;
+  }
+}
+
+/** Where a command's lines go; a line is given without its indent and its newline. */
+export interface Output {
+  /** A result: stdout. */
+  print(line: string): void;
+  /** An error or a warning: stderr. */
+  error(line: string): void;
+  /** stderr without the indent: what getopt says. */
+  plainError(line: string): void;
+}
+
+interface TextSink {
+  write(text: string): unknown;
+}
+
+/** Writes to a process's streams. Lines are gathered per stream and written by `flush`, or when there are many. */
+export class StreamOutput implements Output {
+  readonly #out: TextSink;
+  readonly #err: TextSink;
+  #pending = '';
+  constructor(out: TextSink, err: TextSink) {
+    this.#out = out;
+    this.#err = err;
+  }
+  print(line: string): void {
+    this.#pending += `  ${line}\n`;
+    if (this.#pending.length > 1 << 16) this.flush();
+  }
+  error(line: string): void {
+    this.plainError(`  ${line}`);
+  }
+  plainError(line: string): void {
+    // Keep the order of what both streams show on one terminal.
+    this.flush();
+    this.#err.write(`${line}\n`);
+  }
+  flush(): void {
+    if (this.#pending === '') return;
+    this.#out.write(this.#pending);
+    this.#pending = '';
+  }
+}

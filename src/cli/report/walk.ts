@@ -1,0 +1,336 @@
+/**
+ * Which volume groups, logical volumes and physical volumes a reading command goes through, as rows, with LVM2's messages
+ * for those that are not there or may not be looked at.
+ *
+ * Invariants
+ *  - Nothing named is left out without a message, and then the exit code is 5; what is not named is skipped silently.
+ *  - Volume groups come in LVM2's order (the last found first) or in the order they were named; thin pools come before the
+ *    other LVs of their VG. Only reports that don't sort show it.
+ *
+ * Source: lvm(8), and comparison with pvs, vgs and lvs 2.03.16.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { accessProblem, type HostContext, isExported, isForeign, isShared } from '../../lvm/access.ts';
+import { allocationMapOf, type PvSegment } from '../../lvm/allocation-map.ts';
+import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';
+import { type LvFacts, relationsOf } from '../../lvm/relations.ts';
+import type { LogicalVolumeText } from '../../ondisk/metadata.ts';
+import { EXIT, type ExitCode, type Output } from '../messages.ts';
+import type { LvArguments, PvArguments, VgArguments } from './arguments.ts';
+import type { PvPart, ReportRow } from './field.ts';
+
+export interface WalkOptions {
+  readonly scan: Scan;
+  readonly host: HostContext;
+  /** -a */
+  readonly all: boolean;
+  /** -H */
+  readonly history: boolean;
+  /** The command also looks at exported VGs. */
+  readonly exported: boolean;
+  readonly output: Output;
+}
+
+function shareAny(wanted: readonly string[], present: readonly string[]): boolean {
+  return wanted.some((tag) => present.includes(tag));
+}
+
+/** Whether two paths name one device: the same device number, or the same file. */
+function isSameDevice(path: string, other: string): boolean {
+  const a = statSync(path, { throwIfNoEntry: false });
+  const b = statSync(other, { throwIfNoEntry: false });
+  if (a === undefined || b === undefined) return false;
+  if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
+  return a.dev === b.dev && a.ino === b.ino;
+}
+
+export class Walk {
+  readonly #options: WalkOptions;
+  #exitCode: ExitCode = EXIT.ok;
+
+  constructor(options: WalkOptions) {
+    this.#options = options;
+  }
+
+  get exitCode(): ExitCode {
+    return this.#exitCode;
+  }
+
+  #fail(...lines: readonly string[]): void {
+    for (const line of lines) this.#options.output.error(line);
+    this.#exitCode = EXIT.failed;
+  }
+
+  row(parts: Partial<ReportRow>): ReportRow {
+    const { scan } = this.#options;
+    return { scan, vg: null, lv: null, historical: null, segment: null, pv: null, pvSegment: null, ...parts };
+  }
+
+  /** In the order in which LVM2 goes through VGs when none is named. */
+  #everyVg(): readonly VolumeGroup[] {
+    const first = new Map<string, number>();
+    const { scan } = this.#options;
+    for (const [index, device] of scan.devices.entries()) first.set(device.identity, index);
+    const place = (vg: VolumeGroup): number =>
+      Math.min(...vg.pvs.flatMap((pv) => (pv.found === null ? [] : [first.get(pv.found.device.identity) ?? 0])));
+    return scan.volumeGroups.toSorted((a, b) => place(b) - place(a));
+  }
+
+  /** Whether a VG may be looked at; says why not if it was `named`. */
+  #allowed(vg: VolumeGroup, named: boolean): boolean {
+    const { host, exported } = this.#options;
+    const problem = accessProblem(vg.vg, host);
+    if (problem !== null) {
+      if (named) this.#fail(problem);
+      return false;
+    }
+    if (exported || !isExported(vg.vg)) return true;
+    if (named) this.#fail(`Volume group ${vg.vg.name} is exported`);
+    return false;
+  }
+
+  /** The VG of this name; foreign ones only count if there is no other. */
+  #named(name: string): VolumeGroup | null {
+    const found = this.#options.scan.volumeGroups.filter((vg) => vg.vg.name === name);
+    const own = found.filter((vg) => !isForeign(vg.vg, this.#options.host));
+    if (own.length > 1) {
+      this.#fail(
+        `Multiple VGs found with the same name: skipping ${name}`,
+        'Use --select vg_uuid=<uuid> in place of the VG name.',
+      );
+      return null;
+    }
+    const vg = found.length > 1 ? own[0] : found[0];
+    if (vg === undefined) this.#fail(`Volume group "${name}" not found`, `Cannot process volume group ${name}`);
+    return vg ?? null;
+  }
+
+  /** The VGs that the arguments mean: all of them, those named, those with a tag. */
+  vgs(args: VgArguments): readonly VolumeGroup[] {
+    if (args.tags.length > 0 || args.vgNames.length === 0) {
+      const everything = args.tags.length === 0;
+      return this.#everyVg().filter((vg) => {
+        const named = args.vgNames.includes(vg.vg.name);
+        return (everything || named || shareAny(args.tags, vg.vg.tags)) && this.#allowed(vg, named);
+      });
+    }
+    const found = args.vgNames.map((name) => this.#named(name));
+    return found.filter((vg): vg is VolumeGroup => vg !== null && this.#allowed(vg, true));
+  }
+
+  /** The LVs (and with -H the historical ones) that the arguments mean. */
+  lvs(args: LvArguments): ReportRow[] {
+    // With tags, every VG is looked into, as its LVs may have them.
+    const groups =
+      args.tags.length > 0
+        ? this.#everyVg().filter((vg) => this.#allowed(vg, args.vgNames.includes(vg.vg.name)))
+        : this.vgs(args);
+    return groups.flatMap((vg) => {
+      const whole = args.wholeVgs.includes(vg.vg.name);
+      return this.lvsOf(vg, whole ? [] : (args.lvNames.get(vg.vg.name) ?? []), whole ? [] : args.tags);
+    });
+  }
+
+  /** LVs of one VG: those named or tagged, or all. */
+  lvsOf(vg: VolumeGroup, names: readonly string[] = [], tags: readonly string[] = []): ReportRow[] {
+    const everything = (names.length === 0 && tags.length === 0) || shareAny(tags, vg.vg.tags);
+    const { lvs } = relationsOf(vg.vg);
+    const pools: LvFacts[] = [];
+    const others: LvFacts[] = [];
+    for (const facts of lvs.values()) {
+      if (!this.#shown(vg, facts, names)) continue;
+      if (!everything && !names.includes(facts.name) && !shareAny(tags, facts.lv.tags)) continue;
+      (facts.lv.segments[0]?.type === 'thin-pool' ? pools : others).push(facts);
+    }
+    const rows = [...pools.toReversed(), ...others].map((facts) => this.row({ vg, lv: this.#merged(facts, lvs) }));
+    rows.push(...this.#historical(vg, names, tags, everything));
+    this.#reportMissing(vg, names);
+    return rows;
+  }
+
+  /** Hidden LVs are shown with -a or when named; the records of COW snapshots never. */
+  #shown(vg: VolumeGroup, facts: LvFacts, names: readonly string[]): boolean {
+    const { all, output } = this.#options;
+    if (facts.snapshotRecord) return false;
+    if (facts.virtualOrigin && !all) {
+      const ignored = `Ignoring virtual origin logical volume ${vg.vg.name}/${facts.name}.`;
+      if (names.includes(facts.name)) output.print(ignored);
+      return false;
+    }
+    return all || facts.visible || names.length > 0;
+  }
+
+  /** The origin of a merging thin snapshot is gone: the snapshot is shown in its place. */
+  #merged(facts: LvFacts, lvs: ReadonlyMap<string, LvFacts>): LogicalVolumeText {
+    for (const { user, segment } of facts.usedBy) {
+      if (segment.type === 'thin' && segment.merge === facts.name) return lvs.get(user)?.lv ?? facts.lv;
+    }
+    return facts.lv;
+  }
+
+  #historical(vg: VolumeGroup, names: readonly string[], tags: readonly string[], everything: boolean): ReportRow[] {
+    if (!this.#options.history || tags.length > 0) return [];
+    return vg.vg.historicalLogicalVolumes
+      .filter((lv) => everything || names.includes(`-${lv.name ?? lv.label}`))
+      .map((historical) => this.row({ vg, historical }));
+  }
+
+  #reportMissing(vg: VolumeGroup, names: readonly string[]): void {
+    const { lvs } = relationsOf(vg.vg);
+    for (const name of names) {
+      const removed =
+        this.#options.history && vg.vg.historicalLogicalVolumes.some((lv) => `-${lv.name ?? lv.label}` === name);
+      if (removed || (lvs.has(name) && lvs.get(name)?.snapshotRecord !== true)) continue;
+      this.#fail(`Failed to find logical volume "${vg.vg.name}/${name}"`);
+    }
+  }
+
+  /** One row per segment of each LV row; hidden LVs only with -a, even if they were named. */
+  segments(rows: readonly ReportRow[]): ReportRow[] {
+    return rows.flatMap((row) => {
+      const { vg, lv } = row;
+      if (vg === null || lv === null) return [row];
+      if (!this.#options.all && relationsOf(vg.vg).lvs.get(lv.name)?.visible !== true) return [];
+      return lv.segments.map((segment) => this.row({ vg, lv, segment }));
+    });
+  }
+
+  pvRow(vg: VolumeGroup | null, pv: PhysicalVolume): ReportRow {
+    return this.row({ vg, pv: { device: pv.found?.device ?? null, label: pv.found, pv, duplicate: false } });
+  }
+
+  pvsOf(vg: VolumeGroup): ReportRow[] {
+    return vg.pvs.map((pv) => this.pvRow(vg, pv));
+  }
+
+  /** PVs in no VG. */
+  orphans(): ReportRow[] {
+    return this.#options.scan.orphans.map((pv) => this.pvRow(null, pv));
+  }
+
+  /** The PVs that the arguments mean; with -a every device. */
+  pvs(args: PvArguments): ReportRow[] {
+    const { all } = this.#options;
+    const everything = args.names.length === 0 && args.tags.length === 0;
+    const wanted = this.#devices(args.names);
+    const rows: ReportRow[] = [];
+    for (const vg of this.#everyVg()) rows.push(...this.#wantedPvs(vg, everything, wanted, args.tags));
+    for (const pv of this.#options.scan.orphans) {
+      if (takeDevice(wanted, pv.found?.device ?? null) || everything) rows.push(this.pvRow(null, pv));
+    }
+    rows.push(...this.#duplicates(wanted, everything && all));
+    for (const device of wanted) this.#fail(`Failed to find physical volume "${device.path}".`);
+    if (everything && all) rows.push(...this.#otherDevices());
+    return rows;
+  }
+
+  #wantedPvs(vg: VolumeGroup, everything: boolean, wanted: Set<ScannedDevice>, tags: readonly string[]): ReportRow[] {
+    const allowed = this.#allowed(vg, false);
+    const rows: ReportRow[] = [];
+    for (const pv of vg.pvs) {
+      const named = takeDevice(wanted, pv.found?.device ?? null);
+      if (!allowed && named) this.#refusePv(vg, pv);
+      if (!allowed) continue;
+      if (everything || named || shareAny(tags, pv.text?.tags ?? [])) rows.push(this.pvRow(vg, pv));
+    }
+    return rows;
+  }
+
+  #refusePv(vg: VolumeGroup, pv: PhysicalVolume): void {
+    const { host } = this.#options;
+    const kind = isForeign(vg.vg, host) ? 'foreign' : isShared(vg.vg) ? 'shared' : 'clustered';
+    this.#fail(`Cannot use PV ${pv.found?.device.path ?? '[unknown]'} in ${kind} VG ${vg.vg.name}.`);
+  }
+
+  /** The scanned devices of these paths; says which are not there. */
+  #devices(names: readonly string[]): Set<ScannedDevice> {
+    const found = new Set<ScannedDevice>();
+    for (const name of names) {
+      const device = this.#device(name);
+      if (device !== null) found.add(device);
+      else {
+        const reason = existsSync(name) ? 'device is not in devices list' : 'device not found';
+        this.#fail(`Cannot use ${name}: ${reason}`);
+      }
+    }
+    return found;
+  }
+
+  #device(name: string): ScannedDevice | null {
+    const { devices } = this.#options.scan;
+    const byPath = devices.find((device) => device.path === name);
+    if (byPath !== undefined) return byPath;
+    return devices.find((device) => isSameDevice(device.path, name)) ?? null;
+  }
+
+  #duplicates(wanted: Set<ScannedDevice>, everything: boolean): ReportRow[] {
+    return this.#options.scan.duplicates.flatMap((label) => {
+      const named = takeDevice(wanted, label.device);
+      return named || everything ? [this.#duplicateRow(label)] : [];
+    });
+  }
+
+  #duplicateRow(label: LabelledDevice): ReportRow {
+    const { scan } = this.#options;
+    const vg = scan.volumeGroups.find((group) => group.pvs.some((pv) => pv.uuid === label.uuid)) ?? null;
+    return this.row({ vg, pv: { device: label.device, label, pv: null, duplicate: true } });
+  }
+
+  /** Devices that are no PVs. */
+  #otherDevices(): ReportRow[] {
+    const { scan } = this.#options;
+    const known = new Set(scan.duplicates.map((label) => label.device.identity));
+    for (const pv of [...scan.orphans, ...scan.volumeGroups.flatMap((vg) => vg.pvs)]) {
+      if (pv.found !== null) known.add(pv.found.device.identity);
+    }
+    const others = scan.devices.filter((device) => !known.has(device.identity));
+    return others.map((device) => this.row({ pv: { device, label: null, pv: null, duplicate: false } }));
+  }
+
+  /** Reports of label fields alone: every device with a label, or those named. */
+  labels(names: readonly string[]): ReportRow[] {
+    const { scan } = this.#options;
+    const rows = new Map<string, ReportRow>();
+    for (const vg of scan.volumeGroups) {
+      for (const pv of vg.pvs) if (pv.found !== null) rows.set(pv.found.device.identity, this.pvRow(vg, pv));
+    }
+    for (const pv of scan.orphans) if (pv.found !== null) rows.set(pv.found.device.identity, this.pvRow(null, pv));
+    if (names.length === 0) return scan.devices.flatMap((device) => rows.get(device.identity) ?? []);
+    return names.flatMap((name) => this.#labelNamed(name, rows));
+  }
+
+  #labelNamed(name: string, rows: ReadonlyMap<string, ReportRow>): ReportRow[] {
+    const device = this.#device(name);
+    if (device === null) {
+      this.#fail(`Failed to find device "${name}".`);
+      return [];
+    }
+    const duplicate = this.#options.scan.duplicates.find((label) => label.device.identity === device.identity);
+    if (duplicate !== undefined) return [this.#duplicateRow(duplicate)];
+    const row = rows.get(device.identity);
+    if (row === undefined) this.#fail(`No physical volume label read from ${name}.`);
+    return row === undefined ? [] : [row];
+  }
+
+  /** One row per run of extents of each PV row; a PV without extents has one row, of no extents and no VG. */
+  pvSegments(rows: readonly ReportRow[]): ReportRow[] {
+    return rows.flatMap(({ vg, pv }) => {
+      const segments = vg === null ? [] : segmentsOf(vg, pv);
+      if (segments.length === 0) return [this.row({ pv, pvSegment: { start: 0, count: 0 } })];
+      return segments.map(({ startPe, length, owner }) => {
+        const pvSegment = { start: startPe, count: length };
+        return this.row({ vg, pv, pvSegment, lv: owner?.lv ?? null, segment: owner?.segment ?? null });
+      });
+    });
+  }
+}
+
+function segmentsOf(vg: VolumeGroup, part: PvPart | null): readonly PvSegment[] {
+  const label = part?.pv?.text?.label;
+  return label === undefined ? [] : (allocationMapOf(vg.vg).pvs.get(label)?.segments ?? []);
+}
+
+/** Takes a device out of a set; true if it was there. */
+function takeDevice(devices: Set<ScannedDevice>, device: ScannedDevice | null): boolean {
+  return device !== null && devices.delete(device);
+}

@@ -1,0 +1,89 @@
+/**
+ * From a command line to an exit code: finds the command, parses its options, runs it, prints what it failed with.
+ *
+ * Invariants
+ *  - Exit codes are LVM2's: 0, 2 no such command, 3 bad usage, 5 failed.
+ *  - A fault of ours (an exception that no one expected) is reported as such with its stack, and ends with 5.
+ */
+import type { Command, CommandContext } from './command.ts';
+import { COMMANDS } from './commands/table.ts';
+import { COMMON_OPTIONS } from './common-options.ts';
+import { CommandError, EXIT, type ExitCode, type Output } from './messages.ts';
+import { parseOptions } from './options.ts';
+import { printUsage } from './usage.ts';
+import { VERSION } from './version.ts';
+
+/** What a run depends on besides its arguments. */
+export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now'>;
+
+function listCommands(output: Output): void {
+  output.print('Available commands:');
+  output.print("Use 'orion-lvm COMMAND --help' for more information");
+  output.print(' ');
+  for (const [name, { summary }] of COMMANDS) output.print(`${name.padEnd(16)}${summary}`);
+}
+
+async function runCommand(
+  name: string,
+  command: Command,
+  argv: readonly string[],
+  output: Output,
+  around: Surroundings,
+): Promise<ExitCode> {
+  const options = parseOptions(name, [...command.options, ...COMMON_OPTIONS], argv, output);
+  if (options.has('help') || options.has('longhelp')) {
+    printUsage(name, command, options.has('longhelp'), output);
+    return EXIT.ok;
+  }
+  if (options.has('version')) {
+    output.print(`Orion LVM version: ${VERSION}`);
+    return EXIT.ok;
+  }
+  if (options.has('test')) {
+    output.error('TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated.');
+  }
+  const code = await guarded(output, () => command.run({ ...around, name, options, args: options.args, output }));
+  if (code === EXIT.badUsage) output.error(`Run \`${name} --help' for more information.`);
+  return code;
+}
+
+async function guarded(output: Output, body: () => Promise<ExitCode>): Promise<ExitCode> {
+  try {
+    return await body();
+  } catch (error) {
+    if (error instanceof CommandError) {
+      for (const line of error.lines) output.error(line);
+      return error.exitCode;
+    }
+    output.error(`Internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    return EXIT.failed;
+  }
+}
+
+/** Runs `argv`: a command's name and what follows it. */
+export async function run(argv: readonly string[], output: Output, around: Surroundings): Promise<ExitCode> {
+  const [name = 'help', ...rest] = argv;
+  if (['help', '--help', '-h', '-?'].includes(name) && rest.length === 0) {
+    listCommands(output);
+    return argv.length === 0 ? EXIT.badUsage : EXIT.ok;
+  }
+  if (name === 'version' || name === '--version') return runVersion(output);
+  if (name.startsWith('-')) {
+    output.error('Specify options after a command: orion-lvm [command] [options].');
+    return EXIT.badUsage;
+  }
+  const wanted = name === 'help' ? (rest[0] ?? '') : name;
+  const args = name === 'help' ? ['--help'] : rest;
+  const entry = COMMANDS.get(wanted);
+  if (entry === undefined) {
+    output.error("No such command.  Try 'orion-lvm help'.");
+    return EXIT.noSuchCommand;
+  }
+  const { command } = await entry.load();
+  return guarded(output, () => runCommand(wanted, command, args, output, around));
+}
+
+function runVersion(output: Output): ExitCode {
+  output.print(`Orion LVM version: ${VERSION}`);
+  return EXIT.ok;
+}
