@@ -10,6 +10,7 @@
  *  - After a failed fdatasync every later flush fails as well: the kernel reports a lost page only once, and drops it, so a
  *    later success would claim durability for data that is gone.
  *  - Discards and zeroing go through the addon's pool calls, never through the event loop's thread.
+ * The pool (UV_THREADPOOL_SIZE, 4 by default) serves all devices, so one that hangs can hold up the others.
  */
 import assert from 'node:assert/strict';
 import { fdatasync, read, write } from 'node:fs';
@@ -26,6 +27,18 @@ const MAX_CALL_BYTES = 2 ** 30;
 const ZEROES: Buffer = Buffer.alloc(2 ** 20);
 
 type IoCallback = (error: NodeJS.ErrnoException | null, bytes: number) => void;
+type IoCall = (fd: number, buffer: Buffer, at: number, bytes: number, position: number, done: IoCallback) => void;
+
+/** What the engine asks of the system; tests put calls in its place that move less, fail, or wait. */
+export interface SystemCalls {
+  readonly read: IoCall;
+  readonly write: IoCall;
+  readonly fdatasync: (fd: number, done: (error: NodeJS.ErrnoException | null) => void) => void;
+  readonly fallocate: (fd: number, mode: number, offset: number, bytes: number, done: RangeCallback) => void;
+  readonly blockDiscard: (fd: number, offset: number, bytes: number, done: RangeCallback) => void;
+}
+
+const SYSTEM: SystemCalls = { read, write, fdatasync, fallocate, blockDiscard };
 
 /** A request being carried out, piece by piece: [position, pieceEnd) is under way, [pieceEnd, end) is still to do. */
 class Slot {
@@ -55,6 +68,8 @@ export interface ThreadsDeviceOptions {
   readonly limits: DeviceLimits;
   /** The device owns it from here on. */
   readonly handle: FileHandle;
+  /** Default: the system's own. */
+  readonly calls?: SystemCalls;
 }
 
 export class ThreadsDevice implements OpenedDevice {
@@ -64,6 +79,7 @@ export class ThreadsDevice implements OpenedDevice {
   readonly limits: DeviceLimits;
   readonly #handle: FileHandle;
   readonly #fd: number;
+  readonly #calls: SystemCalls;
   readonly #queue = new RequestQueue();
   readonly #freeSlots: Slot[] = [];
   #scheduled = false;
@@ -92,6 +108,7 @@ export class ThreadsDevice implements OpenedDevice {
     this.limits = options.limits;
     this.#handle = options.handle;
     this.#fd = options.handle.fd;
+    this.#calls = options.calls ?? SYSTEM;
     this.#canDiscard = options.limits.canDiscard;
     for (let i = 0; i < SLOTS; i++) {
       this.#freeSlots.push(
@@ -173,8 +190,8 @@ export class ThreadsDevice implements OpenedDevice {
     const count = Math.min(slot.end - slot.position, MAX_CALL_BYTES);
     const at = request.bufferOffset + slot.position - request.offset;
     slot.pieceEnd = slot.position + count;
-    if (request.op === Op.read) read(this.#fd, request.buffer, at, count, slot.position, slot.onIo);
-    else if (request.op === Op.write) write(this.#fd, request.buffer, at, count, slot.position, slot.onIo);
+    if (request.op === Op.read) this.#calls.read(this.#fd, request.buffer, at, count, slot.position, slot.onIo);
+    else if (request.op === Op.write) this.#calls.write(this.#fd, request.buffer, at, count, slot.position, slot.onIo);
     else if (request.op === Op.writeZeroes) this.#advanceZeroes(slot);
     else this.#advanceDiscard(slot);
   }
@@ -227,11 +244,11 @@ export class ThreadsDevice implements OpenedDevice {
     if (mode !== 0 && slot.position === aligned && aligned < alignedEnd) {
       slot.mode = mode;
       slot.pieceEnd = alignedEnd;
-      fallocate(this.#fd, mode | Falloc.keepSize, aligned, alignedEnd - aligned, slot.onRange);
+      this.#calls.fallocate(this.#fd, mode | Falloc.keepSize, aligned, alignedEnd - aligned, slot.onRange);
       return;
     }
     const stop = mode !== 0 && slot.position < aligned ? Math.min(aligned, slot.end) : slot.end;
-    write(this.#fd, ZEROES, 0, Math.min(stop - slot.position, ZEROES.length), slot.position, slot.onIo);
+    this.#calls.write(this.#fd, ZEROES, 0, Math.min(stop - slot.position, ZEROES.length), slot.position, slot.onIo);
   }
 
   /** Discards what whole blocks there are; a discard is a hint, so the rest, and failing to support it, is no error. */
@@ -241,8 +258,8 @@ export class ThreadsDevice implements OpenedDevice {
     const length = slot.end - (slot.end % unit) - start;
     slot.pieceEnd = slot.end;
     if (!this.#canDiscard || length <= 0) this.#finish(slot, 0);
-    else if (this.kind === 'block') blockDiscard(this.#fd, start, length, slot.onRange);
-    else fallocate(this.#fd, Falloc.punchHole | Falloc.keepSize, start, length, slot.onRange);
+    else if (this.kind === 'block') this.#calls.blockDiscard(this.#fd, start, length, slot.onRange);
+    else this.#calls.fallocate(this.#fd, Falloc.punchHole | Falloc.keepSize, start, length, slot.onRange);
   }
 
   #finish(slot: Slot, errno: number): void {
@@ -275,7 +292,7 @@ export class ThreadsDevice implements OpenedDevice {
       return;
     }
     this.#syncRunning = true;
-    fdatasync(this.#fd, this.#onSync);
+    this.#calls.fdatasync(this.#fd, this.#onSync);
   }
 
   #synced(errno: number): void {

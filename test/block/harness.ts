@@ -6,8 +6,9 @@
  *  - Everything made here is removed by its own `dispose`.
  */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { mkdtemp, open, rm } from 'node:fs/promises';
+import { execFile, execFileSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { mkdtemp, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -118,24 +119,46 @@ export interface TemporaryFile {
   readonly dispose: () => Promise<void>;
 }
 
-/** A sparse file of its own directory. */
+/** What a failed test left behind is removed when the process ends. */
+const leftovers = new Set<() => void>();
+process.on('exit', () => {
+  for (const remove of [...leftovers].reverse()) remove();
+});
+
+function disposable(path: string, remove: () => void): TemporaryFile {
+  leftovers.add(remove);
+  return {
+    path,
+    dispose: () => {
+      leftovers.delete(remove);
+      remove();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** A sparse file in a directory of its own. */
 export async function temporaryFile(sizeBytes: number): Promise<TemporaryFile> {
   const directory = await mkdtemp(join(tmpdir(), 'orion-block-'));
   const path = join(directory, 'disk.img');
-  const handle = await open(path, 'w');
-  await handle.truncate(sizeBytes);
-  await handle.close();
-  return { path, dispose: () => rm(directory, { recursive: true }) };
+  await writeFile(path, '');
+  await truncate(path, sizeBytes);
+  return disposable(path, () => {
+    rmSync(directory, { recursive: true });
+  });
 }
 
 /** A loop device over a sparse file of its own. Needs root. */
 export async function temporaryLoop(sizeBytes: number, losetupOptions: readonly string[] = []): Promise<TemporaryFile> {
   const file = await temporaryFile(sizeBytes);
   const { stdout } = await run('losetup', ['--find', '--show', ...losetupOptions, file.path]);
+  const loop = disposable(stdout.trim(), () => {
+    execFileSync('losetup', ['--detach', stdout.trim()]);
+  });
   return {
-    path: stdout.trim(),
+    path: loop.path,
     dispose: async () => {
-      await run('losetup', ['--detach', stdout.trim()]);
+      await loop.dispose();
       await file.dispose();
     },
   };

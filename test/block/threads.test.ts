@@ -1,18 +1,19 @@
 /** The threads engine where the suite cannot look: failing files, file systems without hole punching, grouped flushes. */
 import assert from 'node:assert/strict';
-import { closeSync, openSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { mkdtemp, open, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { execFile } from 'node:child_process';
+import { closeSync, fdatasync, openSync, read, write } from 'node:fs';
+import { mkdtemp, open, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import type { DeviceLimits } from '../../src/block/device.ts';
 import { Errno } from '../../src/block/errors.ts';
 import { openBlockDevice } from '../../src/block/open.ts';
-import { Op, RequestFlag, type IoRequest } from '../../src/block/request.ts';
-import { ThreadsDevice } from '../../src/block/threads.ts';
-import { Batch, makeRequest, pattern, perform, performOk, readAt, temporaryFile } from './harness.ts';
+import { Op, RequestFlag } from '../../src/block/request.ts';
+import { ThreadsDevice, type SystemCalls } from '../../src/block/threads.ts';
+import { blockDiscard, fallocate, Falloc } from '../../src/native/addon.ts';
+import { Batch, pattern, perform, performOk, readAt, temporaryFile } from './harness.ts';
 
 const run = promisify(execFile);
 const MIB = 2 ** 20;
@@ -26,9 +27,12 @@ const LIMITS: DeviceLimits = {
   discardGranularity: 512,
 };
 
-async function over(path: string): Promise<ThreadsDevice> {
+const SYSTEM: SystemCalls = { read, write, fdatasync, fallocate, blockDiscard };
+
+async function over(path: string, calls: Partial<SystemCalls> = {}): Promise<ThreadsDevice> {
   const handle = await open(path, 'r+');
-  return new ThreadsDevice({ name: path, kind: 'file', identity: path, limits: LIMITS, handle });
+  const options = { name: path, kind: 'file', identity: path, limits: LIMITS, handle } as const;
+  return new ThreadsDevice({ ...options, calls: { ...SYSTEM, ...calls } });
 }
 
 async function zeroesWithoutHelp(path: string): Promise<void> {
@@ -47,6 +51,11 @@ async function zeroesWithoutHelp(path: string): Promise<void> {
   for (let i = 0; i < 20; i++) expected.fill(0, 2 * MIB + 4096 * 2 * i + 100, 2 * MIB + 4096 * (2 * i + 1) + 100);
   assert(expected.subarray(0, -4096).equals(await readAt(device, 0, 3 * MIB - 4096)));
   await device.close();
+}
+
+/** Enough event-loop turns for everything to happen that does not wait for the test. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 5; i++) await new Promise(setImmediate);
 }
 
 describe('threads engine', () => {
@@ -71,47 +80,107 @@ describe('threads engine', () => {
     await file.dispose();
   });
 
+  test('continues what the system cut short or interrupted', async () => {
+    const file = await temporaryFile(MIB);
+    const seen: number[] = [];
+    const cut =
+      (call: SystemCalls['read']): SystemCalls['read'] =>
+      (fd, buffer, at, bytes, position, done) => {
+        seen.push(bytes);
+        if (seen.length % 3 === 0) setImmediate(done, Object.assign(new Error('EINTR'), { errno: -Errno.EINTR }), 0);
+        else call(fd, buffer, at, Math.min(bytes, 1000), position, done);
+      };
+    const device = await over(file.path, { read: cut(read), write: cut(write) });
+    const buffer = pattern(10_000, 3);
+    await performOk(device, { op: Op.write, offset: 77, buffer });
+    assert(seen.length >= 14);
+    assert(buffer.equals(await readAt(device, 77, 10_000)));
+    await device.close();
+    await file.dispose();
+  });
+
   test('fails every flush after one that failed', async () => {
     const device = await over('/dev/null');
     // fdatasync of a character device is EINVAL.
     assert.equal(await perform(device, { op: Op.flush }), Errno.EINVAL);
-    await performOk(device, { op: Op.write, buffer: Buffer.alloc(512) });
-    assert.equal(
-      await perform(device, { op: Op.write, buffer: Buffer.alloc(512), flags: RequestFlag.fua }),
-      Errno.EINVAL,
-    );
     assert.equal(await perform(device, { op: Op.flush }), Errno.EINVAL);
+    await performOk(device, { op: Op.write, buffer: Buffer.alloc(512) });
+    await device.close();
+
+    let syncs = 0;
+    const failing = await over('/dev/null', {
+      fdatasync: (_fd, done) => {
+        syncs++;
+        setImmediate(done, syncs === 1 ? Object.assign(new Error('EIO'), { errno: -Errno.EIO }) : null);
+      },
+    });
+    assert.equal(
+      await perform(failing, { op: Op.write, buffer: Buffer.alloc(512), flags: RequestFlag.fua }),
+      Errno.EIO,
+    );
+    assert.equal(await perform(failing, { op: Op.flush }), Errno.EIO);
+    assert.equal(
+      await perform(failing, { op: Op.write, buffer: Buffer.alloc(512), flags: RequestFlag.fua }),
+      Errno.EIO,
+    );
+    assert.equal(syncs, 1);
+    await failing.close();
+  });
+
+  test('serves waiting flushes by one fdatasync, later ones by the next, and FUA after its data', async () => {
+    const log: string[] = [];
+    const syncing: (() => void)[] = [];
+    const device = await over('/dev/null', {
+      write: (_fd, _buffer, _at, bytes, position, done) => {
+        log.push(`write ${position}`);
+        setImmediate(done, null, bytes);
+      },
+      fdatasync: (_fd, done) => {
+        log.push('sync');
+        syncing.push(() => {
+          done(null);
+        });
+      },
+    });
+    const [early, late, fua] = [new Batch(), new Batch(), new Batch()];
+    for (let i = 0; i < 100; i++) early.submit(device, { op: Op.flush });
+    await turns();
+    assert.equal(syncing.length, 1);
+    // These come while the first fdatasync runs: what they must cover may have been completed after it began.
+    late.submit(device, { op: Op.flush });
+    fua.submit(device, { op: Op.write, offset: 512, buffer: Buffer.alloc(512), flags: RequestFlag.fua });
+    await turns();
+    assert.deepEqual(log, ['sync', 'write 512']);
+    syncing[0]!();
+    assert.equal(early.completed.length, 100);
+    await turns();
+    assert.equal(late.completed.length + fua.completed.length, 0);
+    assert.deepEqual(log, ['sync', 'write 512', 'sync']);
+    syncing[1]!();
+    assert.equal(late.completed.length + fua.completed.length, 2);
     await device.close();
   });
 
-  test('serves all waiting flushes by one fdatasync', async () => {
-    const file = await temporaryFile(MIB);
-    const device = await openBlockDevice(file.path);
-    const completions: number[] = [];
-    let turn = 0;
-    let left = 500;
-    await new Promise<void>((resolve) => {
-      const owner = {
-        ioDone(request: IoRequest): void {
-          assert.equal(request.error, 0);
-          completions.push(turn);
-          if (--left === 0) resolve();
-        },
-      };
-      const count = (): void => {
-        turn++;
-        if (left > 0) setImmediate(count);
-      };
-      count();
-      for (let i = 0; i < 500; i++) {
-        const request = makeRequest({ op: Op.flush });
-        request.owner = owner;
-        device.submit(request);
-      }
+  test('bounds what it has in the system at once', async () => {
+    const waiting: (() => void)[] = [];
+    let most = 0;
+    const device = await over('/dev/null', {
+      read: (_fd, _buffer, _at, bytes, _position, done) => {
+        waiting.push(() => {
+          done(null, bytes);
+        });
+        most = Math.max(most, waiting.length);
+      },
     });
-    assert.equal(new Set(completions).size, 1);
+    const batch = new Batch();
+    for (let i = 0; i < 100; i++) batch.submit(device, { op: Op.read, offset: i * 512, buffer: Buffer.alloc(512) });
+    while (batch.outstanding > 0) {
+      await new Promise(setImmediate);
+      // The newest first: the order of completion is the system's affair.
+      waiting.pop()?.();
+    }
+    assert.equal(most, 16);
     await device.close();
-    await file.dispose();
   });
 
   test('writes zeroes where the file system cannot mark a range as zeroes', async () => {
@@ -124,6 +193,23 @@ describe('threads engine', () => {
     await run('umount', [directory]);
     await rm(directory, { recursive: true });
     await rm(onTmpfs, { recursive: true });
+  });
+
+  test('tries what is unsupported only until it knows, one way after the other', async () => {
+    const modes: number[] = [];
+    const device = await over('/dev/null', {
+      fallocate: (_fd, mode, _offset, _bytes, done) => {
+        modes.push(mode & ~Falloc.keepSize);
+        setImmediate(done, (mode & Falloc.punchHole) !== 0 ? Errno.EOPNOTSUPP : 0);
+      },
+    });
+    const batch = new Batch();
+    for (let i = 0; i < 3; i++) batch.submit(device, { op: Op.writeZeroes, offset: i * 4096, length: 4096 });
+    await batch.done();
+    await performOk(device, { op: Op.writeZeroes, offset: 0, length: 4096 });
+    const { punchHole, zeroRange } = Falloc;
+    assert.deepEqual(modes, [punchHole, punchHole, punchHole, zeroRange, zeroRange, zeroRange, zeroRange]);
+    await device.close();
   });
 
   test('takes a discard that is not supported for done', async () => {
