@@ -185,14 +185,18 @@ describe('threads engine', () => {
 
   test('writes zeroes where the file system cannot mark a range as zeroes', async () => {
     // tmpfs punches holes but has no FALLOC_FL_ZERO_RANGE; ramfs has no fallocate at all.
-    const directory = await mkdtemp(join(tmpdir(), 'orion-block-'));
-    await run('mount', ['-t', 'ramfs', 'ramfs', directory]);
+    const mounted = await mkdtemp(join(tmpdir(), 'orion-block-'));
     const onTmpfs = await mkdtemp('/dev/shm/orion-block-');
-    await zeroesWithoutHelp(join(onTmpfs, 'disk.img'));
-    await zeroesWithoutHelp(join(directory, 'disk.img'));
-    await run('umount', [directory]);
-    await rm(directory, { recursive: true });
-    await rm(onTmpfs, { recursive: true });
+    await run('mount', ['-t', 'ramfs', 'ramfs', mounted]);
+    try {
+      await zeroesWithoutHelp(join(onTmpfs, 'disk.img'));
+      await zeroesWithoutHelp(join(mounted, 'disk.img'));
+    } finally {
+      // Lazily: a failure may have left the file open.
+      await run('umount', ['--lazy', mounted]);
+      await rm(mounted, { recursive: true });
+      await rm(onTmpfs, { recursive: true });
+    }
   });
 
   test('tries what is unsupported only until it knows, one way after the other', async () => {
