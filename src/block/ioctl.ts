@@ -32,7 +32,7 @@ function load(): Ioctl | null {
 
 /** Calls `request` with a zeroed 8-byte argument and gives the argument back, or null when the call failed. */
 function query(fd: number, request: number): Buffer | null {
-  loaded ??= load();
+  if (loaded === undefined) loaded = load();
   if (loaded === null) return null;
   const argument = Buffer.alloc(8);
   try {
