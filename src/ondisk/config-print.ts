@@ -11,6 +11,8 @@ import type { ConfigNode, ConfigScalar, ConfigValue } from './metadata.ts';
 
 const PLAIN_KEY = /^[^ \t\n\v\f\r#={}"'![\],\0][^ \t\n\v\f\r#={}"!\0]*$/;
 
+const SPECIAL = /["\\\0]/;
+
 /** The lines for `nodes`, indented by `level` tabs and without newlines. */
 export function configLines(nodes: readonly ConfigNode[], level = 0): string[] {
   const lines: string[] = [];
@@ -39,6 +41,7 @@ export function keyText(key: string): string {
 
 /** A string value in its quotes. */
 export function quoted(text: string): string {
+  if (!SPECIAL.test(text)) return `"${text}"`;
   assert(!text.includes('\0'), 'a NUL would end the metadata text');
   return `"${text.replaceAll(/["\\]/g, String.raw`\$&`)}"`;
 }

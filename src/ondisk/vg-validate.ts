@@ -308,7 +308,8 @@ function builtOn(lv: LogicalVolumeText | undefined, pvs: Context['pvs']): readon
   const names: string[] = [];
   for (const segment of lv?.segments ?? []) {
     for (const area of areasOf(segment)) if (!pvs.has(area.name)) names.push(area.name);
-    names.push(...dependencies(segment));
+    // One by one: a hostile list may be longer than a call's arguments.
+    for (const name of dependencies(segment)) names.push(name);
   }
   return names;
 }
