@@ -9,7 +9,7 @@
  */
 import { constants, type BigIntStats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
-import { flock, Lock } from '../native/addon.ts';
+import { flock, loadAddon, Lock } from '../native/addon.ts';
 import type { OpenedDevice } from './device.ts';
 import { DeviceError, Errno, errnoOf, errnoText, type DeviceErrorCode } from './errors.ts';
 import { deviceNumbers, probeBlockDevice, probeFile } from './probe.ts';
@@ -31,10 +31,12 @@ const ENGINES: Readonly<Record<EngineName, (options: ThreadsDeviceOptions) => Op
   threads: (options) => new ThreadsDevice(options),
 };
 
-/** Opens an image file or block device. Throws DeviceError. */
+/** Opens an image file or block device. Throws DeviceError, or AddonError when the C addon is not built. */
 export async function openBlockDevice(path: string, options: OpenOptions = {}): Promise<OpenedDevice> {
   const readOnly = options.readOnly ?? false;
   const exclusive = options.exclusive ?? false;
+  // Discards and zeroing need it.
+  if (!readOnly) loadAddon();
   const named = await statPath(path);
   const kind = kindOf(path, named);
   const handle = await openPath(path, kind, readOnly, exclusive, named);

@@ -60,6 +60,11 @@ function load(): Addon {
   }
 }
 
+/** Loads the addon now, so that its absence shows here and not in the middle of I/O. Throws AddonError. */
+export function loadAddon(): void {
+  addon();
+}
+
 /** flock(2) with bits of Lock; 0 or a positive errno. Blocks unless `nonBlocking` is among them. */
 export function flock(fd: number, operation: number): number {
   return addon().flock(fd, operation);
