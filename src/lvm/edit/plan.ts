@@ -8,7 +8,7 @@
  *  - Effects run after the commit, in order; a crash between them leaves a valid volume group.
  */
 import type { VolumeGroupText } from '../../ondisk/metadata.ts';
-import type { ScannedDevice, VolumeGroup } from '../model.ts';
+import type { LabelledDevice, ScannedDevice, VolumeGroup } from '../model.ts';
 import type { Label } from '../../ondisk/label.ts';
 
 /** A label (and PV header) to write. */
@@ -58,6 +58,10 @@ export interface Plan {
   readonly before: VolumeGroup | null;
   /** Null: the VG is removed, or there is none. */
   readonly after: VolumeGroupText | null;
+  /** Orphan PVs that become members with the labels and areas that they have. */
+  readonly joining?: readonly LabelledDevice[];
+  /** By PV uuid: the indices of its metadata areas that are to be ignored (vgmetadatacopies). Absent: as found. */
+  readonly ignoredAreas?: ReadonlyMap<string, readonly number[]>;
   readonly labels: readonly PvLabelWrite[];
   readonly wipes: readonly PvLabelWipe[];
   readonly effects: readonly Effect[];

@@ -1,0 +1,40 @@
+/**
+ * The form in which LVM2 stores a volume group: PVs are labelled pv0, pv1, … in their order, and visible LVs come before
+ * hidden ones.
+ *
+ * Invariant: only labels and order change; every reference to a PV follows its new label.
+ */
+import type { LogicalVolumeText, Segment, SegmentArea, VolumeGroupText } from '../../ondisk/metadata.ts';
+import { CommandError } from './errors.ts';
+
+/** Throws CommandError if an LV that others are built on has the name of a PV's label, which would shadow it. */
+export function canonical(vg: VolumeGroupText): VolumeGroupText {
+  const labels = new Map(vg.physicalVolumes.map((pv, index) => [pv.label, `pv${index}`]));
+  const news = new Set(labels.values());
+  const relabel = (area: SegmentArea): SegmentArea => {
+    const label = labels.get(area.name);
+    if (label !== undefined) return { ...area, name: label };
+    if (news.has(area.name)) {
+      throw new CommandError(
+        `Logical volume ${vg.name}/${area.name} has the name of a physical volume's label: rename it first.`,
+      );
+    }
+    return area;
+  };
+  const isVisible = (lv: LogicalVolumeText): boolean => lv.status.includes('VISIBLE');
+  const volumes = vg.logicalVolumes.map((lv) => ({
+    ...lv,
+    segments: lv.segments.map((item) => withAreas(item, relabel)),
+  }));
+  return {
+    ...vg,
+    physicalVolumes: vg.physicalVolumes.map((pv, index) => ({ ...pv, label: `pv${index}` })),
+    logicalVolumes: [...volumes.filter(isVisible), ...volumes.filter((lv) => !isVisible(lv))],
+  };
+}
+
+function withAreas(segment: Segment, map: (area: SegmentArea) => SegmentArea): Segment {
+  return segment.type === 'striped' || segment.type === 'mirror'
+    ? { ...segment, areas: segment.areas.map(map) }
+    : segment;
+}
