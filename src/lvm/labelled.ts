@@ -39,10 +39,10 @@ function metadataArea(area: AreaReading, index: number, problem: string | undefi
   };
 }
 
-/** LVM2's mda_free: whole sectors that the largest text has more than the committed one. */
+/** LVM2's mda_free: whole sectors that the largest text has more than the committed one; nothing in an ignored area. */
 function freeBytes(area: AreaReading): number {
   const { header } = area;
-  if (header === null) return 0;
+  if (header === null || isIgnored(header)) return 0;
   const used = header.slots[0].offset === 0 ? 0 : header.slots[0].size;
   const free = Math.max(0, maxTextBytes(header.size) - used);
   return free - (free % SECTOR_BYTES);

@@ -102,6 +102,17 @@ export function isPvmove(lv: LogicalVolumeText): boolean {
 }
 
 /**
+ * Sectors, as LVM2 reports `origin_size`: the size of a COW snapshot's or external origin's origin, and of a COW origin its own.
+ * Null for other LVs.
+ */
+export function originSizeSectors(relations: VgRelations, facts: LvFacts): number | null {
+  if (facts.snapshots.length > 0) return facts.sizeSectors;
+  const external = facts.uses.find((use) => use.kind === 'external-origin')?.name;
+  const origin = facts.snapshot?.origin ?? external;
+  return origin === undefined ? null : (relations.lvs.get(origin)?.sizeSectors ?? null);
+}
+
+/**
  * LVs that a snapshot comes from, nearest first (`lv_ancestors`): along COW, thin and external origins.
  * A cycle ends the list.
  */

@@ -12,7 +12,7 @@ import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { assemble } from './assemble.ts';
 import { describeDevice } from './devices.ts';
-import type { Scan, ScanWarning } from './model.ts';
+import type { Scan, ScannedDevice, ScanWarning } from './model.ts';
 import { readDevice, withTexts } from './read-device.ts';
 import type { DeviceReading, RawReading } from './read-device.ts';
 import { TextStore } from './texts.ts';
@@ -22,19 +22,24 @@ export interface ScanOptions {
   readonly concurrency?: number;
   /** Opens a device for reading; the scan closes it. Default: as a file or block device. */
   readonly open?: (path: string) => Promise<OpenedDevice>;
+  /** What the model says of an open device. Default: what stat and sysfs say. */
+  readonly describe?: (device: OpenedDevice) => Promise<ScannedDevice>;
 }
 
 const DEFAULT_CONCURRENCY = 16;
 
 /** Reads the devices at `paths` (see devices.ts for where these come from) and assembles what they hold. */
 export async function scanDevices(paths: readonly string[], options: ScanOptions = {}): Promise<Scan> {
-  const open = options.open ?? ((path: string): Promise<OpenedDevice> => openBlockDevice(path, { readOnly: true }));
+  const system = {
+    open: options.open ?? ((path: string): Promise<OpenedDevice> => openBlockDevice(path, { readOnly: true })),
+    describe: options.describe ?? describeDevice,
+  };
   const texts = new TextStore();
   const results: (RawReading | ScanWarning | null)[] = paths.map(() => null);
   let next = 0;
   const worker = async (): Promise<void> => {
     for (let index = next++; index < paths.length; index = next++) {
-      results[index] = await scanOne(paths[index] ?? '', open, texts);
+      results[index] = await scanOne(paths[index] ?? '', system, texts);
     }
   };
   const workers = Math.min(options.concurrency ?? DEFAULT_CONCURRENCY, paths.length);
@@ -58,13 +63,13 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
 
 async function scanOne(
   path: string,
-  open: (path: string) => Promise<OpenedDevice>,
+  system: Required<Pick<ScanOptions, 'open' | 'describe'>>,
   texts: TextStore,
 ): Promise<RawReading | ScanWarning> {
   try {
-    const device = await open(path);
+    const device = await system.open(path);
     try {
-      return await readDevice(device, await describeDevice(device), texts);
+      return await readDevice(device, await system.describe(device), texts);
     } finally {
       await device.close();
     }
