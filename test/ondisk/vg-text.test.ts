@@ -72,7 +72,11 @@ async function committedTextOf(path: string): Promise<Buffer> {
   // The label and the one metadata area lie before the first extent, at 1 MiB.
   const bytes = Buffer.alloc(1024 * 1024);
   const file = await open(path);
-  await file.read(bytes, 0, bytes.length, 0).finally(() => file.close());
+  try {
+    await file.read(bytes, 0, bytes.length, 0);
+  } finally {
+    await file.close();
+  }
   const area = findLabel(bytes, path)?.metadataAreas[0];
   assert.ok(area);
   const where = { device: path, offset: area.offset };
