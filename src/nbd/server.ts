@@ -51,7 +51,7 @@ function nothing(): void {
 }
 const SILENT: NbdLog = { debug: nothing, info: nothing, warn: nothing };
 const MIN_TICK_MS = 10;
-const MAX_TICK_MS = 1000;
+const MAX_TICK_MS = 250;
 
 export class NbdServer {
   readonly #limits: NbdServerLimits;

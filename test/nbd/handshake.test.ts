@@ -1,0 +1,339 @@
+/** The handshake machine against the wire facts 1-12 and 33: exact replies, however the bytes are cut. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import * as fc from 'fast-check';
+import { MemoryDevice } from '../../src/block/memory.ts';
+import { Handshake, type HandshakeOutcome } from '../../src/nbd/handshake.ts';
+import { finalReply, greeting } from '../../src/nbd/option-replies.ts';
+import { makeExport, resizable, TestDirectory } from './exports.ts';
+import { clientFlags, ERR, everySplit, option, optionReplies, query, type OptionReply } from './wire.ts';
+
+const OPT = {
+  exportName: 1,
+  abort: 2,
+  list: 3,
+  starttls: 5,
+  info: 6,
+  go: 7,
+  structured: 8,
+  listMeta: 9,
+  setMeta: 10,
+  extended: 11,
+};
+const ACK = 1;
+const SERVER = 2;
+const INFO = 3;
+
+interface Conversation {
+  readonly bytes: Buffer;
+  readonly outcome: HandshakeOutcome | null;
+}
+
+function converse(chunks: readonly Buffer[], directory = new TestDirectory([makeExport()])): Conversation {
+  const handshake = new Handshake(directory);
+  const sent: Buffer[] = [];
+  let outcome: HandshakeOutcome | null = null;
+  for (const chunk of chunks) {
+    if (outcome !== null) break;
+    const step = handshake.receive(chunk);
+    sent.push(...step.replies);
+    ({ outcome } = step);
+    if (outcome?.kind === 'negotiated') sent.push(...finalReply(outcome.negotiated));
+  }
+  return { bytes: Buffer.concat(sent), outcome };
+}
+
+/** The replies to options sent after agreeing to fixed newstyle and NO_ZEROES, in one chunk. */
+function ask(options: readonly Buffer[], directory?: TestDirectory): OptionReply[] {
+  return optionReplies(converse([Buffer.concat([clientFlags(), ...options])], directory).bytes);
+}
+
+/** Types of the replies to one option; checks that every error has a text and that the machine goes on. */
+function typesOf(bytes: Buffer, directory?: TestDirectory): number[] {
+  const all = ask([bytes, option(OPT.abort)], directory);
+  const abort = all.pop();
+  assert.deepEqual([abort?.option, abort?.type], [OPT.abort, ACK], 'the options after it are still understood');
+  for (const reply of all) {
+    assert.equal(reply.option, bytes.readUInt32BE(8), 'the option is echoed');
+    if (reply.type < 2 ** 31) continue;
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(reply.payload);
+    assert.ok(text.length > 0 && reply.payload.length <= 4096, 'an error says why');
+  }
+  return all.map((reply) => reply.type);
+}
+
+function closes(chunk: Buffer, directory?: TestDirectory): string {
+  const { outcome } = converse([chunk], directory);
+  assert.equal(outcome?.kind, 'close');
+  return outcome.kind === 'close' ? outcome.reason : '';
+}
+
+/** An option right after the client's flags. */
+function flagged(bytes: Buffer, count = 1): Buffer {
+  return Buffer.concat([clientFlags(), ...Array<Buffer>(count).fill(bytes)]);
+}
+
+/** The transmission flags that INFO tells. */
+function flagsOf(fields: Parameters<typeof makeExport>[0]): number {
+  const [reply] = ask([option(OPT.info, query('vg/lv'))], new TestDirectory([makeExport(fields)]));
+  return reply!.payload.readUInt16BE(10);
+}
+
+function payloadOf(reply: OptionReply): Buffer {
+  return reply.payload;
+}
+
+describe('handshake', () => {
+  test('greets with NBDMAGIC, IHAVEOPT and both flags', () => {
+    assert.deepEqual(greeting(), Buffer.from('NBDMAGICIHAVEOPT\0\x03', 'latin1'));
+  });
+
+  test('closes on unknown client flags', () => {
+    for (const flags of [4, 0x80000003, 0xffffffff]) assert.match(closes(clientFlags(flags)), /client flags/);
+  });
+
+  test('a client without fixed newstyle may only give an export name', () => {
+    assert.match(closes(Buffer.concat([clientFlags(0), option(OPT.list)])), /fixed newstyle/);
+    const { outcome, bytes } = converse([clientFlags(0), option(OPT.exportName, Buffer.from('vg/lv'))]);
+    assert.equal(outcome?.kind, 'negotiated');
+    assert.equal(bytes.length, 134);
+  });
+
+  test('every message may be cut at every byte', () => {
+    const script = Buffer.concat([
+      clientFlags(),
+      option(0x7654321, Buffer.from('four')),
+      option(OPT.starttls),
+      option(OPT.structured),
+      option(OPT.list),
+      option(OPT.info, query('vg/lv', [1, 2, 3])),
+      option(OPT.info, query('nope')),
+      option(OPT.info, Buffer.from('abc')),
+      option(OPT.go, query('vg/lv', [3])),
+      Buffer.from('the first request'),
+    ]);
+    const whole = converse([script]);
+    assert.equal(whole.outcome?.kind, 'negotiated');
+    for (const chunks of everySplit(script)) {
+      const handshake = new Handshake(new TestDirectory([makeExport()]));
+      const sent: Buffer[] = [];
+      let after: Buffer = Buffer.alloc(0);
+      let ended: HandshakeOutcome | null = null;
+      for (const chunk of chunks) {
+        if (ended !== null) {
+          after = Buffer.concat([after, chunk]);
+          continue;
+        }
+        const { replies, outcome } = handshake.receive(chunk);
+        sent.push(...replies);
+        ended = outcome;
+        if (outcome?.kind !== 'negotiated') continue;
+        sent.push(...finalReply(outcome.negotiated));
+        after = Buffer.from(outcome.negotiated.leftover);
+      }
+      assert.deepEqual(Buffer.concat(sent), whole.bytes);
+      assert.equal(after.toString(), 'the first request');
+    }
+  });
+
+  const refusals: readonly (readonly [string, Buffer, number])[] = [
+    ['unknown option without payload', option(12), ERR.unsup],
+    ['unknown option, its payload consumed', option(0x7654321, Buffer.from('four')), ERR.unsup],
+    ['unknown option with a long payload', option(99, Buffer.alloc(1_000_000)), ERR.unsup],
+    ['option 0', option(0), ERR.unsup],
+    ['PEEK_EXPORT, withdrawn', option(4), ERR.unsup],
+    ['STARTTLS', option(OPT.starttls), ERR.unsup],
+    ['STARTTLS with payload', option(OPT.starttls, Buffer.from('x')), ERR.unsup],
+    ['STRUCTURED_REPLY', option(OPT.structured), ERR.unsup],
+    ['LIST_META_CONTEXT', option(OPT.listMeta, Buffer.alloc(12)), ERR.unsup],
+    ['SET_META_CONTEXT', option(OPT.setMeta, Buffer.alloc(12)), ERR.unsup],
+    ['EXTENDED_HEADERS', option(OPT.extended), ERR.unsup],
+    ['LIST with payload', option(OPT.list, Buffer.from('x')), ERR.invalid],
+    ['INFO without payload', option(OPT.info), ERR.invalid],
+    ['INFO of 3 bytes', option(OPT.info, Buffer.from('abc')), ERR.invalid],
+    ['INFO of 5 bytes', option(OPT.info, Buffer.alloc(5)), ERR.invalid],
+    ['name longer than the payload', option(OPT.info, query('vg/lv', [], { nameLength: 6 })), ERR.invalid],
+    ['name length 2^32-1', option(OPT.go, query('vg/lv', [], { nameLength: 0xffffffff })), ERR.invalid],
+    ['count larger than the payload', option(OPT.go, query('vg/lv', [3], { count: 2 })), ERR.invalid],
+    ['count smaller than the payload', option(OPT.go, query('vg/lv', [3, 1], { count: 1 })), ERR.invalid],
+    ['one byte too many', option(OPT.go, Buffer.concat([query('vg/lv'), Buffer.alloc(1)])), ERR.invalid],
+    ['name of 4096 bytes', option(OPT.go, query('x'.repeat(4096))), ERR.unknown],
+    ['name of 4097 bytes', option(OPT.go, query('x'.repeat(4097))), ERR.invalid],
+    ['name with NUL', option(OPT.go, query('vg/lv\0')), ERR.invalid],
+    ['name that is not UTF-8', option(OPT.go, query(Buffer.from([0x76, 0xff]))), ERR.invalid],
+    ['unknown name, INFO', option(OPT.info, query('vg/nope')), ERR.unknown],
+    ['unknown name, GO', option(OPT.go, query('vg/nope')), ERR.unknown],
+    ['the default export, where there is none', option(OPT.go, query('')), ERR.unknown],
+    ['a known option with too much payload', option(OPT.go, Buffer.alloc(65_537)), ERR.tooBig],
+    ['a LIST with too much payload', option(OPT.list, Buffer.alloc(65_537)), ERR.tooBig],
+  ];
+  for (const [name, bytes, type] of refusals) {
+    test(`refused: ${name}`, () => {
+      assert.deepEqual(typesOf(bytes), [type]);
+    });
+  }
+
+  test('a refusal carries the reason for people', () => {
+    const [reply] = ask([option(OPT.go, query('vg/nope'))]);
+    assert.equal(reply?.payload.toString(), 'there is no export "vg/nope"');
+  });
+
+  test('a text never passes 4096 bytes nor ends inside a character', () => {
+    const [reply] = ask([option(OPT.go, query('€'.repeat(1365)))]);
+    assert.equal(reply?.type, ERR.unknown);
+    assert.ok(reply.payload.length <= 4096 && reply.payload.length > 4000);
+    assert.ok(new TextDecoder('utf-8', { fatal: true }).decode(reply.payload).startsWith('there is no export "€'));
+  });
+
+  test('closes: wrong magic, huge payload, a bad EXPORT_NAME', () => {
+    assert.match(closes(flagged(Buffer.from('IHAVEOPS\0\0\0\x03\0\0\0\0', 'latin1'))), /magic/);
+    assert.match(closes(flagged(option(OPT.list, undefined, 0xffffffff))), /4294967295 bytes/);
+    assert.match(closes(flagged(option(77, undefined, 2 ** 20 + 1))), /1048577 bytes/);
+    assert.match(closes(flagged(option(OPT.exportName, Buffer.from('nope')))), /there is no export "nope"/);
+    assert.match(closes(flagged(option(OPT.exportName))), /no default export/);
+    assert.match(closes(flagged(option(OPT.exportName, Buffer.alloc(4097, 'x')))), /4097 bytes/);
+    assert.match(closes(flagged(option(OPT.exportName, Buffer.alloc(70_000, 'x')))), /longer than any/);
+  });
+
+  test('too many options, or LISTs, end in a close; what a LIST named may be asked about', () => {
+    assert.equal(converse([flagged(option(OPT.starttls), 64)]).outcome, null);
+    assert.match(closes(flagged(option(OPT.starttls), 65)), /too many options/);
+    assert.match(closes(flagged(option(OPT.list), 9)), /too many LIST/);
+    const exports = Array.from({ length: 200 }, (_, i) => makeExport({ name: `vg/lv${i}` }));
+    const infos = exports.map(({ name }) => option(OPT.info, query(name)));
+    const { outcome } = converse([clientFlags(), option(OPT.list), ...infos], new TestDirectory(exports));
+    assert.equal(outcome, null);
+  });
+
+  test('ABORT is acknowledged, with payload too, and closes', () => {
+    for (const payload of [Buffer.alloc(0), Buffer.from('bye'), Buffer.alloc(100_000)]) {
+      const { bytes, outcome } = converse([clientFlags(), option(OPT.abort, payload)]);
+      assert.deepEqual(optionReplies(bytes), [{ option: OPT.abort, type: ACK, payload: Buffer.alloc(0) }]);
+      assert.deepEqual(outcome, { kind: 'close', reason: '' });
+    }
+  });
+
+  test('LIST names every export with its description, and never the empty name', () => {
+    const directory = new TestDirectory([
+      makeExport({ name: 'vg/a', description: 'first' }),
+      makeExport({ name: '', description: 'the default' }),
+      makeExport({ name: 'vg/é', description: '' }),
+    ]);
+    const replies = ask([option(OPT.list)], directory);
+    assert.deepEqual(
+      replies.map(({ type, payload }) => [type, payload.toString('latin1')]),
+      [
+        [SERVER, '\0\0\0\x04vg/afirst'],
+        [SERVER, `\0\0\0\x05${Buffer.from('vg/é').toString('latin1')}`],
+        [ACK, ''],
+      ],
+    );
+    assert.deepEqual(typesOf(option(OPT.list), new TestDirectory([])), [ACK]);
+  });
+
+  test('INFO tells what is asked for, once, and ignores unknown types', () => {
+    const volume = new MemoryDevice({ sizeBytes: 3 * 2 ** 40 + 512 });
+    const directory = new TestDirectory([makeExport({ volume, preferredBlockSize: 65_536 })]);
+    const replies = ask([option(OPT.info, query('vg/lv', [3, 3, 77, 1, 2, 0]))], directory);
+    assert.deepEqual(
+      replies.map(({ type, payload }) => [type, payload.toString('hex')]),
+      [
+        [INFO, '00000000030000000200056d'],
+        [INFO, `0001${Buffer.from('vg/lv').toString('hex')}`],
+        [INFO, `0002${Buffer.from('1 MiB linear').toString('hex')}`],
+        [INFO, '0003000000010001000004000000'],
+        [ACK, ''],
+      ],
+    );
+    assert.deepEqual(typesOf(option(OPT.info, query('vg/lv'))), [INFO, ACK]);
+  });
+
+  test('the flags say what an export can do', () => {
+    // HAS_FLAGS 1, READ_ONLY 2, FLUSH 4, FUA 8, TRIM 0x20, WRITE_ZEROES 0x40, MULTI_CONN 0x100, CACHE 0x400
+    assert.equal(flagsOf({}), 0x56d);
+    assert.equal(flagsOf({ canTrim: false }), 0x54d);
+    assert.equal(flagsOf({ readOnly: true }), 0x50f);
+  });
+
+  test('GO after INFO shows the same, though the volume has grown; after anything else, what is true now', () => {
+    const volume = resizable(new MemoryDevice({ sizeBytes: 2 ** 20 }));
+    const info = option(OPT.info, query('vg/lv', [1, 2, 3]));
+    const go = option(OPT.go, query('vg/lv', [1, 2, 3]));
+    for (const [between, expected] of [
+      [[], 2 ** 20],
+      [[option(OPT.list)], 2 ** 21],
+      [[option(0x7654321)], 2 ** 21],
+      [[option(OPT.info, query('nope'))], 2 ** 21],
+    ] as const) {
+      volume.sizeBytes = 2 ** 20;
+      const handshake = new Handshake(new TestDirectory([makeExport({ volume })]));
+      const before = handshake.receive(Buffer.concat([clientFlags(), info]));
+      volume.sizeBytes = 2 ** 21;
+      const { outcome } = handshake.receive(Buffer.concat([...between, go]));
+      assert.equal(outcome?.kind, 'negotiated');
+      if (outcome.kind !== 'negotiated') return;
+      const shown = optionReplies(Buffer.concat(finalReply(outcome.negotiated)));
+      assert.equal(Number(shown[0]!.payload.readBigUInt64BE(2)), expected);
+      if (between.length === 0)
+        assert.deepEqual(shown.map(payloadOf), optionReplies(Buffer.concat(before.replies)).map(payloadOf));
+    }
+  });
+
+  test('a default export is answered under its own name', () => {
+    const directory = new TestDirectory([makeExport()]);
+    directory.find = (name) => (name === '' ? directory.exports[0]! : null);
+    const replies = ask([option(OPT.go, query('', [1]))], directory);
+    assert.equal(replies[1]?.payload.subarray(2).toString(), 'vg/lv');
+  });
+
+  test('EXPORT_NAME: 10 bytes with NO_ZEROES, 134 without, nothing after GO', () => {
+    const named = option(OPT.exportName, Buffer.from('vg/lv'));
+    const short = converse([clientFlags(3), named]);
+    assert.equal(short.bytes.toString('hex'), '0000000000100000056d');
+    const long = converse([clientFlags(1), named]);
+    assert.deepEqual(long.bytes, Buffer.concat([short.bytes, Buffer.alloc(124)]));
+    const go = optionReplies(converse([clientFlags(1), option(OPT.go, query('vg/lv'))]).bytes);
+    assert.deepEqual(
+      go.map(({ type }) => type),
+      [INFO, ACK],
+    );
+  });
+
+  test('the outcome is plain data, so that another process may answer and serve', () => {
+    const script = Buffer.concat([clientFlags(), option(OPT.go, query('vg/lv', [3])), Buffer.from('early')]);
+    const { bytes, outcome } = converse([script]);
+    assert.equal(outcome?.kind, 'negotiated');
+    if (outcome.kind !== 'negotiated') return;
+    const travelled = structuredClone(outcome.negotiated);
+    assert.deepEqual(Buffer.concat(finalReply(travelled)), bytes);
+    assert.equal(Buffer.from(travelled.leftover).toString(), 'early');
+  });
+
+  test('random bytes never crash it and never make it answer more than it was asked', () => {
+    const piece = fc.oneof(
+      fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),
+      fc
+        .tuple(fc.nat(12), fc.uint8Array({ maxLength: 60 }), fc.option(fc.nat(200)))
+        .map(([type, payload, length]) => option(type, payload, length ?? payload.length)),
+      fc.constantFrom(option(OPT.list), option(OPT.info, query('vg/lv', [1, 2, 3])), clientFlags()),
+    );
+    const script = fc.tuple(fc.boolean(), fc.array(piece, { maxLength: 12 }));
+    fc.assert(
+      fc.property(script, fc.array(fc.nat(30), { maxLength: 20 }), ([polite, pieces], cuts) => {
+        const bytes = Buffer.concat(polite ? [clientFlags(), ...pieces] : pieces);
+        const chunks: Buffer[] = [];
+        let at = 0;
+        for (const cut of cuts) {
+          chunks.push(bytes.subarray(at, at + cut));
+          at = Math.min(at + cut, bytes.length);
+        }
+        chunks.push(bytes.subarray(at));
+        const whole = converse([bytes]);
+        const cutUp = converse(chunks);
+        assert.deepEqual(cutUp.bytes, whole.bytes);
+        assert.equal(cutUp.outcome?.kind, whole.outcome?.kind);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});

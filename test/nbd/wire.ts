@@ -1,0 +1,209 @@
+/** The client's half of the protocol, for tests: messages as bytes, replies as values, and clients that misbehave on demand. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+
+export const EINVAL = 22;
+export const EPERM = 1;
+export const EIO = 5;
+export const ENOSPC = 28;
+
+export function clientFlags(flags = 3): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(flags);
+  return bytes;
+}
+
+export function option(type: number, payload: Uint8Array = Buffer.alloc(0), length: number = payload.length): Buffer {
+  const header = Buffer.alloc(16);
+  header.write('IHAVEOPT', 'latin1');
+  header.writeUInt32BE(type, 8);
+  header.writeUInt32BE(length, 12);
+  return Buffer.concat([header, payload]);
+}
+
+/** The payload of INFO and GO; `nameLength` and `count` may lie. */
+export function query(
+  name: string | Uint8Array,
+  infoTypes: readonly number[] = [],
+  { nameLength, count }: { readonly nameLength?: number; readonly count?: number } = {},
+): Buffer {
+  const nameBytes = typeof name === 'string' ? Buffer.from(name) : name;
+  const bytes = Buffer.alloc(6 + nameBytes.length + 2 * infoTypes.length);
+  bytes.writeUInt32BE(nameLength ?? nameBytes.length, 0);
+  bytes.set(nameBytes, 4);
+  let at = bytes.writeUInt16BE(count ?? infoTypes.length, 4 + nameBytes.length);
+  for (const type of infoTypes) at = bytes.writeUInt16BE(type, at);
+  return bytes;
+}
+
+export interface OptionReply {
+  readonly option: number;
+  /** As in the protocol: 1 ACK, 2 SERVER, 3 INFO, errors from 2^31 on. */
+  readonly type: number;
+  readonly payload: Buffer;
+}
+
+export const ERR = { unsup: 0x80000001, invalid: 0x80000003, unknown: 0x80000006, tooBig: 0x80000009 };
+
+/** All option replies in `bytes`, which must be nothing else. */
+export function optionReplies(bytes: Buffer): OptionReply[] {
+  const replies: OptionReply[] = [];
+  for (let at = 0; at < bytes.length;) {
+    assert.equal(bytes.readBigUInt64BE(at), 0x3e889045565a9n);
+    const length = bytes.readUInt32BE(at + 16);
+    const end = at + 20 + length;
+    assert.ok(end <= bytes.length, 'a cut option reply');
+    replies.push({
+      option: bytes.readUInt32BE(at + 8),
+      type: bytes.readUInt32BE(at + 12),
+      payload: bytes.subarray(at + 20, end),
+    });
+    at = end;
+  }
+  return replies;
+}
+
+export const CMD = { read: 0, write: 1, disc: 2, flush: 3, trim: 4, cache: 5, writeZeroes: 6, blockStatus: 7 };
+
+export interface Request {
+  readonly type: number;
+  readonly flags?: number;
+  readonly cookie?: bigint;
+  readonly offset?: number | bigint;
+  readonly length?: number;
+  readonly payload?: Uint8Array;
+  readonly magic?: number;
+}
+
+export function request(fields: Request): Buffer {
+  const header = Buffer.alloc(28);
+  header.writeUInt32BE(fields.magic ?? 0x25609513, 0);
+  header.writeUInt16BE(fields.flags ?? 0, 4);
+  header.writeUInt16BE(fields.type, 6);
+  header.writeBigUInt64BE(fields.cookie ?? 0n, 8);
+  header.writeBigUInt64BE(BigInt(fields.offset ?? 0), 16);
+  header.writeUInt32BE(fields.length ?? fields.payload?.length ?? 0, 24);
+  return fields.payload === undefined ? header : Buffer.concat([header, fields.payload]);
+}
+
+export interface Reply {
+  readonly cookie: bigint;
+  readonly error: number;
+  readonly data: Buffer;
+}
+
+/** All simple replies in `bytes`, which must be nothing else. `readLengths` has the READs by cookie. */
+export function replies(bytes: Buffer, readLengths: ReadonlyMap<bigint, number> = new Map()): Reply[] {
+  const found: Reply[] = [];
+  for (let at = 0; at < bytes.length;) {
+    assert.equal(bytes.readUInt32BE(at), 0x67446698, `no reply at ${at}`);
+    const error = bytes.readUInt32BE(at + 4);
+    const cookie = bytes.readBigUInt64BE(at + 8);
+    const end = at + 16 + (error === 0 ? (readLengths.get(cookie) ?? 0) : 0);
+    assert.ok(end <= bytes.length, 'a cut reply');
+    found.push({ cookie, error, data: bytes.subarray(at + 16, end) });
+    at = end;
+  }
+  return found;
+}
+
+/** Every way to cut `bytes` in two, and byte by byte. */
+export function* everySplit(bytes: Buffer): Generator<readonly Buffer[]> {
+  for (let at = 1; at < bytes.length; at++) yield [bytes.subarray(0, at), bytes.subarray(at)];
+  yield Array.from(bytes, (byte) => Buffer.from([byte]));
+}
+
+/** A raw client of a server under test. */
+export class WireClient {
+  readonly socket: Socket;
+  /** Everything received and not yet taken. */
+  readonly #chunks: Buffer[] = [];
+  #received = 0;
+  #ended = false;
+  #wake: (() => void) | null = null;
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on('data', (chunk: Buffer) => {
+      this.#chunks.push(chunk);
+      this.#received += chunk.length;
+      this.#wake?.();
+    });
+    const ended = (): void => {
+      this.#ended = true;
+      this.#wake?.();
+    };
+    socket.on('end', ended);
+    socket.on('close', ended);
+    // A server that hangs up on a misbehaving client is what is tested: the reads that follow see the end.
+    socket.on('error', ended);
+  }
+
+  static async open(target: string | { readonly host: string; readonly port: number }): Promise<WireClient> {
+    const socket = typeof target === 'string' ? connect({ path: target, allowHalfOpen: true }) : connect(target);
+    await once(socket, 'connect');
+    return new WireClient(socket);
+  }
+
+  send(...pieces: Buffer[]): void {
+    this.socket.write(Buffer.concat(pieces));
+  }
+
+  /** The next `length` bytes; fails if the stream ends before. */
+  async take(length: number): Promise<Buffer> {
+    while (this.#received < length) {
+      assert.ok(!this.#ended, `the server closed after ${this.#received} of ${length} bytes`);
+      await this.#more();
+    }
+    if (this.#chunks.length > 1 && (this.#chunks[0]?.length ?? 0) < length) {
+      this.#chunks.splice(0, this.#chunks.length, Buffer.concat(this.#chunks));
+    }
+    this.#received -= length;
+    const [first = Buffer.alloc(0)] = this.#chunks;
+    this.#chunks[0] = first.subarray(length);
+    if (first.length === length) this.#chunks.shift();
+    return first.subarray(0, length);
+  }
+
+  /** Everything until the server ends its side. */
+  async rest(): Promise<Buffer> {
+    while (!this.#ended) await this.#more();
+    return this.take(this.#received);
+  }
+
+  #more(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
+  /** The next option reply. */
+  async optionReply(): Promise<OptionReply> {
+    const header = await this.take(20);
+    const payload = await this.take(header.readUInt32BE(16));
+    return optionReplies(Buffer.concat([header, payload]))[0]!;
+  }
+
+  /** Greeting, flags and GO; resolves when the transmission phase has begun. */
+  async attach(exportName: string): Promise<void> {
+    await this.take(18);
+    this.send(clientFlags(), option(7, query(exportName)));
+    for (;;) {
+      const reply = await this.optionReply();
+      if (reply.type === 1) return;
+      assert.equal(reply.type, 3, reply.payload.toString());
+    }
+  }
+
+  /** The next reply; `readLength` bytes of data follow it if it is good. */
+  async reply(readLength = 0): Promise<Reply> {
+    const header = await this.take(16);
+    const data = header.readUInt32BE(4) === 0 ? await this.take(readLength) : Buffer.alloc(0);
+    return { cookie: header.readBigUInt64BE(8), error: header.readUInt32BE(4), data };
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+}
