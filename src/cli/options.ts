@@ -158,7 +158,7 @@ class Parser {
 
   #note(spec: OptionSpec, value: string): void {
     if (!this.#parsed.add(spec, value)) {
-      const short = spec.short === undefined ? ' ' : `-${spec.short}/`;
+      const short = spec.short === undefined ? '' : `-${spec.short}/`;
       const text = `Option ${short}--${spec.long} may not be repeated.`;
       throw new CommandError(EXIT.badUsage, [text, 'Error during parsing of command line.']);
     }

@@ -6,7 +6,8 @@
  * Invariants
  *  - Without root and without any device named, that is an error which says what to do, not an empty answer.
  *  - The config file's parser is loaded only if there is a file: start-up time is the user's.
- *  - Warnings of the scan are printed before any result; those about VGs that the command doesn't ask for, not at all.
+ *  - Warnings of the scan are printed before any result; those about one VG by whoever looks at that VG (report/walk.ts),
+ *    so that commands on other VGs don't show them.
  */
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -86,11 +87,11 @@ async function pathsOf(specs: readonly string[], context: CommandContext): Promi
   return listDevices(there, { onProblem: (message) => context.output.error(message) });
 }
 
-/** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them. */
+/** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
 export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
   const config = await readConfig(context);
   const paths = await pathsOf(specsOf(context, config), context);
   const scan = await scanDevices([...paths, ...added]);
-  for (const warning of scan.warnings) context.output.error(warning.message);
+  for (const warning of scan.warnings) if (warning.vgName === undefined) context.output.error(warning.message);
   return { scan, systemId: config.systemId, extraSystemIds: config.extraSystemIds };
 }

@@ -1,7 +1,7 @@
 /** fullreport: for each volume group, reports on it, its PVs, LVs, PV segments and LV segments. */
 import type { Command } from '../command.ts';
+import { runFullReport } from '../report/full.ts';
 import { ACCESS_OPTIONS, HISTORY_OPTION, REPORT_OPTIONS, SIZE_OPTIONS } from '../report/options.ts';
-import { runFullReport } from '../report/run.ts';
 
 export const command: Command = {
   summary: 'Display full report',

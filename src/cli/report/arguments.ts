@@ -83,7 +83,7 @@ function parseLvArgument(arg: string, defaultVg: string | undefined): LvArgument
   const [first = '', second] = parts;
   if (second === undefined)
     return !found && defaultVg !== undefined ? { vg: defaultVg, lv: name } : { vg: name, lv: null };
-  return parts.length === 2 && second !== '' ? { vg: first, lv: second } : null;
+  return parts.length === 2 ? { vg: first, lv: second } : null;
 }
 
 /**
@@ -137,7 +137,7 @@ export function parsePvArguments(args: readonly string[], output: Output): PvArg
     if (!arg.startsWith('@')) names.add(arg.replaceAll(/\\([:@])/g, '$1'));
     else if (isTag(arg.slice(1))) tags.add(arg.slice(1));
     else {
-      output.error(`Skipping invalid tag ${arg}.`);
+      output.error(`Skipping invalid tag ${arg.slice(1)}.`);
       bad = true;
     }
   }

@@ -88,7 +88,8 @@ function numericCell(field: ReportField, value: number | null, format: CellForma
   const wordless = pure && format.strict && shown !== undefined && !/^-?\d/.test(shown.text);
   const plain = value === null ? '' : numericText(field, value, format);
   const text = shown === undefined ? plain : wordless ? (strict === null ? '' : String(strict)) : shown.text;
-  const key = value ?? UNDEFINED;
+  // LVM2's numbers are unsigned: -1 is its undefined one.
+  const key = value === null || value === -1 ? UNDEFINED : value;
   return pure ? { text, key, json: text === '' ? null : Number(text) } : { text, key };
 }
 

@@ -72,6 +72,9 @@ function reservedNames(field: AnyField): readonly ReservedName[] {
   return own;
 }
 
+/** A quote without its end: each kind of value says so in its own way. */
+class UnendedQuote extends Error {}
+
 class SelectionParser {
   readonly #text: string;
   readonly #plan: ColumnPlan;
@@ -152,7 +155,7 @@ class SelectionParser {
     this.#at += name.length;
     const op = this.#operator(start);
     this.#checkOperator(field, op, start);
-    const operand = op === '=~' || op === '!~' ? this.#regex(field) : this.#operand(field, start);
+    const operand = op === '=~' || op === '!~' ? this.#regex(field, start) : this.#operand(field, start);
     return { kind: 'compare', column: this.#plan.use(field), op: TIME_WORDS[op] ?? op, operand };
   }
 
@@ -181,7 +184,7 @@ class SelectionParser {
     const from = this.#at;
     if (closing !== null) {
       const end = this.#text.indexOf(closing, from);
-      if (end < 0) throw new SelectionError(['Missing end quote.']);
+      if (end < 0) throw new UnendedQuote();
       this.#at = end + 1;
       return this.#text.slice(from, end);
     }
@@ -200,14 +203,14 @@ class SelectionParser {
     return this.#word(stops, quote);
   }
 
-  #regex(field: AnyField): Operand {
+  #regex(field: AnyField, start: number): Operand {
     this.#skipSpace();
     if (this.#at >= this.#text.length) {
-      throw new SelectionError([`Regular expression expected for selection field ${field.id}`]);
+      throw this.#syntax([`Regular expression expected for selection field ${field.id}`], start);
     }
     const closing = { '(': ')', '{': '}', '[': ']', '"': '"', "'": "'" }[this.#text[this.#at] ?? ''] ?? null;
     if (closing !== null) this.#at++;
-    const pattern = this.#word(ENDS, closing);
+    const pattern = this.#value('regex', field, start, () => this.#word(ENDS, closing));
     if (field.type !== 'string') {
       throw new SelectionError([`dm_report: incompatible comparison type for selection field ${field.id}`]);
     }
@@ -222,10 +225,22 @@ class SelectionParser {
     this.#skipSpace();
     const reserved = this.#reserved(field);
     if (reserved !== null) return reserved;
-    if (field.type === 'string') return { kind: 'string', value: this.#quotedOr(ENDS) };
+    if (field.type === 'string') {
+      return { kind: 'string', value: this.#value('string', field, start, () => this.#quotedOr(ENDS)) };
+    }
     if (field.type === 'string-list') return { kind: 'list', list: this.#list(field, start) };
     if (field.type === 'time') return { kind: 'time', range: this.#time(field, start) };
     return { kind: 'number', value: this.#number(field, start) };
+  }
+
+  #value(kind: string, field: AnyField, start: number, read: () => string): string {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof UnendedQuote)) throw error;
+      const lines = ['Missing end quote.', `Failed to parse ${kind} value for selection field ${field.id}.`];
+      throw this.#syntax(lines, start);
+    }
   }
 
   /** A name that stands for a value of this field. */
@@ -236,7 +251,7 @@ class SelectionParser {
     const word = this.#quotedOr(ENDS);
     const found = reservedNames(field).find((reserved) => reserved.names.includes(word));
     if (found !== undefined) {
-      const value = found.value ?? UNDEFINED;
+      const value = found.value ?? (field.type === 'string' ? '' : UNDEFINED);
       return typeof value === 'string' ? { kind: 'string', value } : { kind: 'number', value };
     }
     this.#at = from;
@@ -283,32 +298,31 @@ class SelectionParser {
       const seconds = Number(absolute[1]);
       return { from: seconds, to: null };
     }
-    const range = parseTimeRange(this.#quotedOr(ENDS), this.#now);
+    const text = this.#value('time', field, start, () => this.#quotedOr(ENDS));
+    const range = parseTimeRange(text, this.#now);
     if ('range' in range) return range.range;
     throw this.#syntax([...range.problems, `Failed to parse time value for selection field ${field.id}.`], start);
   }
 
   #list(field: AnyField, start: number): ListOperand {
     const open = this.#take('[', '{');
-    if (open === null) return { items: [this.#quotedOr(ENDS)], whole: true, all: false };
+    const item = (ends: readonly string[]): string =>
+      this.#value('string list', field, start, () => this.#quotedOr(ends));
+    if (open === null) return { items: [item(ENDS)], whole: true, all: false };
     const closing = open === '[' ? ']' : '}';
     const items: string[] = [];
     let joined: 'and' | 'or' | null = null;
     for (;;) {
+      if (this.#at >= this.#text.length) {
+        throw this.#listError(`Missing list end for selection field ${field.id}`, field, start);
+      }
       this.#skipSpace();
-      items.push(this.#quotedOr([']', '}', ...ENDS]));
+      items.push(item(LIST_ENDS));
       const operator = this.#take(']', '}', '&&', ',', '||', '#');
       if (operator === closing) break;
-      if (operator === null || operator === ']' || operator === '}') {
-        const message =
-          operator === null
-            ? 'Invalid operator in selection list.'
-            : `List ended with incorrect character, expecting '${closing}'.`;
-        throw this.#listError(
-          this.#at >= this.#text.length ? `Missing list end for selection field ${field.id}` : message,
-          field,
-          start,
-        );
+      if (operator === null) throw this.#listError('Invalid operator in selection list.', field, start);
+      if (operator === ']' || operator === '}') {
+        throw this.#listError(`List ended with incorrect character, expecting '${closing}'.`, field, start);
       }
       const kind = operator === '&&' || operator === ',' ? 'and' : 'or';
       if (joined !== null && joined !== kind) {
@@ -326,8 +340,9 @@ class SelectionParser {
   }
 }
 
-/** What ends an unquoted value, besides a space. */
+/** What ends an unquoted value, besides a space; and one in a list. */
 const ENDS = ['&&', ',', '||', '#', ')'];
+const LIST_ENDS = ['&&', ',', '||', '#', ']', '}'];
 
 function matchesList(values: readonly string[], list: ListOperand): boolean {
   if (values.length === 0) {
@@ -339,10 +354,16 @@ function matchesList(values: readonly string[], list: ListOperand): boolean {
   return values.length === list.items.length && values.every((value, index) => value === list.items[index]);
 }
 
-function compareNumbers(value: number, op: Comparison, operand: number): boolean {
+/** "auto" and "unmanaged" are numbers inside, and neither more nor less than others. */
+function isNamedNumber(field: AnyField, value: number): boolean {
+  if (value === UNDEFINED) return true;
+  return field.section !== 'special' && (field.reserved ?? []).some((reserved) => reserved.value === value);
+}
+
+function compareNumbers(value: number, op: Comparison, operand: number, unordered: boolean): boolean {
   if (op === '=') return value === operand;
   if (op === '!=') return value !== operand;
-  if (value === UNDEFINED || operand === UNDEFINED) return false;
+  if (unordered) return false;
   if (op === '>') return value > operand;
   if (op === '>=') return value >= operand;
   return op === '<' ? value < operand : value <= operand;
@@ -366,7 +387,8 @@ function compareCell(cell: Cell, op: Comparison, operand: Operand, field: AnyFie
   if (typeof key !== 'number') return false;
   if (operand.kind === 'time') return compareTime(key, op, operand.range);
   if (field.type === 'percent' && key === UNDEFINED) return false;
-  return compareNumbers(key, op, operand.value);
+  const unordered = isNamedNumber(field, key) || isNamedNumber(field, operand.value);
+  return compareNumbers(key, op, operand.value, unordered);
 }
 
 /** Parsed criteria. */

@@ -9,7 +9,7 @@
  *
  * Source: lvm(8), and comparison with pvs, vgs and lvs 2.03.16.
  */
-import { existsSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { accessProblem, type HostContext, isExported, isForeign, isShared } from '../../lvm/access.ts';
 import { allocationMapOf, type PvSegment } from '../../lvm/allocation-map.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';
@@ -44,8 +44,19 @@ function isSameDevice(path: string, other: string): boolean {
   return a.dev === b.dev && a.ino === b.ino;
 }
 
+function isDevice(path: string): boolean {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  return stat !== undefined && (stat.isBlockDevice() || stat.isFile());
+}
+
+/** [A-Za-z0-9._+-], no leading hyphen, not . or .., at most 127. */
+function isVgName(name: string): boolean {
+  return /^(?!\.\.?$)[A-Za-z0-9._+][A-Za-z0-9._+-]{0,126}$/.test(name);
+}
+
 export class Walk {
   readonly #options: WalkOptions;
+  readonly #warned = new Set<VolumeGroup>();
   #exitCode: ExitCode = EXIT.ok;
 
   constructor(options: WalkOptions) {
@@ -76,9 +87,19 @@ export class Walk {
     return scan.volumeGroups.toSorted((a, b) => place(b) - place(a));
   }
 
+  /** Prints what the scan found wrong with a VG, once, when the VG is first looked at. */
+  #warn(vg: VolumeGroup): void {
+    if (this.#warned.has(vg)) return;
+    this.#warned.add(vg);
+    for (const warning of this.#options.scan.warnings) {
+      if (warning.vgName === vg.vg.name) this.#options.output.error(warning.message);
+    }
+  }
+
   /** Whether a VG may be looked at; says why not if it was `named`. */
   #allowed(vg: VolumeGroup, named: boolean): boolean {
     const { host, exported } = this.#options;
+    this.#warn(vg);
     const problem = accessProblem(vg.vg, host);
     if (problem !== null) {
       if (named) this.#fail(problem);
@@ -91,6 +112,10 @@ export class Walk {
 
   /** The VG of this name; foreign ones only count if there is no other. */
   #named(name: string): VolumeGroup | null {
+    if (!isVgName(name)) {
+      this.#fail(`Volume group name "${name}" has invalid characters.`, `Cannot process volume group ${name}`);
+      return null;
+    }
     const found = this.#options.scan.volumeGroups.filter((vg) => vg.vg.name === name);
     const own = found.filter((vg) => !isForeign(vg.vg, this.#options.host));
     if (own.length > 1) {
@@ -107,28 +132,32 @@ export class Walk {
 
   /** The VGs that the arguments mean: all of them, those named, those with a tag. */
   vgs(args: VgArguments): readonly VolumeGroup[] {
+    const everything = args.tags.length === 0;
+    const wanted = (vg: VolumeGroup): boolean =>
+      everything || args.vgNames.includes(vg.vg.name) || shareAny(args.tags, vg.vg.tags);
+    return [...this.#eachVg(args)].filter(wanted);
+  }
+
+  /** The VGs to look into: those named, or with tags (which LVs may have too) or no names every one. */
+  *#eachVg(args: VgArguments): Generator<VolumeGroup> {
     if (args.tags.length > 0 || args.vgNames.length === 0) {
-      const everything = args.tags.length === 0;
-      return this.#everyVg().filter((vg) => {
-        const named = args.vgNames.includes(vg.vg.name);
-        return (everything || named || shareAny(args.tags, vg.vg.tags)) && this.#allowed(vg, named);
-      });
+      for (const vg of this.#everyVg()) if (this.#allowed(vg, args.vgNames.includes(vg.vg.name))) yield vg;
+      return;
     }
-    const found = args.vgNames.map((name) => this.#named(name));
-    return found.filter((vg): vg is VolumeGroup => vg !== null && this.#allowed(vg, true));
+    for (const name of args.vgNames) {
+      const vg = this.#named(name);
+      if (vg !== null && this.#allowed(vg, true)) yield vg;
+    }
   }
 
   /** The LVs (and with -H the historical ones) that the arguments mean. */
   lvs(args: LvArguments): ReportRow[] {
-    // With tags, every VG is looked into, as its LVs may have them.
-    const groups =
-      args.tags.length > 0
-        ? this.#everyVg().filter((vg) => this.#allowed(vg, args.vgNames.includes(vg.vg.name)))
-        : this.vgs(args);
-    return groups.flatMap((vg) => {
+    const rows: ReportRow[] = [];
+    for (const vg of this.#eachVg(args)) {
       const whole = args.wholeVgs.includes(vg.vg.name);
-      return this.lvsOf(vg, whole ? [] : (args.lvNames.get(vg.vg.name) ?? []), whole ? [] : args.tags);
-    });
+      rows.push(...this.lvsOf(vg, whole ? [] : (args.lvNames.get(vg.vg.name) ?? []), whole ? [] : args.tags));
+    }
+    return rows;
   }
 
   /** LVs of one VG: those named or tagged, or all. */
@@ -142,7 +171,7 @@ export class Walk {
       if (!everything && !names.includes(facts.name) && !shareAny(tags, facts.lv.tags)) continue;
       (facts.lv.segments[0]?.type === 'thin-pool' ? pools : others).push(facts);
     }
-    const rows = [...pools.toReversed(), ...others].map((facts) => this.row({ vg, lv: this.#merged(facts, lvs) }));
+    const rows = [...pools.toReversed(), ...others].map((facts) => this.row({ vg, lv: facts.lv }));
     rows.push(...this.#historical(vg, names, tags, everything));
     this.#reportMissing(vg, names);
     return rows;
@@ -158,14 +187,6 @@ export class Walk {
       return false;
     }
     return all || facts.visible || names.length > 0;
-  }
-
-  /** The origin of a merging thin snapshot is gone: the snapshot is shown in its place. */
-  #merged(facts: LvFacts, lvs: ReadonlyMap<string, LvFacts>): LogicalVolumeText {
-    for (const { user, segment } of facts.usedBy) {
-      if (segment.type === 'thin' && segment.merge === facts.name) return lvs.get(user)?.lv ?? facts.lv;
-    }
-    return facts.lv;
   }
 
   #historical(vg: VolumeGroup, names: readonly string[], tags: readonly string[], everything: boolean): ReportRow[] {
@@ -214,7 +235,11 @@ export class Walk {
     const everything = args.names.length === 0 && args.tags.length === 0;
     const wanted = this.#devices(args.names);
     const rows: ReportRow[] = [];
-    for (const vg of this.#everyVg()) rows.push(...this.#wantedPvs(vg, everything, wanted, args.tags));
+    for (const vg of this.#everyVg()) {
+      // Once all that was named is found, the other VGs are not looked at.
+      if (!everything && args.tags.length === 0 && wanted.size === 0) break;
+      rows.push(...this.#wantedPvs(vg, everything, wanted, args.tags));
+    }
     for (const pv of this.#options.scan.orphans) {
       if (takeDevice(wanted, pv.found?.device ?? null) || everything) rows.push(this.pvRow(null, pv));
     }
@@ -249,7 +274,7 @@ export class Walk {
       const device = this.#device(name);
       if (device !== null) found.add(device);
       else {
-        const reason = existsSync(name) ? 'device is not in devices list' : 'device not found';
+        const reason = isDevice(name) ? 'device is not in devices list' : 'device not found';
         this.#fail(`Cannot use ${name}: ${reason}`);
       }
     }
