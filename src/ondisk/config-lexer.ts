@@ -9,7 +9,7 @@
  *
  * Invariants
  *  - The whole scan is linear and stops at the first error, which names line and byte.
- *  - Tokens never span a NUL; integers are exact (a safe integer or an error).
+ *  - Tokens never span a NUL; an integer token is a safe integer, larger ones are float tokens with their text.
  */
 import { FormatError, type FormatErrorCode, type Where } from './errors.ts';
 
@@ -136,18 +136,17 @@ export class ConfigLexer {
     }
     if (digits.includes('.')) this.number = Number(digits);
     else this.number = this.#integer(digits);
-    this.#value(digits.includes('.') ? 'float' : 'int', digits, end);
+    // An integer that a number can't hold exactly is kept by its text, as a float is.
+    const exact = !digits.includes('.') && Number.isSafeInteger(this.number);
+    this.#value(exact ? 'int' : 'float', digits, end);
   }
 
-  /** As strtoll with base 0: an integer that can't be exact comes as NaN, for the parser knows whether that matters. */
+  /** As strtoll with base 0. */
   #integer(digits: string): number {
-    if (/^[-+]?0/.test(digits)) {
-      if (!OCTAL.test(digits))
-        throw this.fail('SYNTAX', `${digits} is octal, as it starts with 0, but has other digits`);
-      const magnitude = Number.parseInt(digits.replace(/^[-+]/, ''), 8);
-      return exact(digits.startsWith('-') ? -magnitude : magnitude);
-    }
-    return exact(Number(digits));
+    if (!/^[-+]?0/.test(digits)) return Number(digits);
+    if (!OCTAL.test(digits)) throw this.fail('SYNTAX', `${digits} is octal, as it starts with 0, but has other digits`);
+    const magnitude = Number.parseInt(digits.replace(/^[-+]/, ''), 8);
+    return magnitude !== 0 && digits.startsWith('-') ? -magnitude : magnitude; // -0 is 0
   }
 
   #value(kind: 'int' | 'float' | 'string' | 'word', text: string, end: number): void {
@@ -170,9 +169,4 @@ export class ConfigLexer {
       this.kind === 'end' ? 'the end of the text' : JSON.stringify(this.#text.slice(this.start, this.#next));
     return this.fail('SYNTAX', `expected ${expected}, found ${found.length > 60 ? `${found.slice(0, 60)}…` : found}`);
   }
-}
-
-function exact(value: number): number {
-  if (!Number.isSafeInteger(value)) return Number.NaN;
-  return value === 0 ? 0 : value; // -0 is 0
 }

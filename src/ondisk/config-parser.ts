@@ -110,9 +110,8 @@ function parseScalar(lexer: ConfigLexer, key: string, next: LexContext): ConfigS
 function scalarOf(lexer: ConfigLexer, key: string): ConfigScalar {
   const { kind, text, number } = lexer;
   if (kind === 'string' || kind === 'word') return { kind, value: text };
-  if (kind === 'float') return { kind, value: number, text };
-  if (kind !== 'int') throw lexer.unexpected(`a value for ${key}`);
-  if (!Number.isNaN(number)) return { kind, value: number };
-  if (key === 'creation_time') return { kind, value: REPAIRED_CREATION_TIME };
-  throw lexer.fail('TOO_LARGE', `${key} = ${text} is beyond 2^53`);
+  if (kind === 'int') return { kind, value: number };
+  if (kind !== 'float') throw lexer.unexpected(`a value for ${key}`);
+  if (key === 'creation_time' && !text.includes('.')) return { kind: 'int', value: REPAIRED_CREATION_TIME };
+  return { kind, value: number, text };
 }

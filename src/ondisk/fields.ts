@@ -85,6 +85,7 @@ export class Fields {
   optionalInt(key: string, range: Range = {}): number | undefined {
     const value = this.#value(key);
     if (value === undefined) return undefined;
+    if (value.kind === 'float' && !value.text.includes('.')) throw this.bad(key, 'less than 2^53', value, 'TOO_LARGE');
     if (value.kind !== 'int') throw this.bad(key, 'an integer', value);
     const { min = 0, max = Number.MAX_SAFE_INTEGER } = range;
     if (value.value < min || value.value > max) throw this.bad(key, `${min} to ${max}`, value, 'OUT_OF_RANGE');

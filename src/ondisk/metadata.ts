@@ -15,6 +15,7 @@
 /** A scalar or array as written in LVM2's configuration grammar. */
 export type ConfigScalar =
   | { readonly kind: 'int'; readonly value: number }
+  /** Also an integer of 2^53 or more: `text` is exact, `value` is not. */
   | { readonly kind: 'float'; readonly value: number; readonly text: string }
   | { readonly kind: 'string'; readonly value: string }
   /** An unquoted word used as a value. */

@@ -56,6 +56,8 @@ const INTEGRITY_SETTINGS: ReadonlySet<string> = new Set(
 
 const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
   ['striped', readStriped],
+  // LVM2 never writes this name, and reads it.
+  ['linear', readStriped],
   ['mirror', readMirror],
   ['raid0', readRaid0],
   ...RAID_TYPES.split(' ').map((type): [string, Reader] => [type, readRaid]),

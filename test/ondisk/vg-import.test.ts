@@ -138,6 +138,16 @@ describe('tolerated', () => {
     );
   });
 
+  test('an unknown key may have a number that only its text can hold', () => {
+    const parsed = checkKept(vg({ fields: `${FIELDS} hash = 18446744073709551615` }));
+    assert.match(printMetadataText(parsed, 'disk'), /\nhash=18446744073709551615\n/);
+  });
+
+  test('linear is striped', () => {
+    const parsed = checkKept(vg({ lvs: linear('a', 0).replace('"striped"', '"linear"') }));
+    assert.partialDeepStrictEqual(parsed.vg.logicalVolumes[0]?.segments, [{ type: 'striped' }]);
+  });
+
   test('an unknown allocation policy is kept aside', () => {
     const parsed = checkKept(vg({ fields: `${FIELDS} allocation_policy = "magic"` }));
     assert.equal(parsed.vg.allocationPolicy, undefined);
@@ -222,6 +232,12 @@ describe('refused', () => {
     ),
     ['bad id', vg({ fields: FIELDS.replace(id('v'), 'v') }), 'BAD_FIELD', /an id of 32 characters, found "v"/],
     ['negative seqno', vg({ fields: FIELDS.replace('seqno = 1', 'seqno = -1') }), 'OUT_OF_RANGE', /seqno/],
+    [
+      'max_lv of 2^53',
+      vg({ fields: FIELDS.replace('max_lv = 0', 'max_lv = 9007199254740992') }),
+      'TOO_LARGE',
+      /max_lv.*less than 2\^53/,
+    ],
     [
       'seqno of the wrong kind',
       vg({ fields: FIELDS.replace('seqno = 1', 'seqno = "1"') }),
