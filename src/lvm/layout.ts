@@ -14,14 +14,14 @@ import type { LvFacts, LvUse, VgRelations } from './relations.ts';
 export function lvRoles(relations: VgRelations, facts: LvFacts): readonly string[] {
   const part = partRoles(relations, facts);
   const roles = [isPrivate(facts, part) ? 'private' : 'public', ...part];
-  if (facts.snapshots.length > 0) roles.push('origin', 'thickorigin');
-  if (facts.snapshots.length > 1) roles.push('multithickorigin');
   pushOrigins(roles, facts, 'thin-origin', 'thinorigin');
   pushOrigins(roles, facts, 'external-origin', 'extthinorigin');
-  if (facts.snapshot !== null) roles.push('snapshot', 'thicksnapshot');
   if (facts.uses.some((use) => use.kind === 'thin-origin' || use.kind === 'external-origin')) {
     roles.push('snapshot', 'thinsnapshot');
   }
+  if (facts.snapshots.length > 0) roles.push('origin', 'thickorigin');
+  if (facts.snapshots.length > 1) roles.push('multithickorigin');
+  if (facts.snapshot !== null) roles.push('snapshot', 'thicksnapshot');
   return [...new Set(roles)];
 }
 

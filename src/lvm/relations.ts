@@ -223,7 +223,10 @@ function isVisible(
   snapshot: SnapshotLink | null,
   byName: ReadonlyMap<string, LogicalVolumeText>,
 ): boolean {
-  if (lv.segments[0]?.type === 'snapshot') return false;
+  const first = lv.segments[0];
+  if (first?.type === 'snapshot') return false;
+  // A thin snapshot that is being merged is no volume of its own any more.
+  if (first?.type === 'thin' && first.merge !== undefined) return false;
   if (snapshot === null) return lv.status.includes('VISIBLE');
   if (!(byName.get(snapshot.origin)?.status.includes('VISIBLE') ?? false)) return true;
   return !snapshot.segment.merging;

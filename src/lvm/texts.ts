@@ -106,7 +106,7 @@ function summaryOf(bytes: Buffer, where: Where): TextSummary | null {
   if (!parsed.ok) return null;
   const vg = parsed.value.find((node): node is ConfigSection => node.node === 'section');
   const id = parseUuid(scalarOf(vg?.children, 'id') ?? '');
-  const seqno = Number(scalarOf(vg?.children, 'seqno') ?? Number.NaN);
+  const seqno = Number(scalarOf(vg?.children, 'seqno') ?? 0);
   if (scalarOf(parsed.value, 'version') !== '1') return null;
   if (vg === undefined || id === null || !Number.isSafeInteger(seqno)) return null;
   return { vgName: vg.key, vgId: formatUuid(id), seqno };

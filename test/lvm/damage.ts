@@ -170,7 +170,11 @@ export const DAMAGE: readonly DamageCase[] = [
     images: (f) => withText(good(f), 1, (text) => newer(unknownStatus(text))),
   },
   { name: 'unknown status word on all', images: (f) => allWithText(f, unknownStatus) },
-  { name: 'no seqno on all', images: (f) => allWithText(f, (text) => text.replace('seqno', 'seqnx')) },
+  {
+    name: 'no seqno on all',
+    images: (f) => allWithText(f, (text) => text.replace('seqno', 'seqnx')),
+    otherWords: true,
+  },
   {
     name: 'other text version on the first',
     images: (f) => withText(good(f), 0, (text) => text.replace('version = 1', 'version = 2')),
@@ -197,7 +201,6 @@ export const DAMAGE: readonly DamageCase[] = [
   { name: 'an LV built on itself', images: (f) => allWithText(f, (text) => text.replace('"pv0", 2', '"b", 0')) },
   { name: 'unknown segment type', images: (f) => allWithText(f, (text) => text.replace('"striped"', '"future"')) },
   { name: 'flipped label checksum', images: (f) => change(good(f), 1, flip(528)), otherWords: true },
-  { name: 'flipped label id', images: (f) => change(good(f), 1, flip(512)) },
   { name: 'label without the used flag', images: (f) => change(good(f), 1, withLabel({ extensionFlags: 0 })) },
   { name: 'label without extension', images: (f) => change(good(f), 1, withLabel({ extensionVersion: 0 })) },
   { name: 'label with a later extension', images: (f) => change(good(f), 1, withLabel({ extensionVersion: 7 })) },
@@ -245,6 +248,7 @@ export const DAMAGE: readonly DamageCase[] = [
   },
   {
     name: 'two VGs of one name',
+    otherWords: true,
     images: (f) => {
       const other = vgText([], { pvs: 1 }).replaceAll(pvUuid(0), pvUuid(7)).replace('VgVgVg-VgVg', 'WgWgWg-WgWg');
       return [...good(f), ...imagesOf(other, f).map((image) => ({ ...image, path: `${f}/pv7` }))];

@@ -51,12 +51,15 @@ function session(folder: string, files: readonly string[], devices: readonly str
     run,
     async report(command, ...args) {
       const { stdout } = await run(command, ...args, '--reportformat', 'json', '--units', 'b', '--nosuffix');
-      // It prints some of its warnings between the lines of a report.
-      const json = stdout.split('\n').filter((line) => !line.startsWith('  Ignoring supplied major'));
-      const parsed = JSON.parse(json.join('\n')) as {
-        report: Record<string, Record<string, string>[]>[];
-      };
-      return Object.values(parsed.report[0] ?? {})[0] ?? [];
+      return reportRows(stdout);
     },
   };
+}
+
+/** Rows of the first report in JSON output. */
+export function reportRows(stdout: string): readonly Record<string, string>[] {
+  // LVM2 prints some of its messages between the lines of a report.
+  const json = stdout.split('\n').filter((line) => !/^ {2}(?:Ignoring|Retrying) /.test(line));
+  const parsed = JSON.parse(json.join('\n')) as { report: Record<string, Record<string, string>[]>[] };
+  return Object.values(parsed.report[0] ?? {})[0] ?? [];
 }

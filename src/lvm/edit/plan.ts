@@ -62,6 +62,8 @@ export interface Plan {
   readonly joining?: readonly LabelledDevice[];
   /** By PV uuid: the indices of its metadata areas that are to be ignored (vgmetadatacopies). Absent: as found. */
   readonly ignoredAreas?: ReadonlyMap<string, readonly number[]>;
+  /** Clear the metadata of devices that hold an old copy of this VG and are no longer its PVs (vgremove, vgck). */
+  readonly clearOutdated?: boolean;
   readonly labels: readonly PvLabelWrite[];
   readonly wipes: readonly PvLabelWipe[];
   readonly effects: readonly Effect[];

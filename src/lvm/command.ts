@@ -1,0 +1,456 @@
+/**
+ * The one way of every command that changes something: locks, scan under the locks, checks, an edit without I/O, validation,
+ * commit, effects, messages.
+ *
+ *     changeVolumeGroup     one VG, one edit                     lvcreate, vgchange
+ *     changePvs             PVs that are in no VG                pvcreate, pvremove
+ *     withChanges           anything else: prompts between, several commits, several VGs   lvremove, vgsplit, vgrename
+ *     eachVolumeGroup       one VG after the other, each under its own lock     vgchange without a name
+ *
+ * Invariants
+ *  - What an edit sees was read under the locks that are held until its commit is done: no update is lost.
+ *  - Locks are taken in LVM2's order: P_global, then VGs by name.
+ *  - A plan that would leave something invalid is refused before the first byte; with `--test` nothing is ever written, and
+ *    the session goes on as if it had been.
+ *  - A plan's messages are printed when they are true: those for `after` never follow a failure.
+ */
+import type { OpenedDevice } from '../block/device.ts';
+import { DeviceError } from '../block/errors.ts';
+import { openBlockDevice } from '../block/open.ts';
+import type { TextHeader } from '../ondisk/metadata.ts';
+import type { PrintContext } from '../ondisk/vg-print.ts';
+import { isValidName } from '../ondisk/vg-validate.ts';
+import { accessProblem, type HostContext, isExported, useProblem } from './access.ts';
+import { type ArchiveOptions, BackupFiles } from './archive.ts';
+import { commitPlan } from './commit.ts';
+import { groupAfter } from './edit/after.ts';
+import { describePlan } from './edit/describe.ts';
+import { CommandError } from './edit/errors.ts';
+import type { Effect, Plan, PlanMessage } from './edit/plan.ts';
+import { validatePlan } from './edit/validate.ts';
+import { dropHints } from './hints.ts';
+import { GLOBAL_LOCK, HeldLocks, type LockMode, type LockOptions, type LockRequest, vgLock } from './locks.ts';
+import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
+import { scanDevices, type ScanOptions } from './scan.ts';
+
+/** Who writes: what texts and files say of it. */
+export interface Writer {
+  /** "lvcreate -L 1g vg0": as typed, without the directory of the program. */
+  readonly commandLine: string;
+  /** "Orion LVM version 0.1.0" */
+  readonly generator: string;
+  readonly hostName: string;
+  /** Kernel name, host, release, version and machine, as uname prints them. */
+  readonly uname: string;
+}
+
+/** What runs a plan's effects, by kind. */
+export type EffectRunners = {
+  readonly [Kind in Effect['kind']]: (
+    effect: Extract<Effect, { readonly kind: Kind }>,
+    around: EffectContext,
+  ) => Promise<void>;
+};
+
+export interface EffectContext {
+  /** As committed; null after the VG was removed. */
+  readonly group: VolumeGroup | null;
+  /** Opens a device for reading and writing; who opens closes. */
+  open(device: ScannedDevice): Promise<OpenedDevice>;
+  readonly change: ChangeContext;
+}
+
+/** A command's surroundings. */
+export interface ChangeContext {
+  /** Paths of all devices to look at. */
+  readonly devices: readonly string[];
+  readonly scan?: ScanOptions;
+  /** Opens a device for a commit. Default: for reading and writing, exclusively. */
+  readonly open?: (path: string) => Promise<OpenedDevice>;
+  readonly host: HostContext;
+  /** Null: no locks (--nolocking). */
+  readonly locking: LockOptions | null;
+  readonly writer: Writer;
+  readonly backup: ArchiveOptions;
+  /** /run/lvm, where LVM2 keeps its hints; null: there are none to drop. */
+  readonly hintsDirectory: string | null;
+  readonly effects: EffectRunners;
+  /** --test: nothing is written. */
+  readonly test: boolean;
+  /** Number of -y. */
+  readonly yes: number;
+  /** Number of -f. */
+  readonly force: number;
+  /** `devices/allow_changes_with_duplicate_pvs`. */
+  readonly allowDuplicates?: boolean;
+  /** A question ending in "[y/n]: "; true: yes. */
+  prompt(question: string): Promise<boolean>;
+  /** Lines for stdout and stderr, without indent and newline. */
+  out(line: string): void;
+  err(line: string): void;
+  /** Unix seconds. */
+  now(): number;
+}
+
+/** A VG that a command wants to change. */
+export interface VolumeGroupRequest {
+  readonly vgName: string;
+  /** Display form: which of several VGs of that name, or, with an empty vgName, the VG. */
+  readonly vgId?: string;
+  /** P_global besides the VG's own lock (formats note §4 says which command takes which). */
+  readonly globalLock?: LockMode;
+  /** `read` for commands that look only (vgcfgbackup, vgck). Default: write. */
+  readonly mode?: LockMode;
+  /** The command can work on a VG whose PVs are missing. */
+  readonly handlesMissing?: boolean;
+  /** The command keeps segments that it does not know. */
+  readonly handlesUnknownSegments?: boolean;
+  readonly allowExported?: boolean;
+}
+
+export interface LockChoice {
+  readonly globalLock?: LockMode;
+  /** Names of VGs to lock from the start. */
+  readonly vgs?: readonly { readonly name: string; readonly mode: LockMode }[];
+}
+
+/** Changes one VG by one edit; gives it as committed, or null if it was removed. Throws CommandError. */
+export async function changeVolumeGroup(
+  context: ChangeContext,
+  request: VolumeGroupRequest,
+  edit: (group: VolumeGroup, world: Scan) => Plan | Promise<Plan>,
+): Promise<VolumeGroup | null> {
+  return withChanges(context, locksFor(request), async (changes) => {
+    const group = await changes.volumeGroup(request);
+    return changes.apply(await edit(group, changes.scan));
+  });
+}
+
+/** Changes PVs that are in no VG, under P_global: each plan that `edit` gives is committed for itself, in order. */
+export async function changePvs(
+  context: ChangeContext,
+  edit: (world: Scan, changes: Changes) => readonly Plan[] | Promise<readonly Plan[]>,
+): Promise<void> {
+  await withChanges(context, { globalLock: 'write' }, async (changes) => {
+    for (const plan of await edit(changes.scan, changes)) await changes.apply(plan);
+  });
+}
+
+/** Runs `body` with locks held and devices scanned under them; releases the locks whatever happens. */
+export async function withChanges<Result>(
+  context: ChangeContext,
+  choice: LockChoice,
+  body: (changes: Changes) => Promise<Result>,
+): Promise<Result> {
+  const locks = await HeldLocks.take(context.locking === null ? [] : requestsOf(choice), context.locking);
+  try {
+    const changes = new Changes(context, locks, choice);
+    await changes.rescan();
+    return await body(changes);
+  } finally {
+    await locks.release();
+  }
+}
+
+/**
+ * Runs `body` on every VG of `names` in turn, or on every VG that this host may use when it is null, each under its own lock.
+ * A failure of one does not keep the others from being done: its lines are printed, and the last failure is thrown at the end
+ * without lines of its own.
+ */
+export async function eachVolumeGroup(
+  context: ChangeContext,
+  names: readonly string[] | null,
+  request: Omit<VolumeGroupRequest, 'vgName'>,
+  body: (group: VolumeGroup, changes: Changes) => Promise<void>,
+): Promise<void> {
+  let failure: CommandError | null = null;
+  const targets = names?.map((name) => ({ vgName: name })) ?? (await usableGroups(context, request));
+  for (const target of targets) {
+    const wanted: VolumeGroupRequest = { ...request, ...target };
+    try {
+      await withChanges(context, locksFor(wanted), async (changes) => body(await changes.volumeGroup(wanted), changes));
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      for (const line of error.lines) context.err(line);
+      failure = error;
+    }
+  }
+  if (failure !== null) throw new CommandError([], failure.exitCode, { cause: failure });
+}
+
+async function usableGroups(
+  context: ChangeContext,
+  request: Omit<VolumeGroupRequest, 'vgName'>,
+): Promise<readonly { readonly vgName: string; readonly vgId: string }[]> {
+  return withChanges(context, { globalLock: 'read' }, (changes) => {
+    const usable = changes.scan.volumeGroups.filter(
+      ({ vg }) => refusal(vg, context.host, request.allowExported ?? false) === null,
+    );
+    return Promise.resolve(usable.map(({ vg }) => ({ vgName: vg.name, vgId: vg.id })));
+  });
+}
+
+function locksFor(request: VolumeGroupRequest): LockChoice {
+  const vgs = request.vgName === '' ? [] : [{ name: request.vgName, mode: request.mode ?? 'write' }];
+  return request.globalLock === undefined ? { vgs } : { vgs, globalLock: request.globalLock };
+}
+
+function requestsOf({ globalLock, vgs = [] }: LockChoice): LockRequest[] {
+  const own = vgs.map(({ name, mode }) => vgLock(name, mode));
+  return globalLock === undefined ? own : [{ resource: GLOBAL_LOCK, mode: globalLock }, ...own];
+}
+
+/** Work under locks. */
+export class Changes {
+  readonly context: ChangeContext;
+  readonly #locks: HeldLocks;
+  readonly #locked: Set<string>;
+  readonly #files: BackupFiles;
+  readonly #said = new Set<string>();
+  /** Commits so far, by VG id: the second one's description says so. */
+  readonly #writes = new Map<string, number>();
+  #scan: Scan | null = null;
+
+  constructor(context: ChangeContext, locks: HeldLocks, choice: LockChoice) {
+    this.context = context;
+    this.#locks = locks;
+    this.#locked = new Set(choice.vgs?.map(({ name }) => name));
+    this.#files = new BackupFiles(context.backup, context.err);
+  }
+
+  /** As read under the locks, with what this session has committed since. */
+  get scan(): Scan {
+    if (this.#scan === null) throw new TypeError('nothing was scanned yet');
+    return this.#scan;
+  }
+
+  /** Reads the devices again, `added` ones besides. */
+  async rescan(added: readonly string[] = []): Promise<Scan> {
+    this.#scan = await scanDevices([...this.context.devices, ...added], this.context.scan);
+    for (const { message, vgName, orphan } of this.#scan.warnings) {
+      if (vgName === undefined && orphan !== true) this.#say(message);
+    }
+    return this.#scan;
+  }
+
+  /** Prints what is wrong with PVs that are in no VG: for commands about PVs. */
+  warnOfOrphans(): void {
+    for (const { message, orphan } of this.scan.warnings) if (orphan === true) this.#say(message);
+  }
+
+  /**
+   * The VG, if this command may change it; throws CommandError with LVM2's reasons. A VG that isn't locked yet is locked (names
+   * must come in alphabetical order), and the devices are read again.
+   */
+  async volumeGroup(request: VolumeGroupRequest): Promise<VolumeGroup> {
+    const name = request.vgName === '' ? (this.#lookup(request)?.vg.name ?? request.vgId ?? '') : request.vgName;
+    if (!this.#locked.has(name) && isValidName(name)) {
+      if (this.context.locking !== null) {
+        await this.#locks.add(vgLock(name, request.mode ?? 'write'), this.context.locking);
+      }
+      this.#locked.add(name);
+      await this.rescan();
+    }
+    for (const { message, vgName } of this.scan.warnings) if (vgName === name) this.#say(message);
+    const group = this.#lookup(request);
+    if (group === null) throw this.#notFound(name);
+    checkUsable(group, request, this.context.host);
+    return group;
+  }
+
+  /** Locks a name that no VG has yet (vgcreate, the new name of vgrename and vgsplit). */
+  async lockName(name: string): Promise<void> {
+    if (this.#locked.has(name)) return;
+    if (this.context.locking !== null) await this.#locks.add(vgLock(name, 'write'), this.context.locking);
+    this.#locked.add(name);
+    await this.rescan();
+  }
+
+  #lookup({ vgName, vgId }: VolumeGroupRequest): VolumeGroup | null {
+    const found = this.scan.volumeGroups.filter(
+      ({ vg }) => (vgName === '' || vg.name === vgName) && (vgId === undefined || vg.id === vgId),
+    );
+    if (found.length < 2) return found[0] ?? null;
+    const own = found.filter(({ vg }) => accessProblem(vg, this.context.host) === null);
+    if (own.length === 1) return own[0] ?? null;
+    throw new CommandError([
+      `Multiple VGs found with the same name: skipping ${vgName}`,
+      'Use --select vg_uuid=<uuid> in place of the VG name.',
+    ]);
+  }
+
+  #notFound(name: string): CommandError {
+    const reason = isValidName(name)
+      ? `Volume group "${name}" not found`
+      : `Volume group name "${name}" has invalid characters.`;
+    return new CommandError([reason, `Cannot process volume group ${name}`]);
+  }
+
+  /**
+   * Validates and carries out a plan; gives the VG as it then is (null: removed, or none). The session's scan follows. With
+   * `--test` all but the writing is done. Throws CommandError.
+   */
+  async apply(plan: Plan): Promise<VolumeGroup | null> {
+    this.#refuse(plan);
+    const checked = validatePlan(plan);
+    this.#print(checked, 'before');
+    const header = this.#header(checked);
+    const print = this.#print_context();
+    let committed = null;
+    if (this.context.test) {
+      for (const line of describePlan(checked)) this.context.out(line);
+    } else {
+      if (checked.before !== null) await this.#files.archive(checked.before.metadata, this.context.writer, print);
+      committed = await reported(() =>
+        commitPlan(checked, {
+          open: (device) => this.#open(device),
+          header,
+          print,
+          warn: this.context.err,
+        }),
+      );
+      await this.#afterCommit(checked);
+    }
+    const group = groupAfter(checked, committed, print);
+    this.#scan = scanAfter(this.scan, checked, group);
+    if (!this.context.test) {
+      if (committed !== null) await this.#files.backup(committed, this.context.writer, print);
+      await this.#runEffects(checked, group);
+    }
+    this.#print(checked, 'after');
+    return group;
+  }
+
+  #refuse({ before, after }: Plan): void {
+    if (before === null || after === null) return;
+    if (before.hasDuplicates && this.context.allowDuplicates !== true) {
+      throw new CommandError(`Cannot update volume group ${before.vg.name} with duplicate PV devices.`);
+    }
+  }
+
+  async #afterCommit({ before, after, labels, wipes, joining }: Plan): Promise<void> {
+    if (before !== null && before.vg.name !== after?.name) await this.#files.remove(before.vg.name);
+    const changedPvs = labels.length + wipes.length + (joining?.length ?? 0) > 0 || after === null;
+    if (changedPvs && this.context.hintsDirectory !== null) await dropHints(this.context.hintsDirectory);
+  }
+
+  async #runEffects(plan: Plan, group: VolumeGroup | null): Promise<void> {
+    const around: EffectContext = { group, open: (device) => this.#open(device), change: this.context };
+    for (const effect of plan.effects) await reported(() => runEffect(this.context.effects, effect, around));
+  }
+
+  async #open(device: ScannedDevice): Promise<OpenedDevice> {
+    const open = this.context.open ?? openExclusively;
+    const opened = await open(device.path);
+    if (opened.identity === device.identity) return opened;
+    await opened.close();
+    throw new CommandError(`${device.path}: is no longer the device that was read; try again.`);
+  }
+
+  #header({ before, after }: Plan): TextHeader {
+    const { writer, host } = this.context;
+    const id = (after ?? before?.vg)?.id ?? '';
+    const count = (this.#writes.get(id) ?? 0) + 1;
+    this.#writes.set(id, count);
+    return {
+      contents: 'Text Format Volume Group',
+      version: 1,
+      description: `Write${count === 1 ? '' : `[${count}]`} from ${writer.commandLine}.`,
+      creationHost: writer.hostName,
+      ...(host.systemId === null ? {} : { creationHostSystemId: host.systemId }),
+      creationTime: this.context.now(),
+    };
+  }
+
+  #print_context(): PrintContext {
+    const { generator, uname } = this.context.writer;
+    return { generator, uname, time: this.context.now() };
+  }
+
+  #print({ messages }: Plan, when: PlanMessage['when']): void {
+    for (const message of messages) {
+      if (message.when !== when) continue;
+      if (message.stream === 'stdout') this.context.out(message.text);
+      else this.context.err(message.text);
+    }
+  }
+
+  #say(message: string): void {
+    if (this.#said.has(message)) return;
+    this.#said.add(message);
+    this.context.err(message);
+  }
+}
+
+/** Why this host may not change the VG at all; null if it may. */
+function refusal(vg: VolumeGroup['vg'], host: HostContext, allowExported: boolean): string | null {
+  return allowExported && isExported(vg)
+    ? accessProblem(vg, { ...host, allowForeign: false, allowShared: false })
+    : useProblem(vg, host);
+}
+
+function checkUsable(group: VolumeGroup, request: VolumeGroupRequest, host: HostContext): void {
+  const { vg } = group;
+  const problem = refusal(vg, host, request.allowExported ?? false);
+  if (problem !== null) {
+    const advice = vg.status.includes('CLUSTERED')
+      ? ['See lvmlockd(8) for changing a clvm/clustered VG to a shared VG.']
+      : [];
+    throw new CommandError([problem, ...advice]);
+  }
+  if (request.mode === 'read') return;
+  const cannot = `Cannot process volume group ${vg.name}`;
+  if (!vg.status.includes('WRITE')) throw new CommandError([`Volume group ${vg.name} is read-only.`, cannot]);
+  if (group.partial && request.handlesMissing !== true) {
+    throw new CommandError([
+      `Cannot change VG ${vg.name} while PVs are missing.`,
+      'See vgreduce --removemissing and vgextend --restoremissing.',
+      cannot,
+    ]);
+  }
+  const unknown = vg.logicalVolumes.some((lv) => lv.segments.some((segment) => segment.type === 'unknown'));
+  if (unknown && request.handlesUnknownSegments !== true) {
+    throw new CommandError([`Cannot change VG ${vg.name} with unknown segments in it!`, cannot]);
+  }
+}
+
+/** Opens a device as a commit does. Throws CommandError when somebody else has it. */
+export async function openExclusively(path: string): Promise<OpenedDevice> {
+  try {
+    return await openBlockDevice(path, { exclusive: true });
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    const lines = [`Can't open ${path} exclusively.  Mounted filesystem?`, error.message];
+    if (error.code === 'IN_USE') {
+      lines.push('If a running orion-lvmd serves it, stop it or take the device out of its configuration first.');
+    }
+    throw new CommandError(error.code === 'IN_USE' ? lines : error.message, 5, { cause: error });
+  }
+}
+
+/** A device's failure as the command's. */
+async function reported<Result>(work: () => Promise<Result>): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    throw new CommandError(error.message, 5, { cause: error });
+  }
+}
+
+function runEffect(runners: EffectRunners, effect: Effect, around: EffectContext): Promise<void> {
+  return effect.kind === 'wipe-lv' ? runners['wipe-lv'](effect, around) : runners.erase(effect, around);
+}
+
+/** What a scan would find after the plan. */
+function scanAfter(scan: Scan, plan: Plan, group: VolumeGroup | null): Scan {
+  const gone = plan.before?.vg.id;
+  const others = scan.volumeGroups.filter(({ vg }) => vg.id !== gone && vg.id !== group?.vg.id);
+  const volumeGroups = group === null ? others : [...others, group].sort((a, b) => (a.vg.name < b.vg.name ? -1 : 1));
+  const members = new Set(volumeGroups.flatMap(({ pvs }) => pvs.map((pv) => pv.uuid)));
+  const wiped = new Set(plan.wipes.map(({ device }) => device.identity));
+  const left = (plan.before?.pvs ?? []).filter((pv) => pv.found !== null && !members.has(pv.uuid));
+  const leavers = left.map((pv) => ({ uuid: pv.uuid, found: pv.found, missing: false }));
+  const staying = scan.orphans.filter((pv) => !members.has(pv.uuid) && !wiped.has(pv.found?.device.identity ?? ''));
+  return { ...scan, volumeGroups, orphans: [...staying, ...leavers] };
+}
