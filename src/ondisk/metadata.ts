@@ -1,6 +1,6 @@
 /**
- * The volume group as LVM2's text metadata states it, as plain typed data: what `parseVgText` returns and
- * `printVgText` takes. Nothing here is derived: roles, sizes and free space belong to lvm/.
+ * The volume group as LVM2's text metadata states it, as plain typed data: what `parseMetadataText` returns and
+ * `printMetadataText` takes. Nothing here is derived: roles, sizes and free space belong to lvm/.
  *
  * Invariants
  *  - Every field of formats that LVM2 2.03 writes is a typed member; whatever else a text holds (unknown keys, sections,
