@@ -1,0 +1,183 @@
+/**
+ * The LV fields that LVM2 asks the kernel for: device numbers, percentages, statistics. Here no LV is a device-mapper device, so
+ * they say what LVM2 says of an inactive LV; only permissions and health follow from the metadata.
+ *
+ * Source: `lvs -o help`; values of inactive LVs under LVM2 2.03.16.
+ */
+import { isPvmove } from '../../../lvm/relations.ts';
+import type { FieldType, FieldValue, ReportField, SectionId } from '../field.ts';
+import { blank, fieldsOf, type FieldOptions } from './define.ts';
+import { isLvWritable, lvAttr, lvHealth } from './lv-attr.ts';
+import { lvRow } from './lv-row.ts';
+
+const info = fieldsOf('lv-info');
+const status = fieldsOf('lv-status');
+
+/** A yes/no that nobody can answer. */
+function unknown(
+  section: SectionId,
+  id: string,
+  heading: string,
+  description: string,
+  width: number,
+  words: readonly string[],
+): ReportField {
+  return fieldsOf(section)(id, heading, 'binary', description, blank, { words, width });
+}
+
+/** "-1", which sorts as undefined. */
+const NONE = { text: '-1', value: null } as const;
+
+export const LV_INFO_FIELDS: readonly ReportField[] = [
+  info('lv_kernel_major', 'KMaj', 'number', 'Currently assigned major number or -1 if LV is not active.', () => -1),
+  info('lv_kernel_minor', 'KMin', 'number', 'Currently assigned minor number or -1 if LV is not active.', () => -1),
+  info('lv_kernel_read_ahead', 'KRahead', 'size', 'Currently-in-use read ahead setting in current units.', () => NONE),
+  info(
+    'lv_permissions',
+    'LPerms',
+    'string',
+    'LV permissions.',
+    (row) => {
+      const lv = lvRow(row)?.facts.lv;
+      if (lv === undefined) return 'unknown';
+      if (isPvmove(lv)) return null;
+      return isLvWritable(lv) ? 'unknown' : 'read-only';
+    },
+    {
+      width: 8,
+      reserved: [
+        { names: ['writeable', 'rw', 'read-write'], value: 'writeable' },
+        { names: ['read-only', 'r', 'ro'], value: 'read-only' },
+        { names: ['read-only-override', 'ro-override', 'r-override', 'R'], value: 'read-only-override' },
+      ],
+    },
+  ),
+  unknown('lv-info', 'lv_suspended', 'Suspended', 'Set if LV is suspended.', 10, ['suspended']),
+  unknown('lv-info', 'lv_live_table', 'LiveTable', 'Set if LV has live table present.', 20, [
+    'live table present',
+    'live table',
+    'live',
+  ]),
+  unknown('lv-info', 'lv_inactive_table', 'InactiveTable', 'Set if LV has inactive table present.', 20, [
+    'inactive table present',
+    'inactive table',
+    'inactive',
+  ]),
+  unknown('lv-info', 'lv_device_open', 'DevOpen', 'Set if LV device is open.', 10, ['open']),
+];
+
+/** A field of which an inactive LV has none. */
+function silent(
+  id: string,
+  heading: string,
+  type: FieldType,
+  description: string,
+  options: FieldOptions = {},
+): ReportField {
+  return status(id, heading, type, description, blank, options);
+}
+function count(id: string, heading: string, description: string, width = 0): ReportField {
+  return silent(id, heading, 'number', description, { width });
+}
+
+const PERCENT_FIELDS: readonly ReportField[] = [
+  silent(
+    'data_percent',
+    'Data%',
+    'percent',
+    'For snapshot, cache and thin pools and volumes, the percentage full if LV is active.',
+    { width: 6 },
+  ),
+  silent('snap_percent', 'Snap%', 'percent', 'For snapshots, the percentage full if LV is active.', { width: 6 }),
+  silent(
+    'metadata_percent',
+    'Meta%',
+    'percent',
+    'For cache and thin pools, the percentage of metadata full if LV is active.',
+    { width: 6 },
+  ),
+  silent('copy_percent', 'Cpy%Sync', 'percent', 'For Cache, RAID, mirrors and pvmove, current percentage in-sync.'),
+  silent('sync_percent', 'Cpy%Sync', 'percent', 'For Cache, RAID, mirrors and pvmove, current percentage in-sync.'),
+];
+
+const CACHE_FIELDS: readonly ReportField[] = [
+  count('cache_total_blocks', 'CacheTotalBlocks', 'Total cache blocks.', 16),
+  count('cache_used_blocks', 'CacheUsedBlocks', 'Used cache blocks.', 16),
+  count('cache_dirty_blocks', 'CacheDirtyBlocks', 'Dirty cache blocks.', 16),
+  count('cache_read_hits', 'CacheReadHits', 'Cache read hits.', 16),
+  count('cache_read_misses', 'CacheReadMisses', 'Cache read misses.', 16),
+  count('cache_write_hits', 'CacheWriteHits', 'Cache write hits.', 16),
+  count('cache_write_misses', 'CacheWriteMisses', 'Cache write misses.', 16),
+  silent(
+    'kernel_cache_settings',
+    'KCacheSettings',
+    'string-list',
+    'Cache settings/parameters as set in kernel, including default values (cached segments only).',
+    { width: 18 },
+  ),
+  silent('kernel_cache_policy', 'KCachePolicy', 'string', 'Cache policy used in kernel.', { width: 18 }),
+  silent('kernel_metadata_format', 'KMFmt', 'number', 'Cache metadata format used in kernel.'),
+];
+
+const HEALTH_FIELDS: readonly ReportField[] = [
+  status(
+    'lv_health_status',
+    'Health',
+    'string',
+    'LV health status.',
+    (row) => {
+      const lv = lvRow(row);
+      return lv === null ? null : lvHealth(lv.group, lv.facts);
+    },
+    { width: 15 },
+  ),
+  silent('kernel_discards', 'KDiscards', 'string', 'For thin pools, how discards are handled in kernel.'),
+  unknown(
+    'lv-status',
+    'lv_check_needed',
+    'CheckNeeded',
+    'For thin pools and cache volumes, whether metadata check is needed.',
+    15,
+    ['check needed', 'needed'],
+  ),
+  unknown('lv-status', 'lv_merge_failed', 'MergeFailed', 'Set if snapshot merge failed.', 15, [
+    'merge failed',
+    'failed',
+  ]),
+  unknown('lv-status', 'lv_snapshot_invalid', 'SnapInvalid', 'Set if snapshot LV is invalid.', 15, [
+    'snapshot invalid',
+    'invalid',
+  ]),
+];
+
+const VDO_FIELDS: readonly ReportField[] = [
+  silent('vdo_operating_mode', 'VDOOperatingMode', 'string', 'For vdo pools, its current operating mode.'),
+  silent('vdo_compression_state', 'VDOCompressionState', 'string', 'For vdo pools, whether compression is running.'),
+  silent('vdo_index_state', 'VDOIndexState', 'string', 'For vdo pools, state of index for deduplication.'),
+  silent('vdo_used_size', 'VDOUsedSize', 'size', 'For vdo pools, currently used space.'),
+  silent('vdo_saving_percent', 'VDOSaving%', 'percent', 'For vdo pools, percentage of saved space.'),
+];
+
+const WRITECACHE_FIELDS: readonly ReportField[] = [
+  count('writecache_total_blocks', 'WCacheTotalBlocks', 'Total writecache blocks.'),
+  count('writecache_free_blocks', 'WCacheFreeBlocks', 'Total writecache free blocks.'),
+  count('writecache_writeback_blocks', 'WCacheWritebackBlocks', 'Total writecache writeback blocks.'),
+  count('writecache_error', 'WCacheErrors', 'Total writecache errors.'),
+];
+
+export const LV_STATUS_FIELDS: readonly ReportField[] = [
+  ...PERCENT_FIELDS,
+  ...CACHE_FIELDS,
+  ...HEALTH_FIELDS,
+  ...VDO_FIELDS,
+  ...WRITECACHE_FIELDS,
+];
+
+/** lv_attr needs device information and status at once, which is a section of its own. */
+export const LV_ATTR_FIELDS: readonly ReportField[] = [
+  fieldsOf('lv-info-status')('lv_attr', 'Attr', 'string', 'Various attributes - see man page.', (row): FieldValue => {
+    if (row.historical !== null) return '----h-----';
+    const lv = lvRow(row);
+    return lv === null ? null : lvAttr(lv.group, lv.facts);
+  }),
+];
