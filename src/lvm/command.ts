@@ -17,12 +17,12 @@
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
-import type { TextHeader } from '../ondisk/metadata.ts';
+import type { MetadataText, TextHeader } from '../ondisk/metadata.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
 import { accessProblem, type HostContext, isExported, useProblem } from './access.ts';
 import { type ArchiveOptions, BackupFiles } from './archive.ts';
-import { commitPlan } from './commit.ts';
+import { commitPlan, nextMetadata } from './commit.ts';
 import { groupAfter } from './edit/after.ts';
 import { describePlan } from './edit/describe.ts';
 import { CommandError } from './edit/errors.ts';
@@ -142,7 +142,7 @@ export async function withChanges<Result>(
   choice: LockChoice,
   body: (changes: Changes) => Promise<Result>,
 ): Promise<Result> {
-  const locks = await HeldLocks.take(context.locking === null ? [] : requestsOf(choice), context.locking);
+  const locks = await HeldLocks.take(requestsOf(choice), context.locking);
   try {
     const changes = new Changes(context, locks, choice);
     await changes.rescan();
@@ -295,8 +295,8 @@ export class Changes {
     const checked = validatePlan(plan);
     this.#print(checked, 'before');
     const header = this.#header(checked);
-    const print = this.#print_context();
-    let committed = null;
+    const print = this.#printContext();
+    let committed: MetadataText | null = null;
     if (this.context.test) {
       for (const line of describePlan(checked)) this.context.out(line);
     } else {
@@ -311,7 +311,8 @@ export class Changes {
       );
       await this.#afterCommit(checked);
     }
-    const group = groupAfter(checked, committed, print);
+    const metadata = committed ?? (checked.after === null ? null : nextMetadata(checked, checked.after, header));
+    const group = groupAfter(checked, metadata, print);
     this.#scan = scanAfter(this.scan, checked, group);
     if (!this.context.test) {
       if (committed !== null) await this.#files.backup(committed, this.context.writer, print);
@@ -362,7 +363,7 @@ export class Changes {
     };
   }
 
-  #print_context(): PrintContext {
+  #printContext(): PrintContext {
     const { generator, uname } = this.context.writer;
     return { generator, uname, time: this.context.now() };
   }

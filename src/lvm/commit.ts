@@ -118,7 +118,8 @@ export async function commitPlan(plan: Plan, context: CommitContext): Promise<Me
   }
 }
 
-function nextMetadata(plan: Plan, after: VolumeGroupText, header: TextHeader): MetadataText {
+/** The text that a plan leaves: the VG with its next seqno, as LVM2 stores it. */
+export function nextMetadata(plan: Plan, after: VolumeGroupText, header: TextHeader): MetadataText {
   const seqno = (plan.before?.vg.seqno ?? after.seqno - 1) + 1;
   if (seqno > MAX_SEQNO)
     throw new CommandError(`Volume group ${after.name} has reached the highest seqno, ${MAX_SEQNO}.`);

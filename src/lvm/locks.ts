@@ -10,6 +10,7 @@
  *  - A lock file may be unlinked by its last user, so a lock counts only if the path still names the locked inode.
  *  - Waiting polls (flock in this process must not block the event loop); an abort ends it, and nothing stays locked.
  */
+import assert from 'node:assert/strict';
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -45,18 +46,23 @@ const FIRST_PAUSE_MS = 2;
 const LONGEST_PAUSE_MS = 50;
 const EWOULDBLOCK = 11;
 
-interface Held {
+interface LockedFile {
   readonly path: string;
   readonly handle: FileHandle;
+}
+
+interface Held extends LockedFile {
+  readonly resource: string;
 }
 
 /** Locks held by a command; released together, last first. */
 export class HeldLocks {
   readonly #held: Held[] = [];
 
-  /** Takes all `requests` in LVM2's order; on failure none stays. Throws CommandError. */
-  static async take(requests: readonly LockRequest[], options: LockOptions): Promise<HeldLocks> {
+  /** Takes all `requests` in LVM2's order; on failure none stays. No options: there is nothing to take. Throws CommandError. */
+  static async take(requests: readonly LockRequest[], options: LockOptions | null): Promise<HeldLocks> {
     const locks = new HeldLocks();
+    if (options === null) return locks;
     await mkdir(options.directory, { recursive: true, mode: 0o700 });
     try {
       for (const request of inOrder(requests)) await locks.#take(request, options);
@@ -67,6 +73,13 @@ export class HeldLocks {
     return locks;
   }
 
+  /** Takes one more, which must come later in the order than those held. Throws CommandError. */
+  async add(request: LockRequest, options: LockOptions): Promise<void> {
+    const last = this.#held.at(-1)?.resource;
+    assert(last === undefined || rank(last) < rank(request.resource), `lock ${request.resource} after ${last}`);
+    await this.#take(request, options);
+  }
+
   async release(): Promise<void> {
     for (let held = this.#held.pop(); held !== undefined; held = this.#held.pop()) await unlockFile(held);
   }
@@ -74,9 +87,10 @@ export class HeldLocks {
   async #take({ resource, mode }: LockRequest, options: LockOptions): Promise<void> {
     const path = join(options.directory, resource);
     const aux = options.prioritiseWriters ? await lockFile(`${path}:aux`, 'write', options) : null;
+    // As in LVM2, a writer keeps its place in the queue while it waits, a reader does not.
+    if (aux !== null && mode === 'read') await unlockFile(aux);
     try {
-      if (aux !== null && mode === 'read') await unlockFile(aux);
-      this.#held.push(await lockFile(path, mode, options));
+      this.#held.push({ ...(await lockFile(path, mode, options)), resource });
     } finally {
       if (aux !== null && mode === 'write') await unlockFile(aux);
     }
@@ -89,13 +103,16 @@ function inOrder(requests: readonly LockRequest[]): readonly LockRequest[] {
   for (const { resource, mode } of requests) {
     if (modes.get(resource) !== 'write') modes.set(resource, mode);
   }
-  const rank = (resource: string): string => (resource === GLOBAL_LOCK ? '' : resource);
   return [...modes]
     .map(([resource, mode]) => ({ resource, mode }))
     .sort((a, b) => (rank(a.resource) < rank(b.resource) ? -1 : 1));
 }
 
-async function lockFile(path: string, mode: LockMode, options: LockOptions): Promise<Held> {
+function rank(resource: string): string {
+  return resource === GLOBAL_LOCK ? '' : resource;
+}
+
+async function lockFile(path: string, mode: LockMode, options: LockOptions): Promise<LockedFile> {
   const operation = mode === 'write' ? Lock.exclusive : Lock.shared;
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
     const handle = await openLockFile(path);
@@ -129,7 +146,7 @@ async function isStillNamed(path: string, handle: FileHandle): Promise<boolean> 
 }
 
 /** Unlinks the file if nobody else uses it, then lets it go. */
-async function unlockFile({ path, handle }: Held): Promise<void> {
+async function unlockFile({ path, handle }: LockedFile): Promise<void> {
   try {
     const alone = flock(handle.fd, Lock.exclusive | Lock.nonBlocking) === 0;
     if (alone && (await isStillNamed(path, handle))) await unlink(path);

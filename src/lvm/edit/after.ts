@@ -8,6 +8,7 @@
 import { PV_EXT_USED, PV_HEADER_EXTENSION_VERSION, type Label } from '../../ondisk/label.ts';
 import { maxTextBytes } from '../../ondisk/mda.ts';
 import type { MetadataText } from '../../ondisk/metadata.ts';
+import { encodeText } from '../../ondisk/text-bytes.ts';
 import { printMetadataText } from '../../ondisk/vg-text.ts';
 import type { PrintContext } from '../../ondisk/vg-print.ts';
 import { allocationMapOf } from '../allocation-map.ts';
@@ -33,7 +34,7 @@ export function groupAfter(plan: Plan, metadata: MetadataText | null, print: Pri
     partial: pvs.some((pv) => pv.missing),
     hasDuplicates: plan.before?.hasDuplicates ?? false,
     outdated: plan.clearOutdated === true ? [] : (plan.before?.outdated ?? []),
-    rawText: Buffer.from(printMetadataText(metadata, 'disk', print)),
+    rawText: encodeText(printMetadataText(metadata, 'disk', print)),
     staleAreas: [],
   };
 }
