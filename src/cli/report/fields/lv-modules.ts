@@ -31,9 +31,11 @@ function targetModules(segment: Segment): readonly string[] {
       return ['kvdo'];
     case 'unknown':
       return [segment.typeName];
-    default:
-      return [];
+    case 'striped':
+    case 'snapshot':
+      break;
   }
+  return [];
 }
 
 /** Unsorted, without repetitions. */

@@ -32,9 +32,14 @@ export function dataAreas(segment: Segment): readonly SegmentArea[] {
       return [whole(segment.origin)];
     case 'vdo':
       return [whole(segment.vdoPool)];
-    default:
-      return [];
+    case 'snapshot':
+    case 'thin':
+    case 'error':
+    case 'zero':
+    case 'unknown':
+      break;
   }
+  return [];
 }
 
 /** The metadata LVs of a raid segment. */
