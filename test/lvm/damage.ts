@@ -3,7 +3,7 @@ import { encodeLabel, findLabel } from '../../src/ondisk/label.ts';
 import { encodeMdaHeader, RAW_LOCN_IGNORED } from '../../src/ondisk/mda.ts';
 import type { MdaHeader, RawLocn } from '../../src/ondisk/mda.ts';
 import { lvmCrc } from '../../src/ondisk/crc.ts';
-import { imagesOf, linear, MDA_START, pvHead, pvUuid, TEXT_START, vgText } from './images.ts';
+import { changed, imagesOf, linear, MDA_START, pvHead, pvUuid, TEXT_START, vgText } from './images.ts';
 import type { Image } from './images.ts';
 
 export interface DamageCase {
@@ -23,7 +23,7 @@ export const GOOD_TEXT: string = vgText(LVS, { pvs: 3 });
 const OLD_TEXT = vgText(LVS.slice(0, 1), { pvs: 3 }).replace('seqno = 3', 'seqno = 2');
 
 function good(folder: string): Image[] {
-  return imagesOf(GOOD_TEXT, folder).map((image, index) => ({ ...image, path: `${folder}/pv${index}` }));
+  return imagesOf(GOOD_TEXT, folder).map((image, index) => changed(image, { path: `${folder}/pv${index}` }));
 }
 
 /** Puts other bytes into the image with this index. */
@@ -152,15 +152,16 @@ export const DAMAGE: readonly DamageCase[] = [
   {
     name: 'left-over precommitted text',
     images: (f) =>
-      good(f).map((image, index) => ({
-        ...image,
-        head: pvHead({
-          uuid: pvUuid(index),
-          sizeBytes: image.sizeBytes,
-          text: GOOD_TEXT,
-          precommit: { offset: 8192, size: 700, checksum: 12345, flags: 0 },
+      good(f).map((image, index) =>
+        changed(image, {
+          head: pvHead({
+            uuid: pvUuid(index),
+            sizeBytes: image.sizeBytes,
+            text: GOOD_TEXT,
+            precommit: { offset: 8192, size: 700, checksum: 12345, flags: 0 },
+          }),
         }),
-      })),
+      ),
   },
   { name: 'other content with the same seqno on one', images: (f) => withText(good(f), 1, otherContent) },
   { name: 'other content with the same seqno on the first', images: (f) => withText(good(f), 0, otherContent) },
@@ -211,7 +212,7 @@ export const DAMAGE: readonly DamageCase[] = [
   { name: 'flagged MISSING and gone', images: (f) => allWithText(f, flagMissing(1)).filter((_, index) => index !== 1) },
   {
     name: 'shrunken device',
-    images: (f) => good(f).map((image, index) => (index === 0 ? { ...image, sizeBytes: 8 << 20 } : image)),
+    images: (f) => good(f).map((image, index) => changed(image, index === 0 ? { sizeBytes: 8 << 20 } : {})),
   },
   {
     name: 'removed PV that still has its old metadata',
@@ -226,7 +227,7 @@ export const DAMAGE: readonly DamageCase[] = [
       ...good(f),
       ...good(f)
         .slice(1, 2)
-        .map((image) => ({ ...image, path: `${f}/copy` })),
+        .map((image) => changed(image, { path: `${f}/copy` })),
     ],
     otherWords: true,
   },
@@ -235,7 +236,7 @@ export const DAMAGE: readonly DamageCase[] = [
     images: (f) => [
       ...good(f)
         .slice(1, 2)
-        .map((image) => ({ ...image, path: `${f}/copy`, sizeBytes: 80 << 20 })),
+        .map((image) => changed(image, { path: `${f}/copy`, sizeBytes: 80 << 20 })),
       ...good(f),
     ],
   },
@@ -251,7 +252,7 @@ export const DAMAGE: readonly DamageCase[] = [
     otherWords: true,
     images: (f) => {
       const other = vgText([], { pvs: 1 }).replaceAll(pvUuid(0), pvUuid(7)).replace('VgVgVg-VgVg', 'WgWgWg-WgWg');
-      return [...good(f), ...imagesOf(other, f).map((image) => ({ ...image, path: `${f}/pv7` }))];
+      return [...good(f), ...imagesOf(other, f).map((image) => changed(image, { path: `${f}/pv7` }))];
     },
   },
   { name: 'not a PV at all', images: (f) => [{ path: `${f}/zero`, head: Buffer.alloc(512), sizeBytes: 16 << 20 }] },

@@ -76,6 +76,11 @@ export function imagesOf(text: string, folder = '/img'): Image[] {
   });
 }
 
+/** An image with other properties. */
+export function changed(image: Image, changes: Partial<Image>): Image {
+  return { ...image, ...changes };
+}
+
 /** Writes images as sparse files; returns their paths. */
 export async function writeImages(images: readonly Image[]): Promise<string[]> {
   for (const image of images) {
