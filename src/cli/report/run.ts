@@ -59,6 +59,7 @@ export function walkOf(context: CommandContext, reading: Reading, exported: bool
     all: context.options.has('all'),
     history: context.options.has('history'),
     exported,
+    verbose: context.options.has('verbose'),
     output: context.output,
   });
 }

@@ -14,7 +14,6 @@ import { accessProblem, type HostContext, isExported, isForeign, isShared } from
 import { allocationMapOf, type PvSegment } from '../../lvm/allocation-map.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';
 import { type LvFacts, relationsOf } from '../../lvm/relations.ts';
-import type { LogicalVolumeText } from '../../ondisk/metadata.ts';
 import { EXIT, type ExitCode, type Output } from '../messages.ts';
 import type { LvArguments, PvArguments, VgArguments } from './arguments.ts';
 import type { PvPart, ReportRow } from './field.ts';
@@ -28,6 +27,8 @@ export interface WalkOptions {
   readonly history: boolean;
   /** The command also looks at exported VGs. */
   readonly exported: boolean;
+  /** -v: also say which VGs are skipped. */
+  readonly verbose: boolean;
   readonly output: Output;
 }
 
@@ -42,6 +43,10 @@ function isSameDevice(path: string, other: string): boolean {
   if (a === undefined || b === undefined) return false;
   if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
   return a.dev === b.dev && a.ino === b.ino;
+}
+
+function deviceNumber({ major = 0, minor = 0 }: ScannedDevice): number {
+  return major * 2 ** 20 + minor;
 }
 
 function isDevice(path: string): boolean {
@@ -77,14 +82,18 @@ export class Walk {
     return { scan, vg: null, lv: null, historical: null, segment: null, pv: null, pvSegment: null, ...parts };
   }
 
+  /** Block devices by their numbers, as LVM2 goes through them; files as they were given. */
+  #devicesInOrder(): readonly ScannedDevice[] {
+    return this.#options.scan.devices.toSorted((a, b) => deviceNumber(a) - deviceNumber(b));
+  }
+
   /** In the order in which LVM2 goes through VGs when none is named. */
   #everyVg(): readonly VolumeGroup[] {
     const first = new Map<string, number>();
-    const { scan } = this.#options;
-    for (const [index, device] of scan.devices.entries()) first.set(device.identity, index);
+    for (const [index, device] of this.#devicesInOrder().entries()) first.set(device.identity, index);
     const place = (vg: VolumeGroup): number =>
       Math.min(...vg.pvs.flatMap((pv) => (pv.found === null ? [] : [first.get(pv.found.device.identity) ?? 0])));
-    return scan.volumeGroups.toSorted((a, b) => place(b) - place(a));
+    return this.#options.scan.volumeGroups.toSorted((a, b) => place(b) - place(a));
   }
 
   /** Prints what the scan found wrong with a VG, once, when the VG is first looked at. */
@@ -102,12 +111,18 @@ export class Walk {
     this.#warn(vg);
     const problem = accessProblem(vg.vg, host);
     if (problem !== null) {
-      if (named) this.#fail(problem);
+      const kind = isForeign(vg.vg, host) ? 'foreign volume group' : 'volume group';
+      this.#refuse(named, problem, `Skipping ${kind} ${vg.vg.name}`);
       return false;
     }
     if (exported || !isExported(vg.vg)) return true;
-    if (named) this.#fail(`Volume group ${vg.vg.name} is exported`);
+    this.#refuse(named, `Volume group ${vg.vg.name} is exported`, `Skipping exported volume group ${vg.vg.name}`);
     return false;
+  }
+
+  #refuse(named: boolean, problem: string, skipped: string): void {
+    if (named) this.#fail(problem);
+    else if (this.#options.verbose) this.#options.output.error(skipped);
   }
 
   /** The VG of this name; foreign ones only count if there is no other. */
@@ -308,7 +323,7 @@ export class Walk {
     for (const pv of [...scan.orphans, ...scan.volumeGroups.flatMap((vg) => vg.pvs)]) {
       if (pv.found !== null) known.add(pv.found.device.identity);
     }
-    const others = scan.devices.filter((device) => !known.has(device.identity));
+    const others = this.#devicesInOrder().filter((device) => !known.has(device.identity));
     return others.map((device) => this.row({ pv: { device, label: null, pv: null, duplicate: false } }));
   }
 
@@ -320,7 +335,7 @@ export class Walk {
       for (const pv of vg.pvs) if (pv.found !== null) rows.set(pv.found.device.identity, this.pvRow(vg, pv));
     }
     for (const pv of scan.orphans) if (pv.found !== null) rows.set(pv.found.device.identity, this.pvRow(null, pv));
-    if (names.length === 0) return scan.devices.flatMap((device) => rows.get(device.identity) ?? []);
+    if (names.length === 0) return this.#devicesInOrder().flatMap((device) => rows.get(device.identity) ?? []);
     return names.flatMap((name) => this.#labelNamed(name, rows));
   }
 
