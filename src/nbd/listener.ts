@@ -16,6 +16,8 @@ export type NbdAddress =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
 
 const DEFAULT_MODE = 0o600;
+/** Silence after which a TCP client is probed; the system's own default is two hours. */
+const KEEP_ALIVE_DELAY_MS = 60_000;
 /** Bytes: sun_path without its closing NUL. */
 const MAX_PATH_BYTES = 107;
 
@@ -82,7 +84,10 @@ export async function openListener(
   address: NbdAddress,
   accept: (socket: Socket) => void,
 ): Promise<{ readonly server: Server; readonly address: NbdAddress }> {
-  const server = createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true }, accept);
+  const server = createServer(
+    { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS },
+    accept,
+  );
   try {
     if (address.kind === 'unix') {
       await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE);

@@ -136,7 +136,10 @@ export class NbdServer {
   }
 
   #accept(socket: Socket, address: NbdAddress): void {
-    const peer = address.kind === 'unix' ? formatAddress(address) : `tcp:${socket.remoteAddress}:${socket.remotePort}`;
+    const { remoteAddress = '', remotePort = 0 } = socket;
+    const peer = formatAddress(
+      address.kind === 'unix' ? address : { kind: 'tcp', host: remoteAddress, port: remotePort },
+    );
     if (this.#closing !== null || this.#connections.size >= this.#limits.maxConnections) {
       this.#log.warn({ peer, maxConnections: this.#limits.maxConnections }, 'too many connections: one was refused');
       socket.destroy();

@@ -559,7 +559,7 @@ describe('addresses', () => {
       assert.equal((await client.reply(10)).cookie, 1n);
       assert.match(
         server.connections().at(-1)?.peer ?? '',
-        host === '::1' ? /^tcp:::1:\d+$/ : /^tcp:127\.0\.0\.1:\d+$/,
+        host === '::1' ? /^tcp:\[::1\]:\d+$/ : /^tcp:127\.0\.0\.1:\d+$/,
       );
       await assert.rejects(server.listen(address), { name: 'NbdError', code: 'ADDRESS_IN_USE' });
       client.close();

@@ -175,7 +175,7 @@ describe('transmission', () => {
     });
   }
 
-  test('payloads of 64 MiB are taken, whatever the other limits are', () => {
+  test('payloads of 64 MiB are taken, whatever the other limits are, and larger READs refused', () => {
     const sizeBytes = 65 * MIB;
     const machine = new Machine({ sizeBytes, limits: { maxBytes: MIB } });
     const payload = randomFillSync(Buffer.alloc(64 * MIB));
@@ -184,7 +184,9 @@ describe('transmission', () => {
     machine.settle();
     machine.feed(request({ type: CMD.read, cookie: 2n, offset: 1, length: payload.length }));
     machine.settle();
-    assert.deepEqual(machine.errors(), { 1: 0, 2: 0 });
+    machine.feed(read(3n, 64 * MIB + 1));
+    machine.settle();
+    assert.deepEqual(machine.errors(), { 1: 0, 2: 0, 3: EINVAL });
     assert.ok(machine.replies()[1]?.data.equals(payload));
     machine.dispose();
   });
