@@ -128,6 +128,28 @@ describe('aligned device', () => {
     assert(expected.equals(memory.peek(0, 2 * BLOCK)));
   });
 
+  test('bytes outside a read-modify-write are never put back over a longer write', async () => {
+    for (const longFirst of [false, true]) {
+      const { memory, slow, device } = make(4);
+      slow.decide = () => ({ kind: 'hold' });
+      const batch = new Batch();
+      const long = (): unknown =>
+        batch.submit(device, { op: Op.write, offset: BLOCK, buffer: Buffer.alloc(3 * BLOCK, 2) });
+      if (longFirst) long();
+      batch.submit(device, { op: Op.write, offset: 2 * BLOCK + 7, buffer: Buffer.alloc(10, 1) });
+      if (!longFirst) long();
+      // The newest first: the order in which a lost change would show.
+      while (batch.outstanding > 0) {
+        const newest = slow.held.at(-1);
+        if (newest === undefined) await turn();
+        else slow.release(newest);
+      }
+      const bytes = memory.peek(BLOCK, 3 * BLOCK);
+      bytes.fill(2, BLOCK + 7, BLOCK + 17);
+      assert(Buffer.alloc(3 * BLOCK, 2).equals(bytes));
+    }
+  });
+
   test('two volumes that share a block share its lock', async () => {
     const memory = new MemoryDevice({ sizeBytes: 4 * BLOCK, logicalBlockSize: BLOCK, requestAlignment: BLOCK });
     const slow = new FaultyDevice(memory);
