@@ -8,6 +8,7 @@
 import type { Command, CommandContext } from './command.ts';
 import { COMMANDS } from './commands/table.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
+import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import { CommandError, EXIT, type ExitCode, type Output } from './messages.ts';
 import { parseOptions } from './options.ts';
 import { printUsage } from './usage.ts';
@@ -51,7 +52,7 @@ async function guarded(output: Output, body: () => Promise<ExitCode>): Promise<E
   try {
     return await body();
   } catch (error) {
-    if (error instanceof CommandError) {
+    if (error instanceof CommandError || error instanceof Refusal) {
       for (const line of error.lines) output.error(line);
       return error.exitCode;
     }

@@ -87,11 +87,24 @@ async function pathsOf(specs: readonly string[], context: CommandContext): Promi
   return listDevices(there, { onProblem: (message) => context.output.error(message) });
 }
 
-/** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
-export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
+/** Which devices a command works on, and what the config file says of this host. */
+export interface CommandDevices {
+  readonly paths: readonly string[];
+  readonly systemId: string | null;
+  readonly extraSystemIds: readonly string[];
+}
+
+/** Finds the devices that the user named, with `added` ones (PVs named as arguments). */
+export async function commandDevices(context: CommandContext, added: readonly string[] = []): Promise<CommandDevices> {
   const config = await readConfig(context);
   const paths = await pathsOf(specsOf(context, config), context);
-  const scan = await scanDevices([...paths, ...added]);
+  return { paths: [...paths, ...added], systemId: config.systemId, extraSystemIds: config.extraSystemIds };
+}
+
+/** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
+export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
+  const { paths, ...host } = await commandDevices(context, added);
+  const scan = await scanDevices(paths);
   for (const warning of scan.warnings) if (warning.vgName === undefined) context.output.error(warning.message);
-  return { scan, systemId: config.systemId, extraSystemIds: config.extraSystemIds };
+  return { scan, ...host };
 }

@@ -16,7 +16,6 @@
  */
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
-import { openBlockDevice } from '../block/open.ts';
 import type { MetadataText, TextHeader } from '../ondisk/metadata.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
@@ -31,6 +30,7 @@ import { validatePlan } from './edit/validate.ts';
 import { dropHints } from './hints.ts';
 import { GLOBAL_LOCK, HeldLocks, type LockMode, type LockOptions, type LockRequest, vgLock } from './locks.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
+import { openExclusively } from './open.ts';
 import { scanDevices, type ScanOptions } from './scan.ts';
 
 /** Who writes: what texts and files say of it. */
@@ -215,7 +215,7 @@ export class Changes {
     this.context = context;
     this.#locks = locks;
     this.#locked = new Set(choice.vgs?.map(({ name }) => name));
-    this.#files = new BackupFiles(context.backup, context.err);
+    this.#files = new BackupFiles(context.backup, (line) => context.err(line));
   }
 
   /** As read under the locks, with what this session has committed since. */
@@ -306,7 +306,7 @@ export class Changes {
           open: (device) => this.#open(device),
           header,
           print,
-          warn: this.context.err,
+          warn: (message) => this.context.err(message),
         }),
       );
       await this.#afterCommit(checked);
@@ -412,20 +412,6 @@ function checkUsable(group: VolumeGroup, request: VolumeGroupRequest, host: Host
   const unknown = vg.logicalVolumes.some((lv) => lv.segments.some((segment) => segment.type === 'unknown'));
   if (unknown && request.handlesUnknownSegments !== true) {
     throw new CommandError([`Cannot change VG ${vg.name} with unknown segments in it!`, cannot]);
-  }
-}
-
-/** Opens a device as a commit does. Throws CommandError when somebody else has it. */
-export async function openExclusively(path: string): Promise<OpenedDevice> {
-  try {
-    return await openBlockDevice(path, { exclusive: true });
-  } catch (error) {
-    if (!(error instanceof DeviceError)) throw error;
-    const lines = [`Can't open ${path} exclusively.  Mounted filesystem?`, error.message];
-    if (error.code === 'IN_USE') {
-      lines.push('If a running orion-lvmd serves it, stop it or take the device out of its configuration first.');
-    }
-    throw new CommandError(error.code === 'IN_USE' ? lines : error.message, 5, { cause: error });
   }
 }
 

@@ -21,7 +21,6 @@ export function canonical(vg: VolumeGroupText): VolumeGroupText {
     }
     return area;
   };
-  const isVisible = (lv: LogicalVolumeText): boolean => lv.status.includes('VISIBLE');
   const volumes = vg.logicalVolumes.map((lv) => ({
     ...lv,
     segments: lv.segments.map((item) => withAreas(item, relabel)),
@@ -31,6 +30,10 @@ export function canonical(vg: VolumeGroupText): VolumeGroupText {
     physicalVolumes: vg.physicalVolumes.map((pv, index) => ({ ...pv, label: `pv${index}` })),
     logicalVolumes: [...volumes.filter(isVisible), ...volumes.filter((lv) => !isVisible(lv))],
   };
+}
+
+function isVisible(lv: LogicalVolumeText): boolean {
+  return lv.status.includes('VISIBLE');
 }
 
 function withAreas(segment: Segment, map: (area: SegmentArea) => SegmentArea): Segment {

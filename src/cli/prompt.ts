@@ -1,0 +1,63 @@
+/**
+ * Questions with y or n, asked and answered as LVM2 does: the question goes to stderr, the answer comes as a line of stdin, and
+ * anything else is asked again.
+ *
+ * Invariants
+ *  - -y answers yes and -qq answers no without reading; the end of stdin is a no.
+ *  - Answers that were piped in for later questions are not lost.
+ */
+import { readSync } from 'node:fs';
+import type { Output } from './messages.ts';
+
+export interface PromptOptions extends Terminal {
+  readonly yes: boolean;
+  readonly silent: boolean;
+  readonly output: Output;
+}
+
+/** Where questions go and answers come from. */
+export interface Terminal {
+  /** Lines without their newline; null at the end. */
+  readonly readLine: () => string | null;
+  /** Writes to stderr without a newline. */
+  readonly write: (text: string) => void;
+}
+
+/** Asks until it has an answer. `question` ends in "[y/n]: ". */
+export function ask(question: string, options: PromptOptions): boolean {
+  const { yes, silent, output, readLine, write } = options;
+  if (yes) return true;
+  for (;;) {
+    write(question);
+    const line = silent ? null : readLine();
+    if (line === null) {
+      write('[n]\n');
+      return false;
+    }
+    const answer = line.trim().toLowerCase();
+    if (answer !== '' && 'yes'.startsWith(answer)) return true;
+    if (answer !== '' && 'no'.startsWith(answer)) return false;
+    output.error(`WARNING: Invalid input '${line}'.`);
+  }
+}
+
+/**
+ * The next line of stdin, read byte by byte so that what follows is left for the next question; null at the end. It blocks, as
+ * nothing else is going on while a question waits.
+ */
+function readStdinLine(): string | null {
+  const byte = Buffer.alloc(1);
+  const line: number[] = [];
+  for (;;) {
+    const count = readSync(0, byte);
+    if (count === 0) return line.length === 0 ? null : Buffer.from(line).toString();
+    if (byte[0] === 0x0a) return Buffer.from(line).toString();
+    line.push(byte[0] ?? 0);
+  }
+}
+
+/** The process's own. */
+export const TERMINAL: Terminal = {
+  readLine: readStdinLine,
+  write: (text) => void process.stderr.write(text),
+};
