@@ -41,7 +41,7 @@ describe('clients', () => {
     for (const can of ['can_cache', 'can_flush', 'can_fua', 'can_multi_conn', 'can_trim', 'can_zero'])
       assert.equal(item[can], true, can);
     assert.equal(item['is_read_only'], false);
-    assert.equal(item['block_minimum'], 1);
+    assert.equal(item['block_size_minimum'], 1);
   });
 
   test('qemu-io writes patterns, zeroes and odd bytes, and reads them back', async () => {
