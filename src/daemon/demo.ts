@@ -10,7 +10,7 @@ import { join, relative, resolve } from 'node:path';
 import { styleText } from 'node:util';
 import type { Daemon } from './compose.ts';
 import { loadSettings, processSurroundings, readConfigFile, type Settings, type Surroundings } from './config.ts';
-import { DEMO_VG, ensureDemo } from './demo-volume-group.ts';
+import { DEMO_NOTES, DEMO_VG, ensureDemo } from './demo-volume-group.ts';
 import { codeOf } from './errors.ts';
 import type { Flags } from './flags.ts';
 import { type ListenAddress, NBD_PORT, nbdUri } from './listen-uri.ts';
@@ -118,8 +118,8 @@ function suggestions(daemon: Daemon, demo: Demo): readonly string[] {
   const network: readonly (readonly [string, string])[] = tcp === undefined ? [] : overNetwork(tcp);
   const commands: readonly (readonly [string, string])[] = [
     ['what there is (package libnbd-bin)', `nbdinfo --list ${uri()}`],
-    ['read a volume', `nbdcopy ${uri('notes')} - | head -n 8`],
-    ['fill one, and compare', `nbdcopy package-lock.json ${uri('data')} && nbdinfo --size ${uri('data')}`],
+    ['read a volume', `nbdcopy ${uri('notes')} - | head -c ${DEMO_NOTES.length}`],
+    ['copy something in', `nbdcopy --flush README.md ${uri('data')}`],
     ['an image of one (qemu-utils)', `qemu-img convert -p -O qcow2 ${uri('big')} var/big.qcow2`],
     [
       'a disk of a virtual machine',

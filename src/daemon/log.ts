@@ -6,9 +6,8 @@
  *  - Writes are synchronous: what was logged before a crash or an exit is there, and order is kept.
  *  - A logger is made by the composition root and passed down; there is no global one.
  */
-import { writeSync } from 'node:fs';
 import { styleText } from 'node:util';
-import { type Logger, pino } from 'pino';
+import { type Logger, type LoggerOptions, pino } from 'pino';
 
 export type { Logger } from 'pino';
 
@@ -20,31 +19,38 @@ export interface LogOptions {
 }
 
 const STDERR = 2;
-const LEVELS: Readonly<Record<number, readonly [name: string, style: StyleName]>> = {
-  10: ['trace', 'gray'],
-  20: ['debug', 'gray'],
-  30: ['info', 'green'],
-  40: ['warning', 'yellow'],
-  50: ['error', 'red'],
-  60: ['fatal', 'red'],
+const STYLES: Readonly<Record<string, StyleName>> = {
+  trace: 'gray',
+  debug: 'gray',
+  info: 'green',
+  warn: 'yellow',
+  error: 'red',
+  fatal: 'red',
 };
 /** Fields that the readable form says otherwise or not at all. */
 const HIDDEN = new Set(['level', 'time', 'msg', 'err']);
 
 export function createLog(options: LogOptions): Logger {
   const text = options.format === 'text' || (options.format === 'auto' && process.stderr.isTTY);
-  const settings = { level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
-  if (!text) return pino(settings, pino.destination({ fd: STDERR, sync: true }));
-  const write = (line: string): void => void writeSync(STDERR, `${readable(line, process.stderr.isTTY)}\n`);
-  return pino(settings, { write });
+  const settings: LoggerOptions = {
+    level: options.level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (level) => ({ level }) },
+  };
+  // pino's destination also survives a reader of stderr that went away.
+  const stderr = pino.destination({ fd: STDERR, sync: true });
+  if (!text) return pino(settings, stderr);
+  const colour = process.stderr.isTTY;
+  return pino(settings, { write: (line: string) => stderr.write(`${readable(line, colour)}\n`) });
 }
 
 /** A JSON record as a person reads it: `12:00:00 warning: message (key=value …)`. */
 export function readable(line: string, colour: boolean): string {
   const record = JSON.parse(line) as Record<string, unknown>;
   const message = typeof record['msg'] === 'string' ? record['msg'] : '';
-  const [name, style] = LEVELS[Number(record['level'])] ?? ['log', 'gray'];
-  const level = colour ? styleText(style, name, { validateStream: false }) : name;
+  const name = String(record['level']);
+  const level = colour ? styleText(STYLES[name] ?? 'gray', name, { validateStream: false }) : name;
   const details = Object.entries(record)
     .filter(([key]) => !HIDDEN.has(key))
     .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);

@@ -106,6 +106,8 @@ export class VolumeSet implements ExportDirectory {
   readonly #disconnect: (exportName: string) => Promise<void>;
   readonly #served = new Map<string, ServedVolume>();
   readonly #inactive = new Map<string, string>();
+  /** Nothing was applied yet: what is served at the start is a summary, what changes later is news. */
+  #fresh = true;
 
   /** `disconnect` lets go of an export's clients; it settles when none of them holds anything of it. */
   constructor(options: { readonly log: Logger; readonly disconnect: (exportName: string) => Promise<void> }) {
@@ -126,6 +128,7 @@ export class VolumeSet implements ExportDirectory {
       this.#inactive.set(volume.name, reason);
       if (reported.get(volume.name) !== reason) this.#log.warn({ lv: volume.name, reason }, 'not served');
     }
+    this.#fresh = false;
   }
 
   /** Gives the reason if the volume can't be served. */
@@ -149,7 +152,8 @@ export class VolumeSet implements ExportDirectory {
     }
     served.describe(desired, plan);
     this.#served.set(desired.name, served);
-    this.#log.info({ lv: desired.name, clients: served.clients }, existing === undefined ? 'served' : 'table reloaded');
+    const news = { lv: desired.name, clients: served.clients };
+    this.#log[this.#fresh ? 'debug' : 'info'](news, existing === undefined ? 'served' : 'table reloaded');
     return null;
   }
 
