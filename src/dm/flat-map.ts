@@ -130,6 +130,13 @@ export class FlatMap {
     return this.#ends[segment]!;
   }
 
+  /** The last byte up to `offset` at which a turn of the legs begins; `offset` itself when that is not after `from`. */
+  rowStart(segment: number, offset: number, from: number): number {
+    const row = this.#chunks[segment]! * this.#legCounts[segment]!;
+    const start = offset - ((offset - this.#starts[segment]!) % row);
+    return start > from ? start : offset;
+  }
+
   /**
    * The byte on the sink up to which leg `leg` (counted in its chunked segment) holds what comes before `offset`. Consecutive
    * chunks of a leg lie side by side, so any range of the segment is one range on each leg: from the position of its start

@@ -26,6 +26,8 @@ const { EIO, EROFS } = constants.errno;
 const MAX_PIECES = 128;
 /** Bytes of one discard or writeZeroes child; a leg may get one chunk more. */
 const MAX_RANGE_BYTES = 64 << 20;
+/** Long ranges are cut at multiples of this on the device, lest blocks be cut in two that a whole range would have freed. */
+const RANGE_BORDER_BYTES = 1 << 20;
 /** `tag` of flush children: they belong to no leg. */
 const NO_LEG = -1;
 
@@ -183,7 +185,11 @@ export class RequestMapper implements RequestOwner {
   #sendRun(gather: IoRequest, request: IoRequest, ranges: boolean): number {
     const map = this.#map;
     map.resolve(gather.offset, ranges ? Math.min(gather.length, MAX_RANGE_BYTES) : gather.length);
-    const { leg, length } = map;
+    const { leg } = map;
+    let { length } = map;
+    if (ranges && leg >= 0 && length < gather.length && length === MAX_RANGE_BYTES) {
+      length -= (map.legOffset + length) % RANGE_BORDER_BYTES;
+    }
     const bufferOffset = request.bufferOffset + (gather.offset - request.offset);
     if (leg >= 0) {
       gather.pending++;
@@ -203,7 +209,9 @@ export class RequestMapper implements RequestOwner {
     const { offset } = gather;
     const segment = map.find(offset);
     const firstLeg = map.firstLeg(segment);
-    const end = Math.min(offset + gather.length, map.end(segment), offset + legs * MAX_RANGE_BYTES);
+    let end = Math.min(offset + gather.length, map.end(segment));
+    // Cut where all legs end a chunk.
+    if (end > offset + legs * MAX_RANGE_BYTES) end = map.rowStart(segment, offset + legs * MAX_RANGE_BYTES, offset);
     for (let leg = 0; leg < legs; leg++) {
       const from = map.legPosition(segment, leg, offset);
       const to = map.legPosition(segment, leg, end);

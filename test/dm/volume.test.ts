@@ -359,6 +359,30 @@ describe('data path', () => {
     assert.equal(volume.outstanding, 0);
   });
 
+  test('long ranges are cut where whole blocks end, however they begin', async () => {
+    for (const table of [
+      [linear(0, 2 ** 22, 'a', 8)],
+      [striped(0, 24 * 2 ** 18, 24, [['a', 8]])],
+      [
+        striped(0, 72 * 2 ** 16, 24, [
+          ['a', 8],
+          ['a', 2 ** 23],
+          ['a', 2 ** 24],
+        ]),
+      ],
+    ]) {
+      const { volume, a } = make(table);
+      const seen = await recorded(a, () => performOk(volume, { op: Op.discard, offset: 1000, length: 2 ** 31 - 1500 }));
+      const bytes = seen.reduce((sum, request) => sum + request.length, 0);
+      assert.equal(bytes, 2 ** 31 - 1500);
+      assert(seen.length < 100);
+      const starts = new Set(seen.map(({ offset }) => offset));
+      const cuts = seen.map(({ offset, length }) => offset + length).filter((end) => starts.has(end));
+      assert(cuts.length > 20);
+      for (const cut of cuts) assert.equal(cut % 4096, 0);
+    }
+  });
+
   test('no request has more than a bounded number of pieces out', async () => {
     const { volume, a, b } = make([
       striped(0, 2 ** 14, 1, [
@@ -474,28 +498,30 @@ class StrictVolume implements BlockDevice {
   }
 }
 
-for (const [name, tableOf] of [
-  ['linear volume', (sectors: number) => [linear(0, 8, 'a', 7), linear(8, sectors - 8, 'a', 100)]],
-  [
-    'striped volume',
-    (sectors: number) => [
+for (const { name, tableOf, options } of [
+  {
+    name: 'linear volume, 4096-byte blocks',
+    tableOf: (sectors: number) => [linear(0, 8, 'a', 7), linear(8, sectors - 8, 'a', 100)],
+    options: { logicalBlockSize: 4096, requestAlignment: 4096 },
+  },
+  {
+    name: 'striped volume, any range',
+    tableOf: (sectors: number) => [
       striped(0, sectors, 128, [
         ['a', 0],
         ['b', 0],
       ]),
     ],
-  ],
-] as const) {
-  for (const blockSize of [512, 4096]) {
-    blockDeviceSuite(`${name}, ${blockSize}-byte blocks`, async ({ sizeBytes, readOnly }) => {
-      const options = { logicalBlockSize: blockSize, requestAlignment: blockSize === 512 ? 1 : blockSize };
-      const { volume, load } = make([zero(0, 1)], memoryDevices(2, sizeBytes / 512 + 128, options));
-      load(tableOf(sizeBytes / 512), { readOnly });
-      await volume.suspend();
-      volume.resume();
-      return { device: new StrictVolume(volume), dispose: async () => {} };
-    });
-  }
+    options: {},
+  },
+]) {
+  blockDeviceSuite(name, async ({ sizeBytes, readOnly }) => {
+    const { volume, load } = make([zero(0, 1)], memoryDevices(2, sizeBytes / 512 + 128, options));
+    load(tableOf(sizeBytes / 512), { readOnly });
+    await volume.suspend();
+    volume.resume();
+    return { device: new StrictVolume(volume), dispose: async () => {} };
+  });
 }
 
 test('a volume on volumes passes requests through', async () => {
