@@ -26,7 +26,7 @@ export function assemble(readings: readonly DeviceReading[], before: readonly Sc
   const { chosen, duplicates } = chooseDevices(readings);
   warnings.push(...duplicates.flatMap(duplicateWarnings));
   const metadata = chooseMetadata(chosen);
-  warnings.push(...metadata.warnings.filter((warning) => warning.vgName === undefined));
+  warnings.push(...metadata.warnings);
 
   const owners = findOwners(chosen, metadata, warnings);
   const labelled = new Map(chosen.map((reading) => [reading, labelledDevice(reading, metadata.problems)]));
@@ -34,7 +34,7 @@ export function assemble(readings: readonly DeviceReading[], before: readonly Sc
   const unreadable: UnreadableVolumeGroup[] = [];
   for (const group of metadata.groups) {
     const own = chosen.filter((reading) => owners.get(reading) === group);
-    warnings.push(...metadata.warnings.filter((warning) => warning.vgName === group.name));
+    warnings.push(...group.warnings);
     if (group.chosen === null) {
       unreadable.push({
         name: group.name,

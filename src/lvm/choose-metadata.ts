@@ -33,6 +33,8 @@ export interface GroupChoice {
   readonly chosen: UsableCopy | null;
   /** Why the newest copy is not usable, when `chosen` is null. */
   readonly failure: string;
+  /** About this VG: for commands that look at it. */
+  readonly warnings: readonly ScanWarning[];
 }
 
 export interface MetadataChoice {
@@ -40,6 +42,7 @@ export interface MetadataChoice {
   readonly groups: readonly GroupChoice[];
   /** Why an area is of no use, for those that are not. */
   readonly problems: ReadonlyMap<AreaReading, string>;
+  /** About devices, whatever VG they belong to. */
   readonly warnings: readonly ScanWarning[];
 }
 
@@ -50,6 +53,7 @@ interface Group {
   newest: TextCopy | null;
   /** Areas that LVM2 would read for the VG, in the scan's order. */
   readonly areas: AreaOf[];
+  readonly warnings: string[];
 }
 
 /** Chooses among everything that was read; `readings` has one device per PV. */
@@ -132,7 +136,7 @@ class MetadataScan {
   }
 
   #newGroup(id: string, name: string): Group {
-    const group: Group = { id, name, seqno: -1, newest: null, areas: [] };
+    const group: Group = { id, name, seqno: -1, newest: null, areas: [], warnings: [] };
     this.groups.set(id, group);
     return group;
   }
@@ -175,19 +179,24 @@ class MetadataScan {
       const found: Found = { copy, path: at.reading.device.path };
       if (best !== null && best.copy.summary.seqno !== copy.summary.seqno) {
         inconsistent = true;
-        this.#warnGroup(group, ignoringMessage(group, best, found));
+        group.warnings.push(ignoringMessage(group, best, found));
       }
       if (best === null || copy.summary.seqno > best.copy.summary.seqno) best = found;
     }
     if (inconsistent) {
-      this.#warnGroup(
-        group,
+      group.warnings.push(
         `WARNING: Inconsistent metadata found for VG ${group.name}.`,
         'See vgck --updatemetadata to correct inconsistency.',
       );
     }
     const name = best?.copy.summary.vgName ?? group.name;
-    return { id: group.id, name, chosen: best?.copy ?? null, failure: group.newest?.failure ?? 'unreadable' };
+    return {
+      id: group.id,
+      name,
+      chosen: best?.copy ?? null,
+      failure: group.newest?.failure ?? 'unreadable',
+      warnings: group.warnings.map((message) => ({ severity: 'warning', message, vgName: name })),
+    };
   }
 
   #readFailed(group: Group, at: AreaOf): void {
@@ -196,23 +205,18 @@ class MetadataScan {
     const damaged = area.text === null || area.text.damaged;
     if (damaged) {
       const message = `WARNING: couldn't read volume group metadata from ${path}.`;
-      this.#warnGroup(group, readFaultMessage(at), message);
+      group.warnings.push(readFaultMessage(at), message);
     } else {
       this.problems.set(area, area.text.failure ?? 'unreadable');
-      this.#warnGroup(group, area.text.failure ?? 'unreadable');
+      group.warnings.push(area.text.failure ?? 'unreadable');
     }
     const place = `at ${textOffset(at)} off ${area.locn?.offset} size ${area.locn?.size}`;
-    this.#warnGroup(
-      group,
+    group.warnings.push(
       `WARNING: Failed to read metadata text ${place} VG ${group.name} on ${path}`,
       `WARNING: reading ${path} mda${at.index + 1} failed to read metadata.`,
       `WARNING: repair VG metadata on ${path} with vgck --updatemetadata.`,
       `WARNING: Reading VG ${group.name} on ${path} failed.`,
     );
-  }
-
-  #warnGroup(group: Group, ...messages: readonly string[]): void {
-    for (const message of messages) this.warnings.push({ severity: 'warning', message, vgName: group.name });
   }
 }
 

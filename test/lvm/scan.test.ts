@@ -260,6 +260,23 @@ describe('whose PV is it', () => {
     assert.match(messages(await scanImages(unknown)), /prefers device \/b because device was seen first/);
   });
 
+  test('a device that missed a rename holds an older copy of the same VG', async () => {
+    // LVM2 2.03.16 reports internal errors here and takes whichever name it scans last; the seqno says which is newer.
+    const renamed = GOOD_TEXT.replace('vg1 {', 'vgnew {').replace('seqno = 3', 'seqno = 4');
+    const images = imagesOf(renamed);
+    for (const missed of [0, 1, 2]) {
+      const scan = await scanImages(images.map((image, index) => (index === missed ? (GOOD[index] ?? image) : image)));
+      assert.deepEqual(
+        scan.volumeGroups.map((group) => group.vg.name),
+        ['vgnew'],
+      );
+      const stale = scan.volumeGroups[0]?.staleAreas.map((area) => area.devicePath);
+      assert.deepEqual(stale, [`/img/pv${missed}`]);
+      assert.match(messages(scan), /Inconsistent metadata found for VG vgnew/);
+      assert.ok(scan.warnings.every((warning) => warning.vgName === 'vgnew'));
+    }
+  });
+
   test('one device under two names is no duplicate', async () => {
     const images = imagesOf(vgText([]));
     const again = images
