@@ -58,7 +58,7 @@ export class Daemon {
     try {
       await daemon.#start();
     } catch (error) {
-      await daemon.#opened.disposeAsync();
+      await daemon.#opened.disposeAsync().catch((err: unknown) => log.error({ err }, 'not everything could be closed'));
       throw error;
     }
     return daemon;

@@ -52,6 +52,16 @@ function messageOf<Code extends DaemonFault['code']>(fault: FaultOf<Code>): stri
   return message(fault);
 }
 
+/**
+ * Whether an error is of a kind that a running system brings with it (a device, a socket, a file), so that its message says
+ * enough; everything else is a mistake in the program.
+ */
+export function isOperatingError(error: unknown): error is Error {
+  const code = codeOf(error);
+  // Node's own complaints (ERR_ASSERTION, ERR_INVALID_ARG_TYPE, …) are about the program.
+  return code !== undefined && !code.startsWith('ERR_');
+}
+
 /** An operating system error's code or message, for the `reason` of a fault. */
 export function reasonOf(error: unknown): string {
   return systemReason(error) ?? (error instanceof Error ? error.message : String(error));

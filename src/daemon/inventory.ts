@@ -33,11 +33,11 @@ export function takeInventory(
   const devices = new Map<string, ScannedDevice>();
   const volumes: DesiredVolume[] = [];
   for (const group of scan.volumeGroups) {
-    const entries = planGroup(group, settings);
+    const entries = planGroup(group, settings).map((entry) => withFailures(entry, group, failures));
     if (entries.some((entry) => entry.active)) {
       for (const device of devicesOf(group)) devices.set(device.identity, device);
     }
-    volumes.push(...entries.map((entry) => desired(group, withFailures(entry, group, failures), identities)));
+    volumes.push(...entries.map((entry) => desired(group, entry, identities)));
   }
   return { scan, volumes: refuseSharedNames(volumes), devices: [...devices.values()] };
 }

@@ -11,7 +11,7 @@
 import { readFileSync } from 'node:fs';
 import { Daemon } from './compose.ts';
 import { loadSettings, processSurroundings, type Settings } from './config.ts';
-import { DaemonError, EXIT_FAILED } from './errors.ts';
+import { DaemonError, EXIT_FAILED, isOperatingError } from './errors.ts';
 import { parseFlags } from './flags.ts';
 import { createLog, type Logger } from './log.ts';
 import { createNotifier, type Notifier } from './systemd.ts';
@@ -40,14 +40,14 @@ function sayChecked({ configFile }: Settings): number {
   return 0;
 }
 
-/** Runs `work`; says a DaemonError in plain words and gives its exit code. */
+/** Runs `work`; says what failed in plain words and gives the exit code. An error that nobody expected goes on. */
 export async function explained(work: () => Promise<number>): Promise<number> {
   try {
     return await work();
   } catch (error) {
-    if (!(error instanceof DaemonError)) throw error;
+    if (!isOperatingError(error)) throw error;
     for (const line of error.message.split('\n')) process.stderr.write(`orion-lvmd: ${line}\n`);
-    return error.exitCode;
+    return error instanceof DaemonError ? error.exitCode : EXIT_FAILED;
   }
 }
 
@@ -79,8 +79,12 @@ async function reload(daemon: Daemon, load: () => Settings, notifier: Notifier, 
     await notifier.notify(`STATUS=${summary(daemon)}`);
     log.info(`reloaded: ${summary(daemon)}`);
   } catch (error) {
-    if (!(error instanceof DaemonError)) throw error;
-    for (const reason of error.message.split('\n')) log.error({ reason }, 'reload refused, everything stays as it was');
+    if (!isOperatingError(error)) throw error;
+    const outcome =
+      error instanceof DaemonError
+        ? 'reload refused, everything stays as it was'
+        : 'reload failed, what is served goes on';
+    for (const reason of error.message.split('\n')) log.error({ reason }, outcome);
   }
 }
 
