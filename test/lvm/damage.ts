@@ -1,7 +1,7 @@
 /** Damage to physical volumes, one kind each: what the scan and the real LVM2 are both tried on. */
 import { encodeLabel, findLabel } from '../../src/ondisk/label.ts';
-import { encodeMdaHeader, RAW_LOCN_IGNORED } from '../../src/ondisk/mda.ts';
-import type { MdaHeader, RawLocn } from '../../src/ondisk/mda.ts';
+import { RAW_LOCN_IGNORED } from '../../src/ondisk/mda.ts';
+import type { RawLocn } from '../../src/ondisk/mda.ts';
 import { lvmCrc } from '../../src/ondisk/crc.ts';
 import { changed, imagesOf, linear, MDA_START, pvHead, pvUuid, TEXT_START, vgText } from './images.ts';
 import type { Image } from './images.ts';
@@ -257,10 +257,3 @@ export const DAMAGE: readonly DamageCase[] = [
   },
   { name: 'not a PV at all', images: (f) => [{ path: `${f}/zero`, head: Buffer.alloc(512), sizeBytes: 16 << 20 }] },
 ];
-
-/** A header for hostile tests. */
-export function hostileHeader(head: Buffer, header: MdaHeader): Buffer {
-  const changed = Buffer.concat([head, Buffer.alloc(Math.max(0, 8192 - head.length))]);
-  encodeMdaHeader(header).copy(changed, MDA_START);
-  return changed;
-}
