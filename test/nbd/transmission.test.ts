@@ -356,6 +356,20 @@ describe('transmission', () => {
     assert.ok(true);
   });
 
+  test('memory that the system may still look at is not used again; what it has taken is', () => {
+    for (const taken of [true, false]) {
+      const machine = new Machine();
+      machine.feed(read(1n, 4096));
+      machine.finish(machine.pending[0]);
+      machine.feed(request({ type: CMD.flush, cookie: 2n }));
+      machine.finish(machine.pending[0]);
+      machine.transmission.collect([]);
+      if (taken) machine.transmission.sent();
+      machine.dispose();
+      assert.equal(machine.pool.idleBytes > 0, taken);
+    }
+  });
+
   test('random bytes never crash it, and memory stays bounded', () => {
     const piece = fc.oneof(
       fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes)),
