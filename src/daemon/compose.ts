@@ -42,7 +42,7 @@ export class Daemon {
   /** Warnings that were logged at the last scan: each is told once. */
   #told: ReadonlySet<string> = new Set();
   /** The last of the reloads and the close, which go one after the other. */
-  #turn: Promise<void> = Promise.resolve();
+  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(settings: Settings, log: Logger) {
     this.#settings = settings;
@@ -116,7 +116,7 @@ export class Daemon {
       const applied = { devices, activationList, systemId, extraSystemIds, logLevel, configFile };
       this.#settings = { ...this.#settings, ...applied };
     });
-    this.#turn = turn.catch(() => undefined);
+    this.#turn = Promise.allSettled([turn]);
     return turn;
   }
 
@@ -126,7 +126,7 @@ export class Daemon {
       this.#state = 'draining';
       await this.#opened.disposeAsync();
     });
-    this.#turn = turn.catch(() => undefined);
+    this.#turn = Promise.allSettled([turn]);
     return turn;
   }
 

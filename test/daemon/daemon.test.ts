@@ -274,6 +274,32 @@ describe('SIGHUP', () => {
     assert.equal(await daemon.stop(), 0, daemon.log());
   });
 
+  test('tables reloaded under load lose nothing', async (t) => {
+    const group = await newGroup('vg', [DATA]);
+    const daemon = await daemonFor(t, [group.path]);
+    const job = [
+      '--name=verify',
+      '--ioengine=nbd',
+      `--uri=${daemon.uri('vg/data')}`,
+      '--size=8M',
+      '--bs=4k',
+      '--loops=8',
+    ];
+    const verify = ['--rw=randwrite', '--iodepth=32', '--verify=crc32c', '--verify_fatal=1', '--verify_state_save=0'];
+    const fio = runProgram('fio', [...job, ...verify], { cwd: folder });
+    const reloads = (): number => daemon.log().split('table reloaded').length - 1;
+    for (let round = 0; round < 20; round++) {
+      const before = reloads();
+      // The size, and so the table, changes each time; the part that is written stays.
+      await group.write([{ ...DATA, extents: 9 + (round % 5) }]);
+      daemon.child.kill('SIGHUP');
+      await waitFor('the reload', () => reloads() > before);
+    }
+    const { status, stdout, stderr } = await fio;
+    assert.equal(status, 0, `${stdout}${stderr}`);
+    assert.equal(await daemon.stop(), 0, daemon.log());
+  });
+
   test('a bad configuration is refused and the old one stays', async (t) => {
     const group = await newGroup('vg');
     const config = join(folder, 'reload.toml');

@@ -73,6 +73,8 @@ describe('the demo', () => {
     await mustRun('sh', ['-c', suggested(/copy something in/)], { cwd: folder });
     await mustRun('sh', ['-c', suggested(/an image of one/)], { cwd: folder });
     assert.match(await mustRun('sh', ['-c', suggested(/daemon says/)], { cwd: folder }), /"state": "serving"/);
+    const lvs = suggested(/LVM2 would say/).replace('bin/', `${CHECKOUT}/bin/`);
+    assert.match(await mustRun('sh', ['-c', lvs], { cwd: folder }), /notes +demo +-ri-/);
     const tcp = /nbd:\/\/127.0.0.1:\d+\/demo\/data/.exec(demo.output())?.[0] ?? '';
     assert.equal((await mustRun('nbdinfo', ['--size', tcp])).trim(), String(64 * 2 ** 20));
     assert.match(
