@@ -447,15 +447,23 @@ describe('hostile and hasty clients', () => {
       makeExport({ name: `vg/lv${i}`, description: 'x'.repeat(100) }),
     );
     await withServer({}, async (bench) => {
-      bench.directory.exports = [...exports, ...bench.directory.exports];
+      const { directory } = bench;
+      let lists = 0;
+      directory.list = () => {
+        lists++;
+        return exports;
+      };
       const client = await bench.client();
       await client.take(18);
       client.socket.pause();
       client.send(clientFlags(), option(3));
+      await waitFor('the first LIST to be heard', () => lists === 1);
       client.send(option(3));
-      await assertServes(bench);
+      for (let i = 0; i < 5; i++) await assertServes(bench);
+      assert.equal(lists, 1, 'the second waits until the answer to the first is taken');
       client.socket.resume();
       for (let acks = 0; acks < 2;) if ((await client.optionReply()).type === 1) acks++;
+      assert.equal(lists, 2);
     });
   });
 
@@ -501,17 +509,27 @@ describe('letting go', () => {
     });
   });
 
-  test('close waits only so long for a client that takes no answers', async () => {
+  test('close waits only so long for a client that takes no answers, but for the volume as long as it works', async () => {
     await withServer({ limits: { drainTimeoutMs: 50 } }, async (bench) => {
-      const client = await bench.attached();
-      client.socket.pause();
-      client.send(request({ type: CMD.read, length: 8 * MIB }));
+      const { device, server } = bench;
+      const patient = await bench.attached();
+      device.decide = hold;
+      patient.send(request({ type: CMD.read, cookie: 1n, length: 1000 }));
+      await device.whenHeld(1);
+      const stuck = await bench.attached();
+      stuck.socket.pause();
+      stuck.send(request({ type: CMD.read, offset: 8 * MIB, length: 8 * MIB }));
       await waitFor('the answer to be ready', () => {
-        const [info] = bench.server.connections();
+        const info = server.connections()[1];
         return info?.requestsInFlight === 0 && info.bytesInFlight > 8 * MIB;
       });
-      await bench.server.close();
-      assert.equal(bench.server.connections().length, 0);
+      const closed = server.close();
+      await waitFor('the stuck client to be dropped', () => server.connections().length === 1);
+      device.releaseAll();
+      assert.equal((await patient.reply(1000)).cookie, 1n);
+      patient.close();
+      await closed;
+      assert.equal(server.connections().length, 0);
     });
   });
 
