@@ -105,6 +105,8 @@ export async function commandDevices(context: CommandContext, added: readonly st
 export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
   const { paths, ...host } = await commandDevices(context, added);
   const scan = await scanDevices(paths);
-  for (const warning of scan.warnings) if (warning.vgName === undefined) context.output.error(warning.message);
+  for (const { message, vgName, orphan } of scan.warnings) {
+    if (vgName === undefined && orphan !== true) context.output.error(message);
+  }
   return { scan, ...host };
 }

@@ -61,7 +61,7 @@ function isVgName(name: string): boolean {
 
 export class Walk {
   readonly #options: WalkOptions;
-  readonly #warned = new Set<VolumeGroup>();
+  readonly #warned = new Set<string>();
   #exitCode: ExitCode = EXIT.ok;
 
   constructor(options: WalkOptions) {
@@ -96,23 +96,30 @@ export class Walk {
     return this.#options.scan.volumeGroups.toSorted((a, b) => place(b) - place(a));
   }
 
-  /** Prints what the scan found wrong with a VG, once, when the VG is first looked at. */
-  #warn(vg: VolumeGroup): void {
-    if (this.#warned.has(vg)) return;
-    this.#warned.add(vg);
+  /** Prints what the scan found wrong with the VGs of a name, once, when one is first looked at. */
+  #warn(name: string): void {
+    if (this.#warned.has(name)) return;
+    this.#warned.add(name);
     for (const warning of this.#options.scan.warnings) {
-      if (warning.vgName === vg.vg.name) this.#options.output.error(warning.message);
+      if (warning.vgName === name) this.#options.output.error(warning.message);
     }
+  }
+
+  /** Going through every VG also meets those whose metadata is refused: they are told, and have no rows. */
+  #warnOfUnreadable(): void {
+    for (const { name } of this.#options.scan.unreadable) this.#warn(name);
   }
 
   /** Whether a VG may be looked at; says why not if it was `named`. */
   #allowed(vg: VolumeGroup, named: boolean): boolean {
     const { host, exported } = this.#options;
-    this.#warn(vg);
+    this.#warn(vg.vg.name);
     const problem = accessProblem(vg.vg, host);
     if (problem !== null) {
-      const kind = isForeign(vg.vg, host) ? 'foreign volume group' : 'volume group';
-      this.#refuse(named, problem, `Skipping ${kind} ${vg.vg.name}`);
+      const foreign = isForeign(vg.vg, host);
+      // LVM2 tells of foreign VGs even where it only skips them.
+      if (foreign) this.#options.output.error(problem);
+      this.#refuse(named, problem, `Skipping ${foreign ? 'foreign ' : ''}volume group ${vg.vg.name}`);
       return false;
     }
     if (exported || !isExported(vg.vg)) return true;
@@ -131,6 +138,7 @@ export class Walk {
       this.#fail(`Volume group name "${name}" has invalid characters.`, `Cannot process volume group ${name}`);
       return null;
     }
+    if (this.#options.scan.unreadable.some((vg) => vg.name === name)) this.#warn(name);
     const found = this.#options.scan.volumeGroups.filter((vg) => vg.vg.name === name);
     const own = found.filter((vg) => !isForeign(vg.vg, this.#options.host));
     if (own.length > 1) {
@@ -156,6 +164,7 @@ export class Walk {
   /** The VGs to look into: those named, or with tags (which LVs may have too) or no names every one. */
   *#eachVg(args: VgArguments): Generator<VolumeGroup> {
     if (args.tags.length > 0 || args.vgNames.length === 0) {
+      this.#warnOfUnreadable();
       for (const vg of this.#everyVg()) if (this.#allowed(vg, args.vgNames.includes(vg.vg.name))) yield vg;
       return;
     }
@@ -241,6 +250,8 @@ export class Walk {
 
   /** PVs in no VG. */
   orphans(): ReportRow[] {
+    const { scan, output } = this.#options;
+    for (const warning of scan.warnings) if (warning.orphan === true) output.error(warning.message);
     return this.#options.scan.orphans.map((pv) => this.pvRow(null, pv));
   }
 
@@ -255,8 +266,10 @@ export class Walk {
       if (!everything && args.tags.length === 0 && wanted.size === 0) break;
       rows.push(...this.#wantedPvs(vg, everything, wanted, args.tags));
     }
-    for (const pv of this.#options.scan.orphans) {
-      if (takeDevice(wanted, pv.found?.device ?? null) || everything) rows.push(this.pvRow(null, pv));
+    if (everything || args.tags.length > 0 || wanted.size > 0) {
+      this.#warnOfUnreadable();
+      const orphans = this.orphans().filter((row) => takeDevice(wanted, row.pv?.device ?? null) || everything);
+      rows.push(...orphans);
     }
     rows.push(...this.#duplicates(wanted, everything && all));
     for (const device of wanted) this.#fail(`Failed to find physical volume "${device.path}".`);
@@ -269,17 +282,20 @@ export class Walk {
     const rows: ReportRow[] = [];
     for (const pv of vg.pvs) {
       const named = takeDevice(wanted, pv.found?.device ?? null);
-      if (!allowed && named) this.#refusePv(vg, pv);
-      if (!allowed) continue;
-      if (everything || named || shareAny(tags, pv.text?.tags ?? [])) rows.push(this.pvRow(vg, pv));
+      if (!everything && !named && !shareAny(tags, pv.text?.tags ?? [])) continue;
+      if (allowed) rows.push(this.pvRow(vg, pv));
+      else this.#refusePv(vg, pv, named);
     }
     return rows;
   }
 
-  #refusePv(vg: VolumeGroup, pv: PhysicalVolume): void {
-    const { host } = this.#options;
+  #refusePv(vg: VolumeGroup, pv: PhysicalVolume, named: boolean): void {
+    const { host, verbose, output } = this.#options;
+    const name = pv.found?.device.path ?? '[unknown]';
+    if (verbose && !named) output.error(`Skipping PV ${name} in VG ${vg.vg.name}.`);
+    if (!named) return;
     const kind = isForeign(vg.vg, host) ? 'foreign' : isShared(vg.vg) ? 'shared' : 'clustered';
-    this.#fail(`Cannot use PV ${pv.found?.device.path ?? '[unknown]'} in ${kind} VG ${vg.vg.name}.`);
+    this.#fail(`Cannot use PV ${name} in ${kind} VG ${vg.vg.name}.`);
   }
 
   /** The scanned devices of these paths; says which are not there. */
@@ -319,7 +335,8 @@ export class Walk {
   /** Devices that are no PVs. */
   #otherDevices(): ReportRow[] {
     const { scan } = this.#options;
-    const known = new Set(scan.duplicates.map((label) => label.device.identity));
+    const labelled = [...scan.duplicates, ...scan.unreadable.flatMap((vg) => vg.devices)];
+    const known = new Set(labelled.map((label) => label.device.identity));
     for (const pv of [...scan.orphans, ...scan.volumeGroups.flatMap((vg) => vg.pvs)]) {
       if (pv.found !== null) known.add(pv.found.device.identity);
     }
@@ -335,6 +352,10 @@ export class Walk {
       for (const pv of vg.pvs) if (pv.found !== null) rows.set(pv.found.device.identity, this.pvRow(vg, pv));
     }
     for (const pv of scan.orphans) if (pv.found !== null) rows.set(pv.found.device.identity, this.pvRow(null, pv));
+    for (const label of scan.unreadable.flatMap((vg) => vg.devices)) {
+      const pv = { uuid: label.uuid, found: label, missing: false };
+      rows.set(label.device.identity, this.pvRow(null, pv));
+    }
     if (names.length === 0) return this.#devicesInOrder().flatMap((device) => rows.get(device.identity) ?? []);
     return names.flatMap((name) => this.#labelNamed(name, rows));
   }
