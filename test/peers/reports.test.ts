@@ -3,7 +3,7 @@ import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { unpackGolden, withTemporaryFolder } from '../helpers/shared.ts';
-import { imagesOf, writeImages } from '../lvm/images.ts';
+import { type Image, imagesOf, linear, pvHead, pvUuid, vgText, writeImages } from '../lvm/images.ts';
 import { diskTexts, pvBytes } from '../ondisk/samples.ts';
 import { type Judge, withJudge } from './reports.ts';
 
@@ -251,6 +251,65 @@ async function writeEnd(path: string, bytes: Buffer): Promise<void> {
     await file.close();
   }
 }
+
+/** A VG of two PVs whose ids differ from those of the others; `more` are further fields of the VG. */
+function smallGroup(letter: string, name: string, folder: string, more = ''): Image[] {
+  const text = vgText([{ name: 'lv1', segments: [linear(0, 4, 'pv0', 0)] }], { name })
+    .replaceAll('PvPvPv-', `${letter}vPvPv-`)
+    .replaceAll('LvLvLv-', `${letter}wLvLv-`)
+    .replace('VgVgVg-', `${letter}gVgVg-`)
+    .replace('extent_size =', `${more}extent_size =`);
+  return imagesOf(text, folder).map(({ head, sizeBytes }, index) => ({
+    path: join(folder, `${letter}${index}`),
+    head,
+    sizeBytes,
+  }));
+}
+
+const PV_BYTES = 36864 * 512;
+
+describe('unusual groups', { concurrency: 3 }, () => {
+  test('an orphan and a device that is no PV', () =>
+    withTemporaryFolder(async (folder) => {
+      const head = pvHead({ uuid: pvUuid(7), sizeBytes: PV_BYTES, text: null });
+      const files = await writeImages([
+        ...smallGroup('A', 'vg1', folder),
+        { path: join(folder, 'orphan'), head, sizeBytes: PV_BYTES },
+        { path: join(folder, 'blank'), head: Buffer.alloc(0), sizeBytes: PV_BYTES },
+      ]);
+      await withJudge(files, async (judge) => {
+        const [, , orphan = '', blank = ''] = judge.devices;
+        await all(judge, ['pvs -v', 'pvs -a', 'pvs --segments -a', 'pvs -o pv_uuid', 'fullreport', `pvs ${orphan}`]);
+        await all(judge, [`pvs ${blank}`, `pvs -o pv_uuid ${blank}`, 'pvs --unbuffered']);
+      });
+    }));
+  test('a PV seen twice', () =>
+    withTemporaryFolder(async (folder) => {
+      const images = smallGroup('A', 'vg1', folder);
+      const copies = images.slice(0, 1).map(({ head, sizeBytes }) => ({ path: join(folder, 'copy'), head, sizeBytes }));
+      await withJudge(await writeImages([...images, ...copies]), async (judge) => {
+        const [first = '', , copy = ''] = judge.devices;
+        await all(judge, ['pvs', 'vgs', 'lvs -v', 'pvs -a', 'pvs --segments', `pvs ${copy}`, `pvs ${first}`]);
+      });
+    }));
+  test("another host's VG", () =>
+    withTemporaryFolder(async (folder) => {
+      const images = [...smallGroup('A', 'vg1', folder), ...smallGroup('B', 'vgfar', folder, 'system_id = "far"\n')];
+      await withJudge(await writeImages(images), async (judge) => {
+        await all(judge, ['pvs -v', 'vgs', 'lvs -v', 'lvs vgfar', 'vgs vgfar', `pvs ${judge.devices[2]}`]);
+        await all(judge, ['vgs --foreign', 'lvs --foreign vgfar', 'pvs --foreign']);
+      });
+    }));
+  test('a shared VG', () =>
+    withTemporaryFolder(async (folder) => {
+      const lock = 'lock_type = "sanlock"\nlock_args = "1.0.0:lvmlock"\n';
+      const images = [...smallGroup('A', 'vg1', folder), ...smallGroup('B', 'vgsan', folder, lock)];
+      await withJudge(await writeImages(images), async (judge) => {
+        await all(judge, ['pvs -v', 'vgs', 'lvs -v', 'lvs vgsan', 'vgs vgsan', `pvs ${judge.devices[2]}`]);
+        await all(judge, ['vgs --shared', 'lvs --shared vgsan', 'pvs --shared']);
+      });
+    }));
+});
 
 const EVERYWHERE = ['vgs -v', 'lvs -H -a -v', 'lvs -a --segments -o+devices', 'pvs --segments -v'];
 
