@@ -288,7 +288,7 @@ export class Changes {
 
   /**
    * Validates and carries out a plan; gives the VG as it then is (null: removed, or none). The session's scan follows. With
-   * `--test` all but the writing is done. Throws CommandError.
+   * `--test` all but the writing is done. Throws CommandError: the VG is as before, unless its lines say otherwise.
    */
   async apply(plan: Plan): Promise<VolumeGroup | null> {
     this.#refuse(plan);
@@ -296,26 +296,28 @@ export class Changes {
     this.#print(checked, 'before');
     const header = this.#header(checked);
     const print = this.#printContext();
-    let committed: MetadataText | null = null;
+    let metadata: MetadataText | null;
+    let problems: readonly string[] = [];
     if (this.context.test) {
       for (const line of describePlan(checked)) this.context.out(line);
+      metadata = checked.after === null ? null : nextMetadata(checked, checked.after, header);
     } else {
       if (checked.before !== null) await this.#files.archive(checked.before.metadata, this.context.writer, print);
-      committed = await reported(() =>
+      ({ metadata, problems } = await reported(() =>
         commitPlan(checked, {
           open: (device) => this.#open(device),
           header,
           print,
           warn: (message) => this.context.err(message),
         }),
-      );
+      ));
       await this.#afterCommit(checked);
     }
-    const metadata = committed ?? (checked.after === null ? null : nextMetadata(checked, checked.after, header));
     const group = groupAfter(checked, metadata, print);
     this.#scan = scanAfter(this.scan, checked, group);
     if (!this.context.test) {
-      if (committed !== null) await this.#files.backup(committed, this.context.writer, print);
+      if (metadata !== null) await this.#files.backup(metadata, this.context.writer, print);
+      if (problems.length > 0) throw new CommandError(problems);
       await this.#runEffects(checked, group);
     }
     this.#print(checked, 'after');

@@ -3,7 +3,8 @@
  * `--test`, and only then carried out by lvm/commit.ts.
  *
  * Invariants
- *  - `after` is a whole volume group; its seqno is that of `before` (the commit raises it).
+ *  - `after` is a whole volume group; its seqno is that of `before` (the commit raises it), or the one to write if there is
+ *    no `before`. PVs of `before` that it no longer lists become orphans, but for those that moved away.
  *  - Labels are listed only where their content changes: the commit adds what the protocol itself demands.
  *  - Effects run after the commit, in order; a crash between them leaves a valid volume group.
  */
@@ -11,20 +12,22 @@ import type { VolumeGroupText } from '../../ondisk/metadata.ts';
 import type { LabelledDevice, ScannedDevice, VolumeGroup } from '../model.ts';
 import type { Label } from '../../ondisk/label.ts';
 
-/** A label (and PV header) to write. */
+/** A label (and PV header) to write. The commit sets or clears its USED flag by itself. */
 export interface PvLabelWrite {
   readonly device: ScannedDevice;
   readonly label: Label;
-  /** `create`: wipe labels in sectors 0-3, zero the heads of the areas, write empty headers into all metadata areas first. */
+  /**
+   * `create`: a new PV: labels in sectors 0-3 are wiped and all metadata areas start empty. `update`: a PV that was read: areas
+   * that stay where they were keep what they hold, new ones start empty.
+   */
   readonly kind: 'create' | 'update';
+  /** For `update`: the PV as read. */
+  readonly found?: LabelledDevice;
   /** Zero the first 2048 bytes before (pvcreate -Z y). */
   readonly zeroHead: boolean;
-  /** The metadata areas (by index) whose header carries the ignored flag. */
+  /** The metadata areas (by index) whose header carries the ignored flag. Only for `create`; see also Plan.ignoredAreas. */
   readonly ignoredAreas: readonly number[];
-  /**
-   * Before the VG's texts (a new member), or after its commit (a PV that leaves the VG becomes an orphan: its areas' slots are
-   * zeroed, then the label is written with USED cleared).
-   */
+  /** For `update`: before the VG's texts, or after its commit. A created label is always written before. */
   readonly when: 'before' | 'after';
 }
 
@@ -58,10 +61,14 @@ export interface Plan {
   readonly before: VolumeGroup | null;
   /** Null: the VG is removed, or there is none. */
   readonly after: VolumeGroupText | null;
-  /** Orphan PVs that become members with the labels and areas that they have. */
+  /** PVs that become members with the labels and areas that they have: orphans, or PVs of another VG (vgsplit, vgmerge). */
   readonly joining?: readonly LabelledDevice[];
   /** By PV uuid: the indices of its metadata areas that are to be ignored (vgmetadatacopies). Absent: as found. */
   readonly ignoredAreas?: ReadonlyMap<string, readonly number[]>;
+  /** PVs (uuids) of `before` that another VG has taken already: their areas are that VG's, and left alone (vgsplit). */
+  readonly movedAway?: readonly string[];
+  /** Repair metadata areas whose header or text is damaged, where that is safe (vgck --updatemetadata). */
+  readonly repairDamaged?: boolean;
   /** Clear the metadata of devices that hold an old copy of this VG and are no longer its PVs (vgremove, vgck). */
   readonly clearOutdated?: boolean;
   readonly labels: readonly PvLabelWrite[];
