@@ -11,6 +11,7 @@
  */
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import type { Config } from '../daemon/config-schema.ts';
 import { listDevices } from '../lvm/devices.ts';
 import type { Scan } from '../lvm/model.ts';
 import { scanDevices } from '../lvm/scan.ts';
@@ -38,26 +39,32 @@ function splitList(list: string): string[] {
   return list.split(',').filter((path) => path !== '');
 }
 
-async function readConfig(context: CommandContext): Promise<ConfigValues> {
+/** The config file and its values; null if there is none. Throws CommandError (3) for one that makes no sense. */
+export async function readConfigFileOf(
+  context: CommandContext,
+): Promise<{ readonly path: string; readonly config: Config } | null> {
   const flag = context.options.value('config');
   const named = flag ?? context.env['ORION_LVM_CONFIG'] ?? '';
-  if (named === '' && ![resolve(context.cwd, 'lvm.toml'), SYSTEM_CONFIG].some((path) => existsSync(path)))
-    return NO_CONFIG;
+  if (named === '' && ![resolve(context.cwd, 'lvm.toml'), SYSTEM_CONFIG].some((path) => existsSync(path))) return null;
   const { readConfigFile } = await import('../daemon/config.ts');
   const around = { env: context.env, cwd: context.cwd, uid: context.uid, systemConfigFile: SYSTEM_CONFIG };
   try {
-    const file = readConfigFile(flag, around);
-    if (file === null) return NO_CONFIG;
-    const base = dirname(file.path);
-    return {
-      devices: file.config.devices.map((path) => resolve(base, path)),
-      systemId: file.config.system_id ?? null,
-      extraSystemIds: file.config.extra_system_ids,
-    };
+    return readConfigFile(flag, around);
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     throw new CommandError(EXIT.badUsage, error.message.split('\n'));
   }
+}
+
+async function readConfig(context: CommandContext): Promise<ConfigValues> {
+  const file = await readConfigFileOf(context);
+  if (file === null) return NO_CONFIG;
+  const base = dirname(file.path);
+  return {
+    devices: file.config.devices.map((path) => resolve(base, path)),
+    systemId: file.config.system_id ?? null,
+    extraSystemIds: file.config.extra_system_ids,
+  };
 }
 
 /** What the user named: paths, globs and directories; empty: by default every block device. */

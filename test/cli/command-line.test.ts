@@ -1,5 +1,6 @@
 /** Options, names of volumes, dispatch and help. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { COMMANDS } from '../../src/cli/commands/table.ts';
@@ -162,5 +163,23 @@ describe('dispatch', () => {
     assert.equal(status, 0);
     assert.deepEqual(err, ['Device not found for /nonexistent/disk.']);
     assert.deepEqual(out, []);
+  });
+  test('the configuration, which lvm.toml.example states too', async () => {
+    const { out, status } = await runHere('config', '--type', 'default');
+    assert.equal(status, 0);
+    assert.ok(out.includes('engine = "auto"'));
+    const example = readFileSync(new URL('../../lvm.toml.example', import.meta.url), 'utf8').split('\n');
+    for (const line of out.slice(1)) assert.ok(line === '' || example.includes(line), line);
+  });
+  test('single keys and sections of it', async () => {
+    const { out, err, status } = await runHere('config', 'log/level', 'log', 'devices', 'nosuch');
+    assert.deepEqual(out, ['level = "info"', '[log]', 'level = "info"', 'format = "auto"', 'devices = []']);
+    assert.deepEqual(err, ['Configuration node nosuch not found']);
+    assert.equal(status, 5);
+  });
+  test('a config file that is not there', async () => {
+    const { err, status } = await runHere('lvs', '--config', '/nonexistent/lvm.toml');
+    assert.equal(status, 3);
+    assert.match(err[0] ?? '', /cannot read the config file \/nonexistent\/lvm.toml/);
   });
 });

@@ -181,7 +181,6 @@ const CRITERIA = [
   'lv_time="2026 12:00"',
   'lv_time since "1 year ago"',
   'lv_time="22 Nov 2026"',
-  'nosuch=1',
   'lv_name=lin lv_name=x',
   'lv_name=lin &&',
   '(lv_name=lin',
