@@ -14,6 +14,7 @@ import { type Label, PV_HEADER_EXTENSION_VERSION } from '../ondisk/label.ts';
 import {
   committedText,
   EMPTY_LOCN,
+  hasPrecommit,
   isIgnored,
   maxTextBytes,
   type MdaHeader,
@@ -73,6 +74,8 @@ export interface Work {
   readonly warn: (message: string) => void;
   /** What failed after the VG was committed. */
   readonly problems: string[];
+  /** On which devices. */
+  readonly failed: Set<BlockDevice>;
 }
 
 export interface WorkContext {
@@ -115,6 +118,7 @@ export async function prepareWork(
     wiped: maker.wiped,
     warn: context.warn,
     problems: [],
+    failed: new Set(),
   };
 }
 
@@ -221,8 +225,12 @@ class WorkMaker {
 
   async #addText({ device, role }: Participant, header: MdaHeader, ignored: boolean): Promise<void> {
     if (this.#text === null || this.#metadata === null || role !== 'member') return;
-    if (ignored && isIgnored(header)) return;
     const handle = await this.#context.open(device);
+    if (ignored && isIgnored(header)) {
+      // Left over by a crash, and never cleared otherwise.
+      if (hasPrecommit(header)) this.headers.push({ device: handle, header: withoutPrecommit(header) });
+      return;
+    }
     this.#checkSize(handle, header);
     const offset = nextTextOffset(header, committedText(header), this.#text.length, handle.name);
     const next = textLocn(offset, this.#text);
@@ -277,6 +285,10 @@ class WorkMaker {
       this.#context.warn(`WARNING: updating old metadata to ${seqno} on ${device.path} for VG ${name}.`);
     }
   }
+}
+
+function withoutPrecommit(header: MdaHeader): MdaHeader {
+  return { ...header, slots: [header.slots[0], EMPTY_LOCN] };
 }
 
 /** The area of the PV as found that lies exactly there. */

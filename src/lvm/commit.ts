@@ -240,14 +240,17 @@ function mark(work: Work): Promise<void> {
   );
 }
 
+/** A PV that is still marked as used keeps its text: then it is an outdated PV of its VG, and not one of no VG at all. */
 function clear(work: Work): Promise<void> {
   return finish(
     work,
-    work.headers.map(({ device, header }) => ({
-      device,
-      write: () => writeHeader(device, header),
-      what: `metadata area at ${header.start}`,
-    })),
+    work.headers
+      .filter(({ device }) => !work.failed.has(device))
+      .map(({ device, header }) => ({
+        device,
+        write: () => writeHeader(device, header),
+        what: `metadata area at ${header.start}`,
+      })),
   );
 }
 
@@ -260,7 +263,7 @@ function wipe(work: Work): Promise<void> {
 
 /** Does what is left after the commit; what fails is kept for the end. */
 async function finish(
-  { problems }: Work,
+  { problems, failed }: Work,
   writes: readonly { readonly device: BlockDevice; readonly what: string; readonly write: () => Promise<void> }[],
 ): Promise<void> {
   for (const { device, what, write } of writes) {
@@ -269,6 +272,7 @@ async function finish(
       await flush(device);
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
+      failed.add(device);
       problems.push(`Failed to write ${what} of ${device.name}: ${error.message}`);
     }
   }
