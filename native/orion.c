@@ -1,11 +1,11 @@
 /*
- * What TypeScript cannot do on Linux: advisory locks, the identity of a unix socket's peer, and giving space back in
- * files and block devices without stopping the event loop.
+ * What TypeScript cannot do on Linux: advisory locks, the identity of a unix socket's peer, reading what the page cache
+ * holds without waiting for a device, and giving space back in files and block devices without stopping the event loop.
  *
  * Invariants
  *  - Every argument is checked for type and range; a wrong one throws a TypeError and nothing is called.
  *  - The system's failures are returned (or handed to the callback) as positive errnos, never thrown.
- *  - Nothing blocks the calling thread: fallocate and discard run in libuv's pool. The file descriptor must stay open
+ *  - Nothing but flock blocks the calling thread: cached reads copy memory, fallocate and discard run in libuv's pool. The file descriptor must stay open
  *    until their callback has been called, which happens exactly once and never inside the call.
  *  - Plain Node-API in C, no global state, so that one build serves every Node from 24 up and any number of threads.
  */
@@ -18,6 +18,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <node_api.h>
 
 #define MAX_SAFE_INTEGER 9007199254740991.0
@@ -81,6 +82,33 @@ static napi_value orion_peer_credentials(napi_env env, napi_callback_info info) 
       napi_set_named_property(env, result, "gid", make_integer(env, peer.gid)) != napi_ok)
     return NULL;
   return result;
+}
+
+/*
+ * readCached(fd, buffer, at, length, position): reads into buffer[at, at + length) what is in memory, without waiting for a
+ * device. The number of bytes (fewer than asked where the cache ends; 0 at the end of the file), or minus an errno: EAGAIN
+ * if nothing of it is cached, EOPNOTSUPP where the file system can't tell.
+ */
+static napi_value orion_read_cached(napi_env env, napi_callback_info info) {
+  napi_value arguments[5];
+  int64_t at, length, position;
+  ssize_t count;
+  size_t size;
+  void *bytes;
+  int fd;
+  if (!take_arguments(env, info, 5, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
+  if (napi_get_buffer_info(env, arguments[1], &bytes, &size) != napi_ok) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG", "buffer must be a Buffer");
+    return NULL;
+  }
+  if (!take_integer(env, arguments[2], 0, (double)size, "at must be inside the buffer", &at) ||
+      !take_integer(env, arguments[3], 1, (double)(size - (size_t)at), "length must fit in the buffer", &length) ||
+      !take_integer(env, arguments[4], 0, MAX_SAFE_INTEGER, "position must be bytes", &position))
+    return NULL;
+  struct iovec piece = {(char *)bytes + at, (size_t)length};
+  do count = preadv2(fd, &piece, 1, position, RWF_NOWAIT);
+  while (count < 0 && errno == EINTR);
+  return make_integer(env, count < 0 ? -errno : count);
 }
 
 /* A call on a range of a file or device, on its way through libuv's pool. */
@@ -180,6 +208,7 @@ NAPI_MODULE_INIT() {
   const napi_property_descriptor functions[] = {
       {"flock", NULL, orion_flock, NULL, NULL, NULL, napi_enumerable, NULL},
       {"peerCredentials", NULL, orion_peer_credentials, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"readCached", NULL, orion_read_cached, NULL, NULL, NULL, napi_enumerable, NULL},
       {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
       {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},
   };

@@ -1,11 +1,13 @@
 /**
- * The C addon (native/orion.c), typed: advisory locks, peer credentials, and space given back without blocking.
+ * The C addon (native/orion.c), typed: advisory locks, peer credentials, reads of what is cached, and space
+ * given back without blocking.
  *
  * Invariants
  *  - The addon is loaded at first use, not at import, so that what does not need it (reading, formats) runs without it.
  *  - The system's failures are positive errnos, as results or callback arguments; a TypeError means a wrong argument.
  */
 import { createRequire } from 'node:module';
+import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 
 /** Operations of flock(2). */
@@ -27,6 +29,7 @@ export type RangeCallback = (errno: number) => void;
 interface Addon {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
+  readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
   blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
 }
@@ -73,6 +76,20 @@ export function flock(fd: number, operation: number): number {
 /** The credentials of a connected unix socket's peer, or a positive errno. */
 export function peerCredentials(fd: number): PeerCredentials | number {
   return addon().peerCredentials(fd);
+}
+
+/**
+ * Reads into `buffer` what the page cache holds, without waiting for a device (preadv2 with RWF_NOWAIT). Gives the bytes read,
+ * fewer than `length` where the cache ends, 0 at the end of the file; or minus an errno: EAGAIN if nothing of it is cached,
+ * EOPNOTSUPP where the file system can't tell, ENOSYS without the addon (reading goes on without it).
+ */
+export function readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number {
+  try {
+    return addon().readCached(fd, buffer, at, length, position);
+  } catch (error) {
+    if (error instanceof AddonError) return -constants.errno.ENOSYS;
+    throw error;
+  }
 }
 
 /** fallocate(2) in libuv's thread pool; `fd` must stay open until `callback`. Offset and length in bytes. */

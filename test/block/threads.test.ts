@@ -12,7 +12,7 @@ import { Errno } from '../../src/block/errors.ts';
 import { openBlockDevice } from '../../src/block/open.ts';
 import { Op, RequestFlag } from '../../src/block/request.ts';
 import { ThreadsDevice, type SystemCalls } from '../../src/block/threads.ts';
-import { blockDiscard, fallocate, Falloc } from '../../src/native/addon.ts';
+import { blockDiscard, fallocate, readCached, Falloc } from '../../src/native/addon.ts';
 import { Batch, pattern, perform, performOk, readAt, temporaryFile } from './harness.ts';
 
 const run = promisify(execFile);
@@ -27,7 +27,8 @@ const LIMITS: DeviceLimits = {
   discardGranularity: 512,
 };
 
-const SYSTEM: SystemCalls = { read, write, fdatasync, fallocate, blockDiscard };
+/** Nothing is ever cached, so that every read reaches `read`. */
+const SYSTEM: SystemCalls = { read, write, readCached: () => -Errno.EAGAIN, fdatasync, fallocate, blockDiscard };
 
 async function over(path: string, calls: Partial<SystemCalls> = {}): Promise<ThreadsDevice> {
   const handle = await open(path, 'r+');
@@ -95,6 +96,57 @@ describe('threads engine', () => {
     await performOk(device, { op: Op.write, offset: 77, buffer });
     assert(seen.length >= 14);
     assert(buffer.equals(await readAt(device, 77, 10_000)));
+    await device.close();
+    await file.dispose();
+  });
+
+  test('takes from the page cache what is there, and the rest from the pool', async () => {
+    const file = await temporaryFile(MIB);
+    const bytes = pattern(MIB, 5);
+    await writeFile(file.path, bytes);
+    const asked: string[] = [];
+    const device = await over(file.path, {
+      readCached: (fd, buffer, at, length, position) => {
+        asked.push(`cached ${position}+${length}`);
+        if (position === 0) return -Errno.EAGAIN;
+        return readCached(fd, buffer, at, position === 4096 ? 1000 : length, position);
+      },
+      read: (fd, buffer, at, length, position, done) => {
+        asked.push(`pool ${position}+${length}`);
+        read(fd, buffer, at, length, position, done);
+      },
+    });
+    for (const [offset, length] of [
+      [0, 512],
+      [4096, 4096],
+      [8192, 4096],
+      [0, 256 * 1024],
+    ] as const) {
+      assert((await readAt(device, offset, length)).equals(bytes.subarray(offset, offset + length)));
+    }
+    assert.deepEqual(asked, [
+      'cached 0+512',
+      'pool 0+512',
+      'cached 4096+4096',
+      'pool 5096+3096',
+      'cached 8192+4096',
+      'pool 0+262144',
+    ]);
+    await device.close();
+    await file.dispose();
+  });
+
+  test('asks the page cache no more where the file system cannot tell', async () => {
+    const file = await temporaryFile(MIB);
+    let asked = 0;
+    const device = await over(file.path, {
+      readCached: () => {
+        asked++;
+        return -Errno.EOPNOTSUPP;
+      },
+    });
+    for (let i = 0; i < 3; i++) await readAt(device, 0, 512);
+    assert.equal(asked, 1);
     await device.close();
     await file.dispose();
   });

@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { blockDiscard, fallocate, Falloc, flock, Lock, peerCredentials } from '../../src/native/addon.ts';
+import { blockDiscard, fallocate, Falloc, flock, Lock, peerCredentials, readCached } from '../../src/native/addon.ts';
 import { Errno } from '../../src/block/errors.ts';
 
 /** The binding without the wrapper's types, to call it wrongly. */
@@ -43,6 +43,30 @@ describe('flock', () => {
     assert.equal(flock(2 ** 31 - 1, Lock.shared), Errno.EBADF);
     const fd = openSync(path, 'r');
     assert.equal(flock(fd, 0), Errno.EINVAL);
+    closeSync(fd);
+  });
+});
+
+describe('readCached', () => {
+  test('reads what was just written, and only inside the buffer', () => {
+    const fd = openSync(path, 'r');
+    const buffer = Buffer.alloc(100);
+    assert.equal(readCached(fd, buffer, 10, 50, 0), 50);
+    assert(buffer.equals(Buffer.concat([Buffer.alloc(10), Buffer.alloc(50, 1), Buffer.alloc(40)])));
+    assert.equal(readCached(fd, buffer, 0, 100, 65_536), 0);
+    assert.equal(readCached(2 ** 31 - 1, buffer, 0, 100, 0), -Errno.EBADF);
+    for (const [at, length] of [
+      [0, 101],
+      [1, 100],
+      [101, 1],
+      [-1, 5],
+      [0, 0],
+      [0.5, 1],
+    ]) {
+      assert.throws(() => raw['readCached']?.(fd, buffer, at, length, 0), TypeError);
+    }
+    assert.throws(() => raw['readCached']?.(fd, {}, 0, 1, 0), TypeError);
+    assert.throws(() => raw['readCached']?.(fd, buffer, 0, 1, -1), TypeError);
     closeSync(fd);
   });
 });
