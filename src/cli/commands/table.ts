@@ -11,8 +11,15 @@ interface Entry {
 }
 
 export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
+  ['config', { summary: 'Display configuration information', load: () => import('./config.ts') }],
   ['fullreport', { summary: 'Display full report', load: () => import('./fullreport.ts') }],
+  ['lvdisplay', { summary: 'Display information about a logical volume', load: () => import('./lvdisplay.ts') }],
   ['lvs', { summary: 'Display information about logical volumes', load: () => import('./lvs.ts') }],
+  ['lvscan', { summary: 'List all logical volumes in all volume groups', load: () => import('./lvscan.ts') }],
+  ['pvdisplay', { summary: 'Display various attributes of physical volume(s)', load: () => import('./pvdisplay.ts') }],
   ['pvs', { summary: 'Display information about physical volumes', load: () => import('./pvs.ts') }],
+  ['pvscan', { summary: 'List all physical volumes', load: () => import('./pvscan.ts') }],
+  ['vgdisplay', { summary: 'Display volume group information', load: () => import('./vgdisplay.ts') }],
   ['vgs', { summary: 'Display information about volume groups', load: () => import('./vgs.ts') }],
+  ['vgscan', { summary: 'Search for all volume groups', load: () => import('./vgscan.ts') }],
 ]);

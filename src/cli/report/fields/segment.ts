@@ -139,7 +139,7 @@ function mergedThin({ group, lv, segment }: SegmentPlace): Segment {
 }
 
 /** "key=value" of the settings in a section or list; subsections have no such form. */
-function settingWords(nodes: readonly ConfigNode[]): readonly string[] {
+export function settingWords(nodes: readonly ConfigNode[]): readonly string[] {
   return nodes.flatMap((node) => {
     if (node.node === 'section' || node.value.kind === 'array') return [];
     const text = node.value.kind === 'float' ? node.value.text : String(node.value.value);

@@ -58,7 +58,7 @@ export function isWritable(group: VolumeGroup): boolean {
 export function isResizeable(group: VolumeGroup): boolean {
   return group.vg.status.includes('RESIZEABLE');
 }
-function isClustered(group: VolumeGroup): boolean {
+export function isClustered(group: VolumeGroup): boolean {
   return group.vg.status.includes('CLUSTERED');
 }
 
@@ -88,7 +88,8 @@ function labels(group: VolumeGroup): readonly LabelledDevice[] {
   return group.pvs.flatMap((pv) => (pv.found === null ? [] : [pv.found]));
 }
 
-function countAreas(group: VolumeGroup): number {
+/** Metadata areas of the PVs that were found. */
+export function countAreas(group: VolumeGroup): number {
   return labels(group).reduce((sum, label) => sum + label.metadataAreas.length, 0);
 }
 
