@@ -3,14 +3,24 @@ import assert from 'node:assert/strict';
 import { emptyPlan, type Plan } from '../../src/lvm/edit/plan.ts';
 import type { Scan, VolumeGroup } from '../../src/lvm/model.ts';
 import { committedText, decodeMdaHeader, nextTextOffset } from '../../src/ondisk/mda.ts';
-import { addLv, addTag, extend, extendByOrphan, linearLv, Machine, newPv, reduce, vgcreatePlan } from './machine.ts';
+import {
+  addLv,
+  addTag,
+  extend,
+  extendByOrphan,
+  linearLv,
+  type Machine,
+  newPv,
+  reduce,
+  vgcreatePlan,
+} from './machine.ts';
 
 export interface Case {
   readonly name: string;
   /** Brings empty disks to where the power may be cut. */
-  prepare(machine: Machine): Promise<void>;
+  readonly prepare: (machine: Machine) => Promise<void>;
   /** The commit that is cut. */
-  cut(machine: Machine): Promise<unknown>;
+  readonly cut: (machine: Machine) => Promise<unknown>;
 }
 
 export const PATHS = ['/disk0', '/disk1', '/disk2'] as const;
