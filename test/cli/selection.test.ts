@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { CommandError } from '../../src/cli/messages.ts';
-import { compileRegex } from '../../src/cli/report/regex.ts';
+import { compileRegex } from '../../src/lvm/dm-regex.ts';
 import { parseTimeRange } from '../../src/cli/report/time.ts';
 import { Lines, makeReport, selected, type Values } from './fake-report.ts';
 

@@ -16,7 +16,7 @@ import { readUnits } from '../units.ts';
 import { type Cell, compareText, UNDEFINED } from './cell.ts';
 import type { AnyField, ColumnPlan } from './columns.ts';
 import type { ReservedName } from './field.ts';
-import { compileRegex } from './regex.ts';
+import { compileRegex } from '../../lvm/dm-regex.ts';
 import { parseTimeRange, type TimeRange } from './time.ts';
 
 /** What was shown to the user before the message: the field list, or the help on operators. */

@@ -1,5 +1,6 @@
 /**
- * The regular expressions of =~ and !~ in selections, which are device-mapper's: . * + ? | ( ) [ ] ^ $ and \ before any
+ * The regular expressions of filters (lvm.conf) and of =~ and !~ in selections, which are device-mapper's: . * + ? | ( ) [ ] ^ $
+ * and \ before any
  * character. They have no braces, back references or classes, so those stand for themselves here.
  *
  * Invariant: a pattern is matched anywhere in the text unless ^ or $ bind it.
