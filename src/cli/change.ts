@@ -23,12 +23,8 @@ import { VERSION } from './version.ts';
 const RETAIN_MIN = 10;
 const RETAIN_DAYS = 30;
 
-/** `argv` is what was typed after the command's name, for the metadata's description. */
-export async function changeContext(
-  context: CommandContext,
-  argv: readonly string[],
-  added: readonly string[] = [],
-): Promise<ChangeContext> {
+/** Surroundings for changes to the user's devices, and to `added` ones (PVs named as arguments). */
+export async function changeContext(context: CommandContext, added: readonly string[] = []): Promise<ChangeContext> {
   const { paths, systemId, extraSystemIds } = await commandDevices(context, added);
   const { options, output } = context;
   const yes = options.count('yes');
@@ -37,7 +33,7 @@ export async function changeContext(
     host: { systemId, extraSystemIds, allowForeign: false, allowShared: false },
     locking: options.has('nolocking') ? null : lockOptions(context),
     writer: {
-      commandLine: [context.name, ...argv].join(' '),
+      commandLine: [context.name, ...context.argv].join(' '),
       generator: `Orion LVM version ${VERSION}`,
       hostName: hostname(),
       uname: `${type()} ${hostname()} ${release()} ${version()} ${machine()}`,

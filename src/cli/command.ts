@@ -10,6 +10,8 @@ import type { OptionSpec, ParsedOptions } from './options.ts';
 
 export interface CommandContext {
   readonly name: string;
+  /** What was typed after the command's name. */
+  readonly argv: readonly string[];
   readonly options: ParsedOptions;
   /** What follows the options. */
   readonly args: readonly string[];

@@ -43,7 +43,7 @@ async function runCommand(
   if (options.has('test')) {
     output.error('TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated.');
   }
-  const code = await guarded(output, () => command.run({ ...around, name, options, args: options.args, output }));
+  const code = await guarded(output, () => command.run({ ...around, name, argv, options, args: options.args, output }));
   if (code === EXIT.badUsage) output.error(`Run \`${name} --help' for more information.`);
   return code;
 }
