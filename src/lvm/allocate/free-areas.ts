@@ -63,7 +63,7 @@ export class FreePv {
 
   /** Forgets all reservations. Areas go back to their place one by one, from the front of the order. */
   release(): void {
-    for (let i = 0; i < this.areas.length; ) {
+    for (let i = 0; i < this.areas.length;) {
       const area = this.areas[i++];
       if (area === undefined || area.unreserved === area.count) continue;
       area.unreserved = area.count;

@@ -127,7 +127,7 @@ export class Search {
     const anywhere = constraints.policy === 'anywhere';
     let offers = 0;
     // A reserved area moves back in the order, and the walk goes on behind its new place.
-    for (let i = 0; i < pv.areas.length; ) {
+    for (let i = 0; i < pv.areas.length;) {
       const area = pv.areas[i];
       if (area === undefined) break;
       const verdict = this.#judge(area, constraints, wanted, offers > 0);

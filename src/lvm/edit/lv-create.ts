@@ -1,0 +1,242 @@
+/**
+ * lvcreate: a new LV, linear, striped, error or zero.
+ *
+ * Invariants
+ *  - The checks come in LVM2's order, so that the first thing that is wrong is what LVM2 names.
+ *  - The new LV is the last one of the text; its extents were free.
+ *
+ * Source: lvcreate(8); messages and their order as of lvcreate 2.03.16.
+ */
+import { newUuid } from '../../ondisk/uuid.ts';
+import type { AllocationPolicy, LogicalVolumeText, Segment } from '../../ondisk/metadata.ts';
+import { allocate } from '../allocate/allocate.ts';
+import { freeExtentsOf } from '../allocate/free-areas.ts';
+import { allCandidates, type FindPv, namedCandidates } from '../allocate/pv-list.ts';
+import type { AllocationSettings, CandidatePv } from '../allocate/request.ts';
+import { withStripes, withVirtual } from '../allocate/segments.ts';
+import { allocationMapOf } from '../allocation-map.ts';
+import type { VolumeGroup } from '../model.ts';
+import { relationsOf } from '../relations.ts';
+import { CommandError } from './errors.ts';
+import { displayName, freeExtents, MAX_EXTENTS, policyOf } from './lv-facts.ts';
+import { generatedName, nameUse } from './lv-names.ts';
+import type { Notes } from './lv-notes.ts';
+import { type Effect, emptyPlan, type Plan } from './plan.ts';
+
+/** How large: sectors, extents, or a part of something. */
+export type NewSize =
+  | { readonly kind: 'sectors'; readonly sectors: number }
+  | { readonly kind: 'extents'; readonly count: number }
+  | { readonly kind: 'percent'; readonly percent: number; readonly of: 'VG' | 'FREE' | 'PVS' };
+
+export interface LvCreateRequest {
+  /** Null: make one up. */
+  readonly name: string | null;
+  readonly type: 'striped' | 'error' | 'zero';
+  readonly size: NewSize;
+  /** 1: linear. */
+  readonly stripes: number;
+  /** Sectors; 0 with one stripe. */
+  readonly stripeSizeSectors: number;
+  readonly policy: AllocationPolicy;
+  /** PVs as typed; empty: any. */
+  readonly pvs: readonly string[];
+  readonly findPv: FindPv;
+  readonly writable: boolean;
+  /** Sectors, -1 for none; null: auto. */
+  readonly readAhead: number | null;
+  /** Persistent device numbers; null: none. */
+  readonly device: { readonly major: number; readonly minor: number } | null;
+  readonly tags: readonly string[];
+  /** ACTIVATION_SKIP */
+  readonly skipActivation: boolean;
+  readonly noAutoActivate: boolean;
+  /** Zero its first 4 KiB. */
+  readonly zero: boolean;
+  readonly wipeSignatures: boolean;
+  /** Unix seconds. */
+  readonly now: number;
+  readonly hostName: string;
+  readonly settings: AllocationSettings;
+}
+
+/** What of a new LV is zeroed: where most file systems, labels and tables have their magic. */
+export const ZEROED_HEAD_BYTES = 4096;
+
+/** The plan for a new LV, and its name. Throws CommandError (5). */
+export function createLv(
+  group: VolumeGroup,
+  request: LvCreateRequest,
+  notes: Notes,
+): { readonly plan: Plan; readonly lvName: string } {
+  const { vg } = group;
+  const candidates =
+    request.pvs.length === 0 ? null : namedCandidates(group, request.pvs, (line) => notes.warn(line), request.findPv);
+  const wanted = wantedExtents(group, request, candidates, notes);
+  if (request.name !== null) refuseUsedName(group, request.name);
+  const stripeSizeSectors = Math.min(request.stripeSizeSectors, vg.extentSizeSectors);
+  if (stripeSizeSectors < request.stripeSizeSectors) {
+    const asked = notes.size(request.stripeSizeSectors);
+    const most = notes.size(vg.extentSizeSectors);
+    notes.print(`Reducing requested stripe size ${asked} to maximum, physical extent size ${most}.`);
+  }
+  const extents = roundedToStripes(group, wanted, request.stripes, notes);
+  const pvCount = candidates?.length ?? vg.physicalVolumes.length;
+  if (request.policy !== 'anywhere' && request.stripes > pvCount) {
+    throw new CommandError(
+      `Number of stripes (${request.stripes}) must not exceed number of physical volumes (${pvCount})`,
+    );
+  }
+  const approximate = request.size.kind === 'percent';
+  if (request.type === 'striped' && !approximate && freeExtents(vg) < extents) {
+    throw new CommandError(
+      `Volume group "${vg.name}" has insufficient free space (${freeExtents(vg)} extents): ${extents} required.`,
+    );
+  }
+  const name = request.name ?? generatedName(vg, 'lvol');
+  refuseTooMany(group);
+  const segments = segmentsFor(group, request, { name, extents, stripeSizeSectors, candidates, approximate });
+  const lv = newLv(request, name, segments);
+  const after = { ...vg, logicalVolumes: [...vg.logicalVolumes, lv] };
+  const effects = wipes(group, request, lv, notes);
+  notes.done(`Logical volume "${name}" created.`);
+  return { plan: { ...emptyPlan(group, after), effects, messages: notes.messages }, lvName: name };
+}
+
+function refuseUsedName({ vg }: VolumeGroup, name: string): void {
+  const use = nameUse(vg, name);
+  if (use === null) return;
+  const what = use === 'historical' ? 'historical Logical Volume' : 'Logical Volume';
+  throw new CommandError(`${what} "${name}" already exists in volume group "${vg.name}"`);
+}
+
+/** VGs may have a limit of visible LVs. */
+function refuseTooMany({ vg }: VolumeGroup): void {
+  const visible = [...relationsOf(vg).lvs.values()].filter((facts) => facts.visible).length;
+  if (vg.maxLv > 0 && visible >= vg.maxLv) {
+    throw new CommandError(`Maximum number of logical volumes (${vg.maxLv}) reached in volume group ${vg.name}`);
+  }
+}
+
+function wantedExtents(
+  group: VolumeGroup,
+  request: LvCreateRequest,
+  candidates: readonly CandidatePv[] | null,
+  notes: Notes,
+): number {
+  const { size } = request;
+  if (size.kind === 'sectors') return extentsOfSize(group, size.sectors, notes);
+  if (size.kind === 'extents') return size.count;
+  const extents = extentsOfPercent(group, size, candidates, notes);
+  if (extents === 0) throw new CommandError('Calculated size of logical volume is 0 extents. Needs to be larger.');
+  return downToStripes(group, request, extents, notes);
+}
+
+/** Whole extents for a size in sectors; a part of one counts as one. */
+function extentsOfSize({ vg }: VolumeGroup, sectors: number, notes: Notes): number {
+  const { extentSizeSectors } = vg;
+  const extents = Math.ceil(sectors / extentSizeSectors);
+  const whole = extents * extentSizeSectors;
+  if (whole !== sectors) notes.print(`Rounding up size to full physical extent ${notes.size(whole)}`);
+  if (extents <= MAX_EXTENTS) return extents;
+  const most = notes.size(MAX_EXTENTS * extentSizeSectors);
+  throw new CommandError(
+    `Volume too large (${notes.size(whole)}) for extent size ${notes.size(extentSizeSectors)}. Upper limit is less than ${most}.`,
+  );
+}
+
+function extentsOfPercent(
+  { vg }: VolumeGroup,
+  { percent, of }: Extract<NewSize, { readonly kind: 'percent' }>,
+  candidates: readonly CandidatePv[] | null,
+  notes: Notes,
+): number {
+  const map = allocationMapOf(vg);
+  const part = (extents: number): number => Math.floor((percent * extents) / 100);
+  if (of === 'FREE') return part(map.free);
+  if (of === 'PVS' && candidates !== null) return part(freeExtentsOf(candidates, map.pvs));
+  const extents = part(map.total);
+  if (of === 'PVS' || extents <= map.free) return extents;
+  const left = notes.size(vg.extentSizeSectors * map.free);
+  notes.print(`Reducing ${percent}%VG to remaining free space ${left} in VG.`);
+  return map.free;
+}
+
+/** A part of what is there must not be rounded up to more than there is. */
+function downToStripes({ vg }: VolumeGroup, request: LvCreateRequest, extents: number, notes: Notes): number {
+  const row = request.stripes * Math.max(Math.floor(request.stripeSizeSectors / vg.extentSizeSectors), 1);
+  const over = extents % row;
+  if (over === 0 || freeExtents(vg) >= extents - over + row) return extents;
+  notes.print(`Rounding size (${extents} extents) down to stripe boundary size (${extents - over} extents)`);
+  if (extents > over) return extents - over;
+  throw new CommandError('Adjusted size of logical volume is 0 extents. Needs to be larger.');
+}
+
+function roundedToStripes({ vg }: VolumeGroup, extents: number, stripes: number, notes: Notes): number {
+  const over = extents % stripes;
+  if (over === 0) return extents;
+  const rounded = extents + stripes - over;
+  const show = (count: number): string => `${notes.size(count * vg.extentSizeSectors)} (${count} extents)`;
+  notes.print(`Rounding size ${show(extents)} up to stripe boundary size ${show(rounded)}.`);
+  return rounded;
+}
+
+interface Placement {
+  readonly name: string;
+  readonly extents: number;
+  readonly stripeSizeSectors: number;
+  /** Null: any PV. */
+  readonly candidates: readonly CandidatePv[] | null;
+  readonly approximate: boolean;
+}
+
+function segmentsFor(group: VolumeGroup, request: LvCreateRequest, placement: Placement): readonly Segment[] {
+  const empty = { segments: [], status: [] };
+  const { name, extents, stripeSizeSectors, candidates, approximate } = placement;
+  if (request.type !== 'striped') return withVirtual(empty, request.type, extents);
+  const { rows } = allocate({
+    vg: group.vg,
+    candidates: candidates ?? allCandidates(group),
+    policy: policyOf(group.vg, request.policy),
+    extents,
+    areaCount: request.stripes,
+    areaMultiple: request.stripes,
+    extending: null,
+    approximate,
+    lvName: name,
+    settings: request.settings,
+  });
+  return withStripes(empty, rows, stripeSizeSectors);
+}
+
+function newLv(request: LvCreateRequest, name: string, segments: readonly Segment[]): LogicalVolumeText {
+  const { readAhead, device, policy } = request;
+  const flags = [
+    ...(request.skipActivation ? ['ACTIVATION_SKIP'] : []),
+    ...(request.noAutoActivate ? ['NOAUTOACTIVATE'] : []),
+  ];
+  return {
+    name,
+    id: newUuid(),
+    status: ['READ', ...(request.writable ? ['WRITE'] : []), ...(device === null ? [] : ['FIXED_MINOR']), 'VISIBLE'],
+    flags,
+    tags: [...new Set(request.tags)],
+    creationTime: request.now,
+    creationHost: request.hostName,
+    ...(policy === 'inherit' ? {} : { allocationPolicy: policy }),
+    ...(readAhead === null ? {} : { readAhead }),
+    ...(device ?? {}),
+    segments,
+    extra: [],
+  };
+}
+
+function wipes(group: VolumeGroup, request: LvCreateRequest, lv: LogicalVolumeText, notes: Notes): readonly Effect[] {
+  if (request.type !== 'striped') return [];
+  const { zero, wipeSignatures, writable } = request;
+  if (!writable || (!zero && !wipeSignatures)) {
+    notes.warnAfter(`WARNING: Logical volume ${displayName(group.vg, lv)} not zeroed.`);
+    return [];
+  }
+  return [{ kind: 'wipe-lv', lvName: lv.name, zeroBytes: zero ? ZEROED_HEAD_BYTES : 0, signatures: wipeSignatures }];
+}
