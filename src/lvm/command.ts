@@ -16,13 +16,13 @@
  */
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
-import type { MetadataText, TextHeader } from '../ondisk/metadata.ts';
+import type { TextHeader } from '../ondisk/metadata.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
 import { accessProblem, type HostContext, isExported, useProblem } from './access.ts';
 import { type ArchiveOptions, BackupFiles } from './archive.ts';
-import { commitPlan, nextMetadata } from './commit.ts';
-import { groupAfter } from './edit/after.ts';
+import { type CommitContext, type Committed, commitPlan, nextMetadata } from './commit.ts';
+import { groupAfter, scanAfter } from './edit/after.ts';
 import { describePlan } from './edit/describe.ts';
 import { CommandError } from './edit/errors.ts';
 import type { Effect, Plan, PlanMessage } from './edit/plan.ts';
@@ -196,7 +196,8 @@ function locksFor(request: VolumeGroupRequest): LockChoice {
 }
 
 function requestsOf({ globalLock, vgs = [] }: LockChoice): LockRequest[] {
-  const own = vgs.map(({ name, mode }) => vgLock(name, mode));
+  // A name that no VG can have needs no lock; it must not become a path.
+  const own = vgs.filter(({ name }) => isValidName(name)).map(({ name, mode }) => vgLock(name, mode));
   return globalLock === undefined ? own : [{ resource: GLOBAL_LOCK, mode: globalLock }, ...own];
 }
 
@@ -261,6 +262,7 @@ export class Changes {
   /** Locks a name that no VG has yet (vgcreate, the new name of vgrename and vgsplit). */
   async lockName(name: string): Promise<void> {
     if (this.#locked.has(name)) return;
+    if (!isValidName(name)) throw new CommandError(`New volume group name "${name}" is invalid.`);
     if (this.context.locking !== null) await this.#locks.add(vgLock(name, 'write'), this.context.locking);
     this.#locked.add(name);
     await this.rescan();
@@ -296,32 +298,37 @@ export class Changes {
     this.#print(checked, 'before');
     const header = this.#header(checked);
     const print = this.#printContext();
-    let metadata: MetadataText | null;
-    let problems: readonly string[] = [];
-    if (this.context.test) {
-      for (const line of describePlan(checked)) this.context.out(line);
-      metadata = checked.after === null ? null : nextMetadata(checked, checked.after, header);
-    } else {
-      if (checked.before !== null) await this.#files.archive(checked.before.metadata, this.context.writer, print);
-      ({ metadata, problems } = await reported(() =>
-        commitPlan(checked, {
-          open: (device) => this.#open(device),
-          header,
-          print,
-          warn: (message) => this.context.err(message),
-        }),
-      ));
-      await this.#afterCommit(checked);
-    }
-    const group = groupAfter(checked, metadata, print);
+    const outcome = this.context.test
+      ? this.#pretend(checked, header)
+      : await this.#commit(checked, { header, print, warn: (message) => this.context.err(message) });
+    const group = groupAfter(checked, outcome, print);
     this.#scan = scanAfter(this.scan, checked, group);
     if (!this.context.test) {
-      if (metadata !== null) await this.#files.backup(metadata, this.context.writer, print);
-      if (problems.length > 0) throw new CommandError(problems);
+      if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, print);
+      if (outcome.problems.length > 0) throw new CommandError(outcome.problems);
       await this.#runEffects(checked, group);
     }
     this.#print(checked, 'after');
     return group;
+  }
+
+  #pretend(plan: Plan, header: TextHeader): Committed {
+    for (const line of describePlan(plan)) this.context.out(line);
+    const metadata = plan.after === null ? null : nextMetadata(plan, plan.after, header);
+    return { metadata, problems: [], texts: new Map() };
+  }
+
+  async #commit(plan: Plan, around: Omit<CommitContext, 'open'>): Promise<Committed> {
+    const { before, after, labels, wipes, joining } = plan;
+    if (before !== null) await this.#files.archive(before.metadata, this.context.writer, around.print);
+    const changesPvs = labels.length + wipes.length + (joining?.length ?? 0) > 0 || after === null;
+    const { hintsDirectory } = this.context;
+    // Before, for a crash; and after, since LVM2 may have made new hints meanwhile.
+    if (changesPvs && hintsDirectory !== null) await dropHints(hintsDirectory);
+    const committed = await reported(() => commitPlan(plan, { ...around, open: (device) => this.#open(device) }));
+    if (changesPvs && hintsDirectory !== null) await dropHints(hintsDirectory);
+    if (before !== null && before.vg.name !== after?.name) await this.#files.remove(before.vg.name);
+    return committed;
   }
 
   #refuse({ before, after }: Plan): void {
@@ -329,12 +336,6 @@ export class Changes {
     if (before.hasDuplicates && this.context.allowDuplicates !== true) {
       throw new CommandError(`Cannot update volume group ${before.vg.name} with duplicate PV devices.`);
     }
-  }
-
-  async #afterCommit({ before, after, labels, wipes, joining }: Plan): Promise<void> {
-    if (before !== null && before.vg.name !== after?.name) await this.#files.remove(before.vg.name);
-    const changedPvs = labels.length + wipes.length + (joining?.length ?? 0) > 0 || after === null;
-    if (changedPvs && this.context.hintsDirectory !== null) await dropHints(this.context.hintsDirectory);
   }
 
   async #runEffects(plan: Plan, group: VolumeGroup | null): Promise<void> {
@@ -429,17 +430,4 @@ async function reported<Result>(work: () => Promise<Result>): Promise<Result> {
 
 function runEffect(runners: EffectRunners, effect: Effect, around: EffectContext): Promise<void> {
   return effect.kind === 'wipe-lv' ? runners['wipe-lv'](effect, around) : runners.erase(effect, around);
-}
-
-/** What a scan would find after the plan. */
-function scanAfter(scan: Scan, plan: Plan, group: VolumeGroup | null): Scan {
-  const gone = plan.before?.vg.id;
-  const others = scan.volumeGroups.filter(({ vg }) => vg.id !== gone && vg.id !== group?.vg.id);
-  const volumeGroups = group === null ? others : [...others, group].sort((a, b) => (a.vg.name < b.vg.name ? -1 : 1));
-  const members = new Set(volumeGroups.flatMap(({ pvs }) => pvs.map((pv) => pv.uuid)));
-  const wiped = new Set(plan.wipes.map(({ device }) => device.identity));
-  const left = (plan.before?.pvs ?? []).filter((pv) => pv.found !== null && !members.has(pv.uuid));
-  const leavers = left.map((pv) => ({ uuid: pv.uuid, found: pv.found, missing: false }));
-  const staying = scan.orphans.filter((pv) => !members.has(pv.uuid) && !wiped.has(pv.found?.device.identity ?? ''));
-  return { ...scan, volumeGroups, orphans: [...staying, ...leavers] };
 }

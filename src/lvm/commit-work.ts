@@ -32,6 +32,8 @@ import { emptyHeader, labelOf, markedAs, readHeader } from './pv-write.ts';
 /** A metadata area that gets the new text. */
 export interface TextArea {
   readonly device: BlockDevice;
+  /** ScannedDevice.identity */
+  readonly identity: string;
   /** As it is on the device, or as it is written first if the area is new. */
   readonly header: MdaHeader;
   /** After the commit it is ignored. */
@@ -76,6 +78,8 @@ export interface Work {
   readonly problems: string[];
   /** On which devices. */
   readonly failed: Set<BlockDevice>;
+  /** The texts' places in the areas that were committed. */
+  readonly committed: Map<string, RawLocn>;
 }
 
 export interface WorkContext {
@@ -119,6 +123,7 @@ export async function prepareWork(
     warn: context.warn,
     problems: [],
     failed: new Set(),
+    committed: new Map(),
   };
 }
 
@@ -198,6 +203,7 @@ class WorkMaker {
     const device = await this.#context.open(participant.device);
     const header = await this.#read(device, area);
     if (header === null) return;
+    this.#checkUnchanged(participant, area, header);
     if (role === 'member') {
       this.#warnOfRepair(participant, area);
       await this.#addText(participant, header, ignored);
@@ -207,6 +213,24 @@ class WorkMaker {
     const cleared = { ...header, slots: [{ ...EMPTY_LOCN, flags }, EMPTY_LOCN] as const };
     if (role === 'outdated') this.#context.warn(`WARNING: wiping mda on outdated PV ${participant.device.path}`);
     if (role !== 'orphan' || isIgnored(header) !== ignored) this.headers.push({ device, header: cleared });
+  }
+
+  /**
+   * The device is ours alone now; if its text is not the one that was read, somebody with other lock files (another user, another
+   * host on shared storage) changed it meanwhile, and his change must not be lost.
+   */
+  #checkUnchanged({ device, found }: Participant, { text, ignored, problem }: MetadataArea, header: MdaHeader): void {
+    if (ignored || problem !== undefined) return;
+    const now = committedText(header);
+    const joins = found !== null && this.#plan.joining?.includes(found) === true;
+    const same =
+      text === undefined
+        ? now === null || !joins
+        : now?.offset === text.offset && now.size === text.size && now.checksum === text.checksum;
+    if (same) return;
+    throw new CommandError(
+      `${device.path}: the metadata was changed by somebody else since it was read. Nothing was written; try again.`,
+    );
   }
 
   async #read(device: BlockDevice, area: MetadataArea): Promise<MdaHeader | null> {
@@ -236,6 +260,7 @@ class WorkMaker {
     const next = textLocn(offset, this.#text);
     this.areas.push({
       device: handle,
+      identity: device.identity,
       header,
       ignored,
       next: ignored ? { ...next, flags: RAW_LOCN_IGNORED } : next,

@@ -31,6 +31,7 @@ import type { MetadataText, TextHeader, VolumeGroupText } from '../ondisk/metada
 import type { PrintContext } from '../ondisk/vg-print.ts';
 import { metadataTextBytes, parseMetadataText } from '../ondisk/vg-text.ts';
 import { prepareWork, type TextArea, type Work } from './commit-work.ts';
+import { areaKey } from './edit/after.ts';
 import { canonical } from './edit/canonical.ts';
 import { CommandError } from './edit/errors.ts';
 import type { Plan } from './edit/plan.ts';
@@ -55,6 +56,8 @@ export interface Committed {
   readonly metadata: MetadataText | null;
   /** What failed after the VG was committed: the command has failed, and the VG is as planned. */
   readonly problems: readonly string[];
+  /** Where the text now is, by `areaKey`; areas that could not be committed are not among them. */
+  readonly texts: ReadonlyMap<string, RawLocn>;
 }
 
 /** The protocol, in order; docs/commit-protocol.md prints it, and the crash tests stop after each write of it. */
@@ -80,7 +83,7 @@ export async function commitPlan(plan: Plan, context: CommitContext): Promise<Co
     if (work.problems.length > 0 && metadata === null && plan.before !== null) {
       work.problems.push(`Volume group "${work.vgName}" not properly removed`);
     }
-    return { metadata, problems: work.problems };
+    return { metadata, problems: work.problems, texts: work.committed };
   } finally {
     await devices.close();
   }
@@ -196,13 +199,21 @@ async function revert({ areas, warn }: Work): Promise<void> {
 async function commit(work: Work): Promise<void> {
   const { areas, vgName, warn } = work;
   if (areas.length === 0) return;
-  const failed = await commitAreas(areas.filter((area) => !area.ignored));
+  const failed = await commitAreas(
+    areas.filter((area) => !area.ignored),
+    work.committed,
+  );
   if (failed.length === areas.filter((area) => !area.ignored).length) {
     await revert(work);
     const reasons = failed.map(({ error }) => error.message);
     throw new CommandError([`Failed to write VG ${vgName}: no metadata area could be committed.`, ...reasons]);
   }
-  failed.push(...(await commitAreas(areas.filter((area) => area.ignored))));
+  failed.push(
+    ...(await commitAreas(
+      areas.filter((area) => area.ignored),
+      work.committed,
+    )),
+  );
   for (const { area, error } of failed) {
     warn(`WARNING: Failed to commit metadata area at ${area.header.start} of ${area.device.name}: ${error.message}`);
   }
@@ -213,6 +224,7 @@ async function commit(work: Work): Promise<void> {
 
 async function commitAreas(
   areas: readonly TextArea[],
+  committed: Work['committed'],
 ): Promise<{ readonly area: TextArea; readonly error: DeviceError }[]> {
   const failed: { readonly area: TextArea; readonly error: DeviceError }[] = [];
   await all(
@@ -220,6 +232,7 @@ async function commitAreas(
       try {
         await writeSlots(area, [area.next, EMPTY_LOCN]);
         await flush(area.device);
+        committed.set(areaKey(area.identity, area.header.start), area.next);
       } catch (error) {
         if (!(error instanceof DeviceError)) throw error;
         failed.push({ area, error });

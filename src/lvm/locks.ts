@@ -121,7 +121,7 @@ async function lockFile(path: string, mode: LockMode, options: LockOptions): Pro
     await handle.close();
     if (errno === 0) continue;
     if (errno !== EWOULDBLOCK) throw new CommandError(`${path}: locking failed: errno ${errno}`);
-    if (!options.wait) throw new CommandError(`${path}: lock is held by another process; giving up without waiting`);
+    if (!options.wait) throw new CommandError(`${path}: flock failed: Resource temporarily unavailable`);
     await delay(pause, undefined, options.signal === undefined ? {} : { signal: options.signal });
   }
 }

@@ -12,7 +12,7 @@ import { type Lvm2, withLvm2 } from '../lvm/lvm2.ts';
 import { CASES, PATHS } from './cases.ts';
 import { DISK_BYTES, Machine } from './machine.ts';
 
-const STATES = Number(process.env['ORION_CRASH_LVM2_STATES'] ?? '4');
+const STATES = Number(process.env['ORION_CRASH_LVM2_STATES'] ?? '3');
 const SEED = Number(process.env['ORION_CRASH_SEED'] ?? String(Date.now() % 1_000_000));
 const NAMES = new Set([
   'vgcreate',

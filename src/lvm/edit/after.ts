@@ -1,31 +1,47 @@
 /**
- * A volume group as a scan would find it once a plan is carried out, computed: commands go on with it after a commit (or after
- * `--test`, when there is nothing to scan).
+ * What a scan would find once a plan is carried out, computed: commands go on with it after a commit (or after `--test`, when
+ * there is nothing to scan).
  *
- * Invariant: metadata, PVs, their devices and labels are those that a scan would give; the places of texts in metadata areas
- * are left out, since commits read headers themselves.
+ * Invariants
+ *  - Metadata, PVs, their devices and labels are those that a scan would give.
+ *  - The place of a text is known where the commit put one; elsewhere it is left out, and nobody relies on it.
  */
-import { PV_EXT_USED, PV_HEADER_EXTENSION_VERSION, type Label } from '../../ondisk/label.ts';
-import { maxTextBytes } from '../../ondisk/mda.ts';
+import { PV_EXT_USED, PV_HEADER_EXTENSION_VERSION, SECTOR_BYTES, type Label } from '../../ondisk/label.ts';
+import { maxTextBytes, type RawLocn } from '../../ondisk/mda.ts';
 import type { MetadataText } from '../../ondisk/metadata.ts';
 import { encodeText } from '../../ondisk/text-bytes.ts';
-import { printMetadataText } from '../../ondisk/vg-text.ts';
 import type { PrintContext } from '../../ondisk/vg-print.ts';
+import { printMetadataText } from '../../ondisk/vg-text.ts';
 import { allocationMapOf } from '../allocation-map.ts';
-import type { LabelledDevice, PhysicalVolume, ScannedDevice, VolumeGroup } from '../model.ts';
+import type { LabelledDevice, MetadataArea, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../model.ts';
 import type { Plan } from './plan.ts';
 
-/** Null if the plan leaves no VG. */
-export function groupAfter(plan: Plan, metadata: MetadataText | null, print: PrintContext): VolumeGroup | null {
+/** What became of a plan. */
+export interface Outcome {
+  /** Null: the plan leaves no VG. */
+  readonly metadata: MetadataText | null;
+  /** Where the commit put the text, by `areaKey`; empty with `--test`. */
+  readonly texts: ReadonlyMap<string, RawLocn>;
+}
+
+/** Names a metadata area of a device. */
+export function areaKey(identity: string, offset: number): string {
+  return `${identity}@${offset}`;
+}
+
+/** The VG after the plan; null if it leaves none. */
+export function groupAfter(plan: Plan, outcome: Outcome, print: PrintContext): VolumeGroup | null {
+  const { metadata } = outcome;
   if (metadata === null) return null;
   const { vg } = metadata;
   const found = devicesOf(plan);
   const allocation = allocationMapOf(vg);
   const pvs = vg.physicalVolumes.map((text): PhysicalVolume => {
-    const device = found.get(text.id) ?? null;
+    const device = found.get(text.id);
     const flagged = text.flags.includes('MISSING') || text.status.includes('MISSING');
     const allocated = allocation.pvs.get(text.label)?.allocated ?? 0;
-    return { uuid: text.id, found: device, text, missing: device === null || (flagged && allocated > 0) };
+    const missing = device === undefined || (flagged && allocated > 0);
+    return { uuid: text.id, found: device === undefined ? null : asMember(device, plan, outcome), text, missing };
   });
   return {
     metadata,
@@ -39,33 +55,75 @@ export function groupAfter(plan: Plan, metadata: MetadataText | null, print: Pri
   };
 }
 
-/** Every device that may be a member, by PV uuid, with its label as it then is. */
+/** Everything after the plan. `group` is what `groupAfter` gave. */
+export function scanAfter(scan: Scan, plan: Plan, group: VolumeGroup | null): Scan {
+  const ids = new Set([plan.before?.vg.id, group?.vg.id]);
+  const others = scan.volumeGroups.filter(({ vg }) => !ids.has(vg.id));
+  const volumeGroups = (group === null ? others : [...others, group]).toSorted((a, b) => compare(a.vg.name, b.vg.name));
+  const members = new Set(volumeGroups.flatMap(({ pvs }) => pvs.flatMap((pv) => pv.found?.device.identity ?? [])));
+  const changed = new Set([...plan.wipes, ...plan.labels].map(({ device }) => device.identity));
+  const left = [
+    ...(plan.before?.pvs ?? []).flatMap(({ found }) => (found === null ? [] : withoutVg(found))),
+    ...scan.orphans.flatMap(({ found }) => found ?? []),
+  ].filter(({ device }) => !changed.has(device.identity));
+  const written = plan.labels.map((write) =>
+    labelledAs(write.device, write.label, plan.ignoredAreas?.get(write.label.uuid) ?? write.ignoredAreas),
+  );
+  const orphans = [...left, ...written].filter(({ device }) => !members.has(device.identity));
+  return {
+    ...scan,
+    volumeGroups,
+    orphans: orphans.map((found) => ({ uuid: found.uuid, found, missing: false })),
+  };
+}
+
+/** Every device that may be a member, by PV uuid. */
 function devicesOf(plan: Plan): ReadonlyMap<string, LabelledDevice> {
   const devices = new Map<string, LabelledDevice>();
-  for (const { found, uuid } of plan.before?.pvs ?? []) if (found !== null) devices.set(uuid, inUse(found, plan));
-  for (const found of plan.joining ?? []) devices.set(found.uuid, inUse(found, plan));
-  for (const write of plan.labels) {
-    devices.set(write.label.uuid, labelledAs(write.device, write.label, plan.ignoredAreas?.get(write.label.uuid)));
-  }
+  for (const { found, uuid } of plan.before?.pvs ?? []) if (found !== null) devices.set(uuid, found);
+  for (const found of plan.joining ?? []) devices.set(found.uuid, found);
+  for (const { device, label } of plan.labels) devices.set(label.uuid, labelledAs(device, label));
   return devices;
 }
 
-function inUse(found: LabelledDevice, plan: Plan): LabelledDevice {
+function asMember(found: LabelledDevice, plan: Plan, { texts, metadata }: Outcome): LabelledDevice {
   const ignored = plan.ignoredAreas?.get(found.uuid);
   return {
     ...found,
     extensionVersion: PV_HEADER_EXTENSION_VERSION,
     inUse: true,
+    metadataAreas: found.metadataAreas.map(({ text: _text, ...area }): MetadataArea => {
+      const text = texts.get(areaKey(found.device.identity, area.offset));
+      const isIgnored = ignored?.includes(area.index) ?? area.ignored;
+      const empty = { ...area, ignored: isIgnored, precommit: false };
+      if (text === undefined || metadata === null || isIgnored) return empty;
+      const free = maxTextBytes(area.size) - text.size;
+      const { offset, size, checksum } = text;
+      return {
+        ...empty,
+        freeBytes: free - (free % SECTOR_BYTES),
+        text: { offset, size, checksum, vgName: metadata.vg.name, seqno: metadata.vg.seqno },
+      };
+    }),
+  };
+}
+
+/** A PV that left its VG. */
+function withoutVg(found: LabelledDevice): LabelledDevice {
+  return {
+    ...found,
+    extensionVersion: PV_HEADER_EXTENSION_VERSION,
+    inUse: false,
     metadataAreas: found.metadataAreas.map(({ text: _text, ...area }) => ({
       ...area,
-      ignored: ignored?.includes(area.index) ?? area.ignored,
       precommit: false,
+      freeBytes: area.ignored ? 0 : maxTextBytes(area.size),
     })),
   };
 }
 
 /** A device with a label that was just written. */
-export function labelledAs(device: ScannedDevice, label: Label, ignored: readonly number[] = []): LabelledDevice {
+function labelledAs(device: ScannedDevice, label: Label, ignored: readonly number[] = []): LabelledDevice {
   return {
     device,
     uuid: label.uuid,
@@ -77,10 +135,16 @@ export function labelledAs(device: ScannedDevice, label: Label, ignored: readonl
       index,
       ignored: ignored.includes(index),
       precommit: false,
-      freeBytes: maxTextBytes(place.size),
+      freeBytes: ignored.includes(index) ? 0 : maxTextBytes(place.size),
     })),
     bootloaderAreas: label.bootloaderAreas,
     extensionVersion: PV_HEADER_EXTENSION_VERSION,
     inUse: (label.extensionFlags & PV_EXT_USED) !== 0,
   };
+}
+
+/** By code units, whatever the locale. */
+function compare(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
 }
