@@ -1,6 +1,7 @@
 /** The verbs of a volume and the promises of its data path that the conformance suite doesn't count out. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import type { BlockDevice } from '../../src/block/device.ts';
 import { Errno } from '../../src/block/errors.ts';
 import type { FaultyDevice } from '../../src/block/faulty.ts';
@@ -11,7 +12,7 @@ import type { Table } from '../../src/dm/table.ts';
 import { targetRegistry, type TargetType } from '../../src/dm/target.ts';
 import { targets } from '../../src/dm/targets.ts';
 import { Volume } from '../../src/dm/volume.ts';
-import { Batch, pattern, perform, performOk, readAt } from '../block/harness.ts';
+import { Batch, makeRequest, pattern, perform, performOk, readAt } from '../block/harness.ts';
 import { blockDeviceSuite } from '../block/device-suite.ts';
 import { assertInLimits } from '../../src/block/device.ts';
 import { error, linear, memoryDevices, striped, zero } from './devices.ts';
@@ -128,6 +129,7 @@ describe('verbs', () => {
     a.releaseAll();
     await batch.done();
     a.decide = () => ({ kind: 'pass' });
+    await assert.rejects(volume.suspend(AbortSignal.abort()), { code: 'SUSPEND_ABORTED' });
     await volume.suspend();
     await volume.close();
   });
@@ -274,7 +276,7 @@ describe('stateful targets', () => {
     volume.resume();
     const abort = new AbortController();
     const suspended = volume.suspend(abort.signal);
-    await readAt(new MemoryDevice({ sizeBytes: MIB }), 0, 512);
+    await turn();
     abort.abort();
     await assert.rejects(suspended, { code: 'SUSPEND_ABORTED' });
     assert.deepEqual(calls, ['resume', 'suspend', 'never', 'resume']);
@@ -427,6 +429,52 @@ describe('data path', () => {
     );
   });
 
+  test('the rest of a long request fails when the volume has shrunk under it', async () => {
+    const { volume, a, load } = make([linear(0, 2 ** 26, 'a', 0)]);
+    const batch = new Batch();
+    a.decide = (request) => (request.op === Op.flush ? { kind: 'pass' } : { kind: 'hold' });
+    batch.submit(volume, { op: Op.discard, offset: 0, length: 2 ** 33 + 100 });
+    const suspended = volume.suspend();
+    a.releaseAll();
+    await suspended;
+    load([linear(0, 2 ** 24, 'a', 0)]);
+    const seen = await recorded(a, async () => {
+      volume.resume();
+      await batch.done();
+    });
+    assert.equal(batch.completed[0]?.error, Errno.EIO);
+    assert.deepEqual(seen, []);
+    assert.equal(volume.outstanding, 0);
+  });
+
+  test('one stripe has no borders', async () => {
+    const { volume, a } = make([striped(0, 64, 1, [['a', 0]])]);
+    const seen = await recorded(a, () => performOk(volume, { op: Op.write, offset: 7, buffer: pattern(9000, 1) }));
+    assert.equal(seen.length, 1);
+  });
+
+  test('an owner that submits again from each completion leaves others their turn', async () => {
+    const { volume } = make([zero(0, 64)]);
+    const request = makeRequest({ op: Op.read, buffer: Buffer.alloc(512) });
+    let rounds = 0;
+    let stop = false;
+    const ended = new Promise<void>((resolve) => {
+      request.owner = {
+        ioDone: () => {
+          rounds++;
+          assert(rounds < 100_000, 'the event loop is starved');
+          if (stop) resolve();
+          else volume.submit(request);
+        },
+      };
+    });
+    volume.submit(request);
+    for (let i = 0; i < 10; i++) await turn();
+    stop = true;
+    await ended;
+    assert(rounds >= 5);
+  });
+
   test('the first error ends a request when all its pieces have ended, and is counted for its stripe', async () => {
     const { volume, a, b } = make([
       striped(0, 32, 4, [
@@ -438,7 +486,7 @@ describe('data path', () => {
     b.decide = () => ({ kind: 'fail', errno: Errno.ENOSPC });
     const batch = new Batch();
     batch.submit(volume, { op: Op.write, buffer: pattern(4096, 1) });
-    while (volume.outstanding > 2) await performOk(new MemoryDevice({ sizeBytes: 512 }), { op: Op.flush });
+    while (volume.outstanding > 2) await turn();
     assert.equal(batch.completed.length, 0);
     a.releaseAll(Errno.EIO);
     await batch.done();
