@@ -68,7 +68,7 @@ async function readConfig(context: CommandContext): Promise<ConfigValues> {
 }
 
 /** What the user named: paths, globs and directories; empty: by default every block device. */
-function specsOf(context: CommandContext, config: ConfigValues): readonly string[] {
+function specsOf(context: CommandContext, config: ConfigValues, hasMore: boolean): readonly string[] {
   const given = context.options.groups.flatMap((group) => splitList(group.get('devices') ?? ''));
   if (context.options.has('devices')) {
     if (given.length > 0) return given;
@@ -76,7 +76,7 @@ function specsOf(context: CommandContext, config: ConfigValues): readonly string
   }
   const fromEnvironment = splitList(context.env['ORION_LVM_DEVICES'] ?? '');
   if (fromEnvironment.length > 0) return fromEnvironment;
-  if (config.devices.length > 0 || context.uid === 0) return config.devices;
+  if (config.devices.length > 0 || context.uid === 0 || hasMore) return config.devices;
   throw new CommandError(EXIT.failed, [
     'No devices to look at: give --devices, $ORION_LVM_DEVICES or devices in lvm.toml (only root looks at every block device).',
   ]);
@@ -104,7 +104,7 @@ export interface CommandDevices {
 /** Finds the devices that the user named, with `added` ones (PVs named as arguments). */
 export async function commandDevices(context: CommandContext, added: readonly string[] = []): Promise<CommandDevices> {
   const config = await readConfig(context);
-  const paths = await pathsOf(specsOf(context, config), context);
+  const paths = await pathsOf(specsOf(context, config, added.length > 0), context);
   return { paths: [...paths, ...added], systemId: config.systemId, extraSystemIds: config.extraSystemIds };
 }
 

@@ -187,50 +187,53 @@ class Chooser {
 
   async #askCreate({ name, device, state }: Candidate): Promise<boolean> {
     const { purpose, force, sizeSectors, sizeText } = this.#choice;
-    const { prompt, yes, err } = this.#context;
+    const { yes } = this.#context;
     if (state.kind === 'blank') return true;
     let answer = true;
     if (state.kind !== 'orphan') {
       const vgName = state.kind === 'member' ? state.vgName : '<unknown>';
       if (force < 2) {
-        for (const line of inVgLines(name, state, purpose)) err(line);
+        for (const line of inVgLines(name, state, purpose)) this.#context.err(line);
         answer = false;
       } else if (yes === 0) {
-        answer = await prompt(`Really INITIALIZE physical volume "${name}" of volume group "${vgName}" [y/n]? `);
-        if (answer) err(`WARNING: Forcing physical volume creation on ${name} of volume group "${vgName}"`);
+        answer = await this.#context.prompt(
+          `Really INITIALIZE physical volume "${name}" of volume group "${vgName}" [y/n]? `,
+        );
+        if (answer)
+          this.#context.err(`WARNING: Forcing physical volume creation on ${name} of volume group "${vgName}"`);
       }
     }
     const size = device.sizeBytes / SECTOR_BYTES;
     if (answer && sizeSectors !== 0 && sizeSectors !== size) {
       const mismatch = `device size ${sizeText(size)} does not match requested size ${sizeText(sizeSectors)}`;
-      answer = yes > 0 || (await prompt(`WARNING: ${name}: ${mismatch}. Proceed? [y/n]: `));
-      if (answer) err(`WARNING: Faking size of PV ${name}. Don't write outside real device.`);
+      answer = yes > 0 || (await this.#context.prompt(`WARNING: ${name}: ${mismatch}. Proceed? [y/n]: `));
+      if (answer) this.#context.err(`WARNING: Faking size of PV ${name}. Don't write outside real device.`);
     }
     if (!answer) this.#fail(`${name}: physical volume not initialized.`);
     return answer;
   }
 
   async #askRemove({ name, state }: Candidate): Promise<boolean> {
-    const { prompt, yes, err } = this.#context;
+    const { yes } = this.#context;
     if (state.kind !== 'member' && state.kind !== 'used') return true;
     const vgName = state.kind === 'member' ? state.vgName : '<unknown>';
     if (this.#choice.force < 2) {
-      err(
+      this.#context.err(
         state.kind === 'used'
           ? `PV ${name} is used by a VG but its metadata is missing.`
           : `PV ${name} is used by VG ${vgName} so please use vgreduce first.`,
       );
-      err('(If you are certain you need pvremove, then confirm by using --force twice.)');
+      this.#context.err('(If you are certain you need pvremove, then confirm by using --force twice.)');
       this.#fail(`${name}: physical volume label not removed.`);
       return false;
     }
-    err(`WARNING: PV ${name} is used by VG ${vgName}.`);
+    this.#context.err(`WARNING: PV ${name} is used by VG ${vgName}.`);
     const question = `Really WIPE LABELS from physical volume "${name}" of volume group "${vgName}" [y/n]? `;
-    if (yes === 0 && !(await prompt(question))) {
+    if (yes === 0 && !(await this.#context.prompt(question))) {
       this.#fail(`${name}: physical volume label not removed.`);
       return false;
     }
-    err(`WARNING: Wiping physical volume label from ${name} of volume group "${vgName}".`);
+    this.#context.err(`WARNING: Wiping physical volume label from ${name} of volume group "${vgName}".`);
     return true;
   }
 

@@ -1,0 +1,159 @@
+/** vgcreate: makes a volume group of PVs, and PVs of the devices that are none yet. */
+import { existsSync } from 'node:fs';
+import { createVgPlan, type VgCreateRequest } from '../../lvm/edit/vg-create.ts';
+import { nameProblem } from '../../lvm/edit/vg-names.ts';
+import { withChanges } from '../../lvm/command.ts';
+import type { AllocationPolicy } from '../../ondisk/metadata.ts';
+import { newUuid } from '../../ondisk/uuid.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { yesOrNo } from '../common-options.ts';
+import { joinDevices } from '../join-devices.ts';
+import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import {
+  ADDTAG_OPTION,
+  ALLOC_OPTION,
+  AUTOBACKUP_OPTION,
+  countOf,
+  flagOf,
+  isCount,
+  isMetadataCopies,
+  isSizeIn,
+  metadataCopies,
+  REPORTFORMAT_OPTION,
+  sizeOf,
+  tagsOf,
+} from '../option-values.ts';
+import type { OptionSpec, ParsedOptions } from '../options.ts';
+import { PV_LAYOUT_OPTIONS, pvChangeContext, pvCreateRequest } from '../pv-options.ts';
+
+const DEFAULT_EXTENT_SECTORS = 8192;
+const MAX_EXTENT_SECTORS = 2 ** 32 - 1;
+
+const OPTIONS: readonly OptionSpec[] = [
+  ...PV_LAYOUT_OPTIONS,
+  ADDTAG_OPTION,
+  ALLOC_OPTION,
+  AUTOBACKUP_OPTION,
+  REPORTFORMAT_OPTION,
+  {
+    long: 'maxlogicalvolumes',
+    short: 'l',
+    argument: 'Number',
+    check: isCount,
+    description: 'The most LVs. 0: no limit.',
+  },
+  {
+    long: 'maxphysicalvolumes',
+    short: 'p',
+    argument: 'Number',
+    check: isCount,
+    description: 'The most PVs. 0: no limit.',
+  },
+  {
+    long: 'physicalextentsize',
+    short: 's',
+    argument: 'Size[m|UNIT]',
+    check: isSizeIn('m'),
+    description: 'The size of an extent: a power of 2, or a multiple of 128 KiB. Default: 4m.',
+  },
+  {
+    long: 'vgmetadatacopies',
+    argument: 'all|unmanaged|Number',
+    check: isMetadataCopies,
+    description: 'How many metadata areas of the VG are in use.',
+  },
+  { long: 'systemid', argument: 'String', description: 'The system ID of the host that owns the VG.' },
+  {
+    long: 'locktype',
+    argument: 'none',
+    check: (value) => value === 'none',
+    description: 'The lock type; shared VGs need lvmlockd, which is not used.',
+  },
+  {
+    long: 'setautoactivation',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Whether the VG is activated automatically. Default: y.',
+  },
+];
+
+export const command: Command = {
+  summary: 'Create a volume group',
+  argumentsUsage: 'VG_new PV ...',
+  options: OPTIONS,
+  run: vgcreate,
+};
+
+async function vgcreate(context: CommandContext): Promise<ExitCode> {
+  const { options, args, output } = context;
+  const [first, ...names] = args;
+  if (first === undefined || names.length === 0) {
+    throw new CommandError(EXIT.badUsage, ['Please provide volume group name and physical volumes']);
+  }
+  const pvRequest = pvCreateRequest(options, output, null);
+  const name = first.replace(/^\/+dev\/+/, '');
+  const change = await pvChangeContext(context, names);
+  const request = vgRequest(context, name, change.host.systemId);
+  return withChanges(change, { globalLock: 'write', vgs: [{ name, mode: 'write' }] }, async (changes) => {
+    if (changes.scan.volumeGroups.some(({ vg }) => vg.name === name) || isUnreadable(changes.scan, name)) {
+      throw new CommandError(EXIT.failed, [`A volume group called ${name} already exists.`]);
+    }
+    const joining = await joinDevices(changes, names, pvRequest, change.force);
+    await changes.apply(createVgPlan(request, joining));
+    return EXIT.ok;
+  });
+}
+
+function isUnreadable(scan: { readonly unreadable: readonly { readonly name: string }[] }, name: string): boolean {
+  return scan.unreadable.some((group) => group.name === name);
+}
+
+function vgRequest(
+  { options, output, env }: CommandContext,
+  name: string,
+  ownSystemId: string | null,
+): VgCreateRequest {
+  const extentSize = sizeOf(options, 'physicalextentsize', 'm');
+  if (extentSize?.sign === '-') refuse('Physical extent size may not be negative.');
+  const extentSizeSectors = extentSize?.sectors ?? DEFAULT_EXTENT_SECTORS;
+  if (extentSizeSectors > MAX_EXTENT_SECTORS) refuse('Physical extent size must be smaller than <2.00 TiB.');
+  const maxLv = countOf(options, 'maxlogicalvolumes', 'Max Logical Volumes may not be negative.') ?? 0;
+  const maxPv = countOf(options, 'maxphysicalvolumes', 'Max Physical Volumes may not be negative.') ?? 0;
+  const systemId = systemIdOf(options, output, ownSystemId);
+  const problem = nameProblem(name);
+  if (problem !== null) refuse(problem, `New volume group name "${name}" is invalid.`);
+  const path = `${env['DM_DEV_DIR'] ?? '/dev'}/${name}`;
+  if (existsSync(path)) refuse(`${path}: already exists in filesystem`);
+  const allocationPolicy = (options.value('alloc') ?? 'normal') as AllocationPolicy;
+  if (allocationPolicy === 'inherit') refuse('Volume Group allocation policy cannot inherit from anything');
+  if (extentSizeSectors === 0) refuse('Physical extent size may not be zero');
+  return {
+    name,
+    id: newUuid(),
+    extentSizeSectors,
+    maxLv,
+    maxPv,
+    allocationPolicy,
+    tags: [...new Set(tagsOf(options, 'addtag'))],
+    metadataCopies: metadataCopies(options.value('vgmetadatacopies') ?? 'unmanaged'),
+    systemId,
+    noAutoactivation: flagOf(options, 'setautoactivation') === false,
+  };
+}
+
+function systemIdOf(options: ParsedOptions, output: CommandContext['output'], own: string | null): string | null {
+  const given = options.value('systemid');
+  if (given === undefined) return own;
+  if (given === '') {
+    output.error('WARNING: A VG without a system ID allows unsafe access from other hosts.');
+    return null;
+  }
+  if (own !== null && given !== own) {
+    output.error(`VG with system ID ${given} might become inaccessible as local system ID is ${own}`);
+  }
+  return given;
+}
+
+function refuse(...lines: readonly string[]): never {
+  throw new CommandError(EXIT.badUsage, lines);
+}

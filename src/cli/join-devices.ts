@@ -1,0 +1,46 @@
+/**
+ * The devices that vgcreate and vgextend are given, as PVs that can join a VG: orphans as they are, PVs newly made of the
+ * others (facts: LVM2 tools/toollib.c pvcreate_each_device with preserve_existing).
+ *
+ * Invariant: all of them or none; a PV that was made stays one if the VG then can't be changed, as in LVM2.
+ */
+import assert from 'node:assert/strict';
+import type { Changes } from '../lvm/command.ts';
+import { createPvPlan, newPvWrite, type PvCreateRequest } from '../lvm/edit/pv-create.ts';
+import type { LabelledDevice } from '../lvm/model.ts';
+import { chooseDevices, pvStateOf } from '../lvm/pv-devices.ts';
+import { newUuid } from '../ondisk/uuid.ts';
+import { sizeText } from './option-values.ts';
+
+/** Under P_global. Throws CommandError when a device can't be used. */
+export async function joinDevices(
+  changes: Changes,
+  names: readonly string[],
+  request: PvCreateRequest,
+  force: number,
+): Promise<readonly LabelledDevice[]> {
+  const { devices } = await chooseDevices(changes.context, changes.scan, {
+    names,
+    purpose: 'join',
+    force,
+    uuid: null,
+    sizeSectors: 0,
+    sizeText,
+  });
+  const joining: LabelledDevice[] = [];
+  const seen = new Set<string>();
+  for (const { name, device, state, topology } of devices) {
+    if (seen.has(device.identity)) continue;
+    seen.add(device.identity);
+    if (state.kind === 'orphan') {
+      joining.push(state.found);
+      continue;
+    }
+    const write = newPvWrite({ name, device, topology, uuid: newUuid() }, request);
+    await changes.apply(createPvPlan(name, write));
+    const made = pvStateOf(changes.scan, device);
+    assert(made.kind === 'orphan', `${name} is no orphan after it was made a PV`);
+    joining.push(made.found);
+  }
+  return joining;
+}

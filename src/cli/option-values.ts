@@ -1,0 +1,126 @@
+/**
+ * Checks and readers of option values that several changing commands take: sizes, counts, tags, allocation policies.
+ *
+ * Invariant: a check refuses while options are parsed (then nothing was done); a reader is given checked text only.
+ */
+import { isTag } from './report/arguments.ts';
+import type { AllocationPolicy } from '../ondisk/metadata.ts';
+import { yesOrNo } from './common-options.ts';
+import { CommandError, EXIT } from './messages.ts';
+import type { OptionSpec, ParsedOptions } from './options.ts';
+import { parseSizeArgument, type Sign } from './size-argument.ts';
+import { DEFAULT_UNITS, formatSize } from './units.ts';
+
+const MAX_U32 = 2 ** 32 - 1;
+const POLICIES: readonly AllocationPolicy[] = ['contiguous', 'cling', 'cling_by_tags', 'normal', 'anywhere', 'inherit'];
+
+/** A size for messages, as LVM2 shows it there: "4.00 MiB". */
+export function sizeText(sectors: number): string {
+  return formatSize(sectors, { units: DEFAULT_UNITS, suffix: true, style: 'short' });
+}
+
+export function isSizeIn(unit: 'k' | 'm'): (value: string) => boolean {
+  return (value) => {
+    parseSizeArgument(value, unit);
+    return true;
+  };
+}
+
+/** A whole number below 2^32, with or without a sign. */
+export function isCount(value: string): boolean {
+  return /^[+-]?\d+$/.test(value) && Number(value.replace(/^[+-]/, '')) <= MAX_U32;
+}
+
+export function isTagArgument(value: string): boolean {
+  return isTag(value.replace(/^@/, ''));
+}
+
+export function isAllocationPolicy(value: string): boolean {
+  return POLICIES.some((policy) => policy === value);
+}
+
+/** "all", "unmanaged" or a number. */
+export function isMetadataCopies(value: string): boolean {
+  return value === 'all' || value === 'unmanaged' || /^\d+$/.test(value);
+}
+
+/** What text says for "all". */
+const ALL_COPIES = MAX_U32;
+
+export function metadataCopies(value: string): number {
+  if (value === 'all') return ALL_COPIES;
+  return value === 'unmanaged' ? 0 : Number(value);
+}
+
+export function isYes(value: string): boolean {
+  return ['y', '1'].includes(value.toLowerCase());
+}
+
+/** The value of a y|n option; null if it was not given. */
+export function flagOf(options: ParsedOptions, long: string): boolean | null {
+  const value = options.value(long);
+  return value === undefined ? null : isYes(value);
+}
+
+export interface SignedSize {
+  readonly sign: Sign;
+  readonly sectors: number;
+}
+
+/** The value of a size option; null if it was not given. */
+export function sizeOf(options: ParsedOptions, long: string, unit: 'k' | 'm'): SignedSize | null {
+  const value = options.value(long);
+  return value === undefined ? null : parseSizeArgument(value, unit);
+}
+
+/** The value of a count option; null if it was not given. Throws CommandError (3) with `negative` if it is below zero. */
+export function countOf(options: ParsedOptions, long: string, negative: string): number | null {
+  const value = options.value(long);
+  if (value === undefined) return null;
+  if (value.startsWith('-')) throw new CommandError(EXIT.badUsage, [negative]);
+  return Number(value);
+}
+
+/** Every value of an option that may be repeated. */
+export function valuesOf(options: ParsedOptions, long: string): readonly string[] {
+  return options.groups.flatMap((group) => group.get(long) ?? []);
+}
+
+/** Tags of --addtag or --deltag, without "@". */
+export function tagsOf(options: ParsedOptions, long: 'addtag' | 'deltag'): readonly string[] {
+  return valuesOf(options, long).map((value) => value.replace(/^@/, ''));
+}
+
+export const ADDTAG_OPTION: OptionSpec = {
+  long: 'addtag',
+  argument: 'Tag',
+  groupable: true,
+  check: isTagArgument,
+  description: 'Adds a tag. May be repeated.',
+};
+export const DELTAG_OPTION: OptionSpec = {
+  long: 'deltag',
+  argument: 'Tag',
+  groupable: true,
+  check: isTagArgument,
+  description: 'Removes a tag. May be repeated.',
+};
+export const AUTOBACKUP_OPTION: OptionSpec = {
+  long: 'autobackup',
+  short: 'A',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'Whether the metadata is archived before the change and backed up after it.',
+};
+export const ALLOC_OPTION: OptionSpec = {
+  long: 'alloc',
+  argument: 'contiguous|cling|cling_by_tags|normal|anywhere|inherit',
+  check: isAllocationPolicy,
+  description: 'The allocation policy.',
+};
+export const REPORTFORMAT_OPTION: OptionSpec = {
+  long: 'reportformat',
+  argument: 'basic|json|json_std',
+  check: (value) => ['basic', 'json', 'json_std'].includes(value),
+  description: 'Of the command log, which is not kept: there is nothing to format.',
+};

@@ -1,0 +1,168 @@
+/**
+ * The options that lay out new PVs: of pvcreate, and of vgcreate and vgextend, which make PVs of the devices they are given.
+ *
+ * Invariant: values are checked in LVM2's order, with its words and exit code 3 (facts: LVM2 tools/toollib.c
+ * pvcreate_params_from_args).
+ */
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import type { PvCreateRequest } from '../lvm/edit/pv-create.ts';
+import { DEFAULT_METADATA_SECTORS, type RestoredPlaces } from '../lvm/pv-layout.ts';
+import { changeContext } from './change.ts';
+import type { ChangeContext } from '../lvm/command.ts';
+import type { CommandContext } from './command.ts';
+import { yesOrNo } from './common-options.ts';
+import { CommandError, EXIT } from './messages.ts';
+import { flagOf, isSizeIn, sizeOf, sizeText } from './option-values.ts';
+import type { OptionSpec, ParsedOptions } from './options.ts';
+
+const LABEL_SECTORS = 4;
+const MAX_U32 = 2 ** 32 - 1;
+
+export const FORCE_OPTION: OptionSpec = {
+  long: 'force',
+  short: 'f',
+  countable: true,
+  description: 'Override checks and confirmations; some need it twice.',
+};
+export const METADATAIGNORE_OPTION: OptionSpec = {
+  long: 'metadataignore',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'Whether the metadata areas exist and are not used.',
+};
+export const SETPHYSICALVOLUMESIZE_OPTION: OptionSpec = {
+  long: 'setphysicalvolumesize',
+  argument: 'Size[m|UNIT]',
+  check: isSizeIn('m'),
+  description: "The PV's size, instead of the device's.",
+};
+
+/** Options of every command that makes PVs. */
+export const PV_LAYOUT_OPTIONS: readonly OptionSpec[] = [
+  FORCE_OPTION,
+  {
+    long: 'zero',
+    short: 'Z',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Whether the first 2048 bytes of the device are zeroed. Default: y.',
+  },
+  {
+    long: 'labelsector',
+    argument: 'Number',
+    check: (value) => /^\d+$/.test(value),
+    description: 'The sector of the label: 0 to 3. Default: 1.',
+  },
+  {
+    long: 'metadatatype',
+    short: 'M',
+    argument: 'lvm2',
+    check: (value) => value === 'lvm2' || value === '2',
+    description: 'The format of the metadata; there is one.',
+  },
+  {
+    long: 'metadatasize',
+    argument: 'Size[m|UNIT]',
+    check: isSizeIn('m'),
+    description: 'Space for each metadata area. Default: what is free before the first MiB.',
+  },
+  {
+    long: 'pvmetadatacopies',
+    argument: '0|1|2',
+    check: (value) => ['0', '1', '2'].includes(value),
+    description: 'Number of metadata areas: none, one at the start, or a second one at the end. Default: 1.',
+  },
+  {
+    long: 'dataalignment',
+    argument: 'Size[k|UNIT]',
+    check: isSizeIn('k'),
+    description: 'Extents start at a multiple of this.',
+  },
+  {
+    long: 'dataalignmentoffset',
+    argument: 'Size[k|UNIT]',
+    check: isSizeIn('k'),
+    description: 'Shifts the start of the extents from the alignment.',
+  },
+];
+
+function refuse(...lines: readonly string[]): never {
+  throw new CommandError(EXIT.badUsage, lines);
+}
+
+/** What the layout options ask for. Throws CommandError (3). */
+export function pvCreateRequest(
+  options: ParsedOptions,
+  output: { error(line: string): void },
+  restored: RestoredPlaces | null,
+): PvCreateRequest {
+  const labelSector = Number(options.value('labelsector') ?? '1');
+  if (labelSector >= LABEL_SECTORS) refuse(`labelsector must be less than ${LABEL_SECTORS}.`);
+  const metadataIgnore = flagOf(options, 'metadataignore') ?? false;
+  if (options.value('pvmetadatacopies') === '0' && metadataIgnore) {
+    refuse('metadataignore only applies to metadatacopies > 0.');
+  }
+  const alignment = alignmentOf(options);
+  const fits = fitsRestored(alignment, restored);
+  if (!fits) {
+    const { sectors, offsetSectors } = alignment;
+    const restoredStart = sizeText(restored?.peStartSectors ?? 0);
+    output.error(
+      `WARNING: Ignoring data alignment ${sizeText(sectors + offsetSectors)} incompatible with restored pe_start value ${restoredStart}.`,
+    );
+  }
+  const size = sizeOf(options, 'metadatasize', 'm');
+  if (size?.sign === '-') refuse('Metadata size may not be negative.');
+  const bootloader = sizeOf(options, 'bootloaderareasize', 'm');
+  if (bootloader?.sign === '-') refuse('Bootloader area size may not be negative.');
+  const copies = options.value('pvmetadatacopies') ?? '1';
+  const restores = options.has('restorefile') || options.has('uuid');
+  return {
+    zero: !restores && (flagOf(options, 'zero') ?? true),
+    labelSector,
+    metadataIgnore,
+    metadataSectors: metadataSectorsOf(size?.sectors ?? 0, options, restored),
+    metadataCopies: copies === '0' ? 0 : copies === '1' ? 1 : 2,
+    alignmentSectors: fits ? alignment.sectors : 0,
+    alignmentOffsetSectors: fits ? alignment.offsetSectors : 0,
+    bootloaderSectors: bootloader?.sectors ?? 0,
+    sizeSectors: sizeOf(options, 'setphysicalvolumesize', 'm')?.sectors ?? 0,
+    restored,
+  };
+}
+
+/** A restored PV without a size of its own gets all the room before its extents. */
+function metadataSectorsOf(sectors: number, options: ParsedOptions, restored: RestoredPlaces | null): number {
+  if (restored !== null && !options.has('metadatasize')) return restored.peStartSectors;
+  return sectors === 0 ? DEFAULT_METADATA_SECTORS : sectors;
+}
+
+interface Alignment {
+  readonly sectors: number;
+  readonly offsetSectors: number;
+}
+
+function alignmentOf(options: ParsedOptions): Alignment {
+  const alignment = sizeOf(options, 'dataalignment', 'k');
+  if (alignment?.sign === '-') refuse('Physical volume data alignment may not be negative.');
+  const sectors = alignment?.sectors ?? 0;
+  if (sectors > MAX_U32) refuse('Physical volume data alignment is too big.');
+  const offset = sizeOf(options, 'dataalignmentoffset', 'k');
+  if (offset?.sign === '-') refuse('Physical volume data alignment offset may not be negative.');
+  const offsetSectors = offset?.sectors ?? 0;
+  if (offsetSectors > MAX_U32) refuse('Physical volume data alignment offset is too big.');
+  return { sectors, offsetSectors };
+}
+
+function fitsRestored({ sectors, offsetSectors }: Alignment, restored: RestoredPlaces | null): boolean {
+  if (restored === null || sectors + offsetSectors === 0) return true;
+  const start = restored.peStartSectors;
+  return (sectors === 0 ? start : start % sectors) === offsetSectors;
+}
+
+/** Surroundings of a command whose arguments `names` are devices: they are looked at besides, unless --devices restricts. */
+export function pvChangeContext(context: CommandContext, names: readonly string[]): Promise<ChangeContext> {
+  const there = names.filter((name) => existsSync(resolve(context.cwd, name)));
+  return changeContext(context, context.options.has('devices') ? [] : there);
+}

@@ -1,0 +1,50 @@
+/**
+ * Which volume groups a changing command works on: names, tags, or all of them; each is changed under its own lock.
+ *
+ * Invariant: tags are looked up before any lock of a VG is taken, and what was found is read again under its lock.
+ */
+import {
+  type Changes,
+  type ChangeContext,
+  eachVolumeGroup,
+  type VolumeGroupRequest,
+  withChanges,
+} from '../lvm/command.ts';
+import type { VolumeGroup } from '../lvm/model.ts';
+import type { CommandContext } from './command.ts';
+import { CommandError, EXIT } from './messages.ts';
+import { parseVgArguments } from './report/arguments.ts';
+
+/** Runs `body` on each VG that the arguments name; without arguments on every VG. */
+export async function eachVgArgument(
+  context: CommandContext,
+  change: ChangeContext,
+  request: Omit<VolumeGroupRequest, 'vgName'>,
+  body: (group: VolumeGroup, changes: Changes) => Promise<void>,
+): Promise<void> {
+  const parsed = parseVgArguments(context.args, context.output);
+  if (parsed === null) throw new CommandError(EXIT.badUsage, []);
+  const { vgNames, tags } = parsed;
+  const names = context.args.length === 0 ? null : [...vgNames, ...(await taggedVgs(change, tags, vgNames))];
+  await eachVolumeGroup(change, names, request, body);
+}
+
+async function taggedVgs(
+  change: ChangeContext,
+  tags: readonly string[],
+  known: readonly string[],
+): Promise<readonly string[]> {
+  if (tags.length === 0) return [];
+  return withChanges(change, { globalLock: 'read' }, ({ scan }) => {
+    const tagged = scan.volumeGroups.filter(({ vg }) => vg.tags.some((tag) => tags.includes(tag)));
+    return Promise.resolve(tagged.map(({ vg }) => vg.name).filter((name) => !known.includes(name)));
+  });
+}
+
+/** A VG's name as typed, /dev/ and all; throws CommandError (3) if it can be none. */
+export function vgNameArgument(context: CommandContext, index = 0): string {
+  const parsed = parseVgArguments(context.args.slice(index, index + 1), context.output);
+  const [name] = parsed?.vgNames ?? [];
+  if (name === undefined) throw new CommandError(EXIT.badUsage, []);
+  return name;
+}
