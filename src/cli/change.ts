@@ -11,6 +11,8 @@ import { hostname, machine, release, tmpdir, type, version } from 'node:os';
 import { join } from 'node:path';
 import type { ArchiveOptions } from '../lvm/archive.ts';
 import type { ChangeContext } from '../lvm/command.ts';
+import { notePvs } from '../lvm/devices-file.ts';
+import type { Plan } from '../lvm/edit/plan.ts';
 import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';
 import type { LockOptions } from '../lvm/locks.ts';
@@ -19,17 +21,14 @@ import { ask, TERMINAL } from './prompt.ts';
 import { commandDevices } from './scan.ts';
 import { VERSION } from './version.ts';
 
-/** LVM2's defaults. */
-const RETAIN_MIN = 10;
-const RETAIN_DAYS = 30;
-
 /** Surroundings for changes to the user's devices, and to `added` ones (PVs named as arguments). */
 export async function changeContext(context: CommandContext, added: readonly string[] = []): Promise<ChangeContext> {
-  const { paths, systemId, extraSystemIds } = await commandDevices(context, added);
-  const { options, output } = context;
+  const { paths, systemId, extraSystemIds, excluded, devicesFile } = await commandDevices(context, added);
+  const { options, output, settings } = context;
   const yes = options.count('yes');
   return {
     devices: paths,
+    excluded,
     host: { systemId, extraSystemIds, allowForeign: false, allowShared: false },
     locking: options.has('nolocking') ? null : lockOptions(context),
     writer: {
@@ -40,7 +39,9 @@ export async function changeContext(context: CommandContext, added: readonly str
     },
     backup: archiveOptions(context),
     hintsDirectory: context.uid === 0 ? HINTS_DIRECTORY : null,
+    ...(devicesFile === null ? {} : { pvsChanged: (plan: Plan) => notePvs(devicesFile, plan) }),
     effects: EFFECTS,
+    allowDuplicates: settings.bool('devices/allow_changes_with_duplicate_pvs'),
     test: options.has('test'),
     yes,
     force: options.count('force'),
@@ -55,8 +56,13 @@ export async function changeContext(context: CommandContext, added: readonly str
 }
 
 function lockOptions(context: CommandContext): LockOptions {
-  const directory = context.uid === 0 ? '/run/lock/lvm' : join(userDirectory(context), 'lock');
-  return { directory, wait: true, prioritiseWriters: true };
+  const { settings, uid } = context;
+  return {
+    directory: uid === 0 ? settings.string('global/locking_dir') : join(userDirectory(context), 'lock'),
+    wait: settings.bool('global/wait_for_locks'),
+    prioritiseWriters: settings.bool('global/prioritise_write_locks'),
+    metadataReadOnly: settings.bool('global/metadata_read_only'),
+  };
 }
 
 /** Where a user without root keeps what lasts as long as the machine runs. */
@@ -65,18 +71,35 @@ function userDirectory({ env, uid }: CommandContext): string {
   return runtime === '' ? join(tmpdir(), `orion-lvm-${uid}`) : join(runtime, 'orion-lvm');
 }
 
+/** -An and -Ay decide about both; else each has its setting. */
 function archiveOptions(context: CommandContext): ArchiveOptions {
-  const choice = context.options.value('autobackup');
-  if (choice !== undefined && ['n', '0'].includes(choice.toLowerCase())) return { archive: null, backup: null };
-  const root = stateDirectory(context);
-  return {
-    archive: { directory: join(root, 'archive'), retainMin: RETAIN_MIN, retainDays: RETAIN_DAYS },
-    backup: { directory: join(root, 'backup') },
+  const { settings } = context;
+  const choice = context.options.value('autobackup')?.toLowerCase();
+  const wanted = (setting: 'backup/archive' | 'backup/backup'): boolean => {
+    return choice === undefined ? settings.bool(setting) : !['n', '0'].includes(choice);
   };
+  const archive = {
+    directory: fileDirectory(context, 'backup/archive_dir', 'archive'),
+    retainMin: settings.int('backup/retain_min'),
+    retainDays: settings.int('backup/retain_days'),
+  };
+  const backup = { directory: fileDirectory(context, 'backup/backup_dir', 'backup') };
+  return { archive: wanted('backup/archive') ? archive : null, backup: wanted('backup/backup') ? backup : null };
 }
 
-function stateDirectory({ env, uid }: CommandContext): string {
-  if (uid === 0) return existsSync('/etc/lvm') ? '/etc/lvm' : '/var/lib/orion-lvm';
+/** As LVM2 has it for root on a host with LVM2's directory, or where it was set; else our own. */
+function fileDirectory(
+  context: CommandContext,
+  setting: 'backup/archive_dir' | 'backup/backup_dir',
+  name: string,
+): string {
+  const { settings, env, uid } = context;
+  const shared = uid === 0 && (env['LVM_SYSTEM_DIR'] !== undefined || existsSync(settings.systemDirectory));
+  return shared || settings.has(setting) ? settings.string(setting) : join(ownStateDirectory(context), name);
+}
+
+function ownStateDirectory({ env, uid }: CommandContext): string {
+  if (uid === 0) return '/var/lib/orion-lvm';
   const state = env['XDG_STATE_HOME'] ?? '';
   return join(state === '' ? join(env['HOME'] ?? tmpdir(), '.local', 'state') : state, 'orion-lvm');
 }

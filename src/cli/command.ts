@@ -5,6 +5,7 @@
  *  - A command's options are one table: it drives parsing and help, so that no option is parsed and forgotten.
  *  - A command reads the world only through its context, so that tests can run it in their own.
  */
+import type { Settings } from '../lvm/settings.ts';
 import type { ExitCode, Output } from './messages.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
 
@@ -16,6 +17,8 @@ export interface CommandContext {
   /** What follows the options. */
   readonly args: readonly string[];
   readonly output: Output;
+  /** LVM2's: lvm.conf, --config, profiles. */
+  readonly settings: Settings;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
   /** The effective user id; -1 where there is none. */

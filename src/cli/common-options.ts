@@ -1,6 +1,5 @@
 /**
- * The options that every command takes. LVM2's others that would need what we don't have (profiles, a devices file,
- * lvmlockd, the journal) are not here, so they are refused as unrecognized.
+ * The options that every command takes: LVM2's, and lvm.toml's path as a form of --config.
  *
  * Invariant: an option listed here has an effect, or says in its description that there is nothing to do.
  */
@@ -12,16 +11,31 @@ export function yesOrNo(value: string): boolean {
 
 export const COMMON_OPTIONS: readonly OptionSpec[] = [
   {
-    long: 'config',
-    argument: 'File',
-    description: 'The configuration file (lvm.toml) to use instead of the one found by the usual search.',
+    long: 'commandprofile',
+    argument: 'String',
+    description: 'The command profile to use for this command: NAME of NAME.profile in config/profile_dir.',
   },
+  {
+    long: 'config',
+    argument: 'String|File',
+    description:
+      "Settings for this command that override lvm.conf's, in its syntax: 'devices/scan=\"/dev\" backup { archive=0 }'. " +
+      'A value without = and { is the path of an lvm.toml to use instead of the one found by the usual search.',
+  },
+  { long: 'debug', short: 'd', countable: true, description: 'Nothing to do here: there are no debug messages.' },
   {
     long: 'devices',
     argument: 'PV',
     groupable: true,
     description:
       'Use only these devices: paths of files or block devices, globs or directories, separated by commas. May be repeated.',
+  },
+  {
+    long: 'devicesfile',
+    argument: 'String',
+    description:
+      'The devices file to use, a name in the devices directory of $LVM_SYSTEM_DIR; an empty name uses none. It ' +
+      'overrides devices/use_devicesfile and devices/devicesfile of lvm.conf.',
   },
   {
     long: 'driverloaded',
@@ -31,10 +45,19 @@ export const COMMON_OPTIONS: readonly OptionSpec[] = [
   },
   { long: 'help', short: 'h', description: 'Display help.' },
   { long: 'longhelp', description: 'Display help with every option explained.' },
+  { long: 'journal', argument: 'String', description: 'Nothing to do here: commands write nothing to the journal.' },
+  { long: 'lockopt', argument: 'String', description: 'Nothing to do here: there is no lvmlockd to pass it to.' },
   { long: 'nohints', description: 'Nothing to do here: devices are always scanned, no hints are kept.' },
   {
     long: 'nolocking',
-    description: 'Nothing to do for commands that only read: they take no locks.',
+    description: 'Take no file locks. Reading commands take none anyway.',
+  },
+  {
+    long: 'profile',
+    argument: 'String',
+    description:
+      'As --commandprofile; of lvcreate, lvconvert, lvchange, vgcreate and vgchange as --metadataprofile, which is ' +
+      'attached to the LV or VG.',
   },
   {
     long: 'quiet',

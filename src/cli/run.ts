@@ -11,6 +11,7 @@ import { COMMON_OPTIONS } from './common-options.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import { CommandError, EXIT, type ExitCode, type Output } from './messages.ts';
 import { parseOptions } from './options.ts';
+import { settingsForCommand } from './settings.ts';
 import { printUsage } from './usage.ts';
 import { VERSION } from './version.ts';
 
@@ -43,7 +44,11 @@ async function runCommand(
   if (options.has('test')) {
     output.error('TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated.');
   }
-  const code = await guarded(output, () => command.run({ ...around, name, argv, options, args: options.args, output }));
+  const code = await guarded(output, () => {
+    const settings = settingsForCommand(name, options, around.env, output);
+    process.umask(settings.int('global/umask'));
+    return command.run({ ...around, name, argv, options, args: options.args, output, settings });
+  });
   if (code === EXIT.badUsage) output.error(`Run \`${name} --help' for more information.`);
   return code;
 }

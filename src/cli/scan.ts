@@ -10,13 +10,20 @@
  *    so that commands on other VGs don't show them.
  */
 import { existsSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import type { Config } from '../daemon/config-schema.ts';
 import { listDevices } from '../lvm/devices.ts';
+import { deviceFilters } from '../lvm/filter.ts';
+import { DevicesFile, findEntry } from '../lvm/devices-file.ts';
+import { type DeviceGate, findHostDevices, type HostDevices } from '../lvm/host-devices.ts';
 import type { Scan } from '../lvm/model.ts';
 import { scanDevices } from '../lvm/scan.ts';
+import { systemIdOf } from '../lvm/settings/host.ts';
+import { isValidName } from '../ondisk/vg-validate.ts';
 import type { CommandContext } from './command.ts';
 import { CommandError, EXIT } from './messages.ts';
+import { systemDirectory, tomlPath } from './settings.ts';
 
 export interface Reading {
   readonly scan: Scan;
@@ -43,7 +50,7 @@ function splitList(list: string): string[] {
 export async function readConfigFileOf(
   context: CommandContext,
 ): Promise<{ readonly path: string; readonly config: Config } | null> {
-  const flag = context.options.value('config');
+  const flag = tomlPath(context.options);
   const named = flag ?? context.env['ORION_LVM_CONFIG'] ?? '';
   if (named === '' && ![resolve(context.cwd, 'lvm.toml'), SYSTEM_CONFIG].some((path) => existsSync(path))) return null;
   const { readConfigFile } = await import('../daemon/config.ts');
@@ -67,23 +74,27 @@ async function readConfig(context: CommandContext): Promise<ConfigValues> {
   };
 }
 
-/** What the user named: paths, globs and directories; empty: by default every block device. */
-function specsOf(context: CommandContext, config: ConfigValues, hasMore: boolean): readonly string[] {
+/** What the user named: paths, globs and directories; null: by default every block device. */
+function specsOf(context: CommandContext, config: ConfigValues, hasMore: boolean): readonly string[] | null {
   const given = context.options.groups.flatMap((group) => splitList(group.get('devices') ?? ''));
   if (context.options.has('devices')) {
+    if ((context.options.value('devicesfile') ?? '') !== '') {
+      throw new CommandError(EXIT.badUsage, ['A --devices list cannot be used with --devicesfile.']);
+    }
     if (given.length > 0) return given;
     throw new CommandError(EXIT.badUsage, ['Invalid argument for --devices: no device in it.']);
   }
   const fromEnvironment = splitList(context.env['ORION_LVM_DEVICES'] ?? '');
   if (fromEnvironment.length > 0) return fromEnvironment;
-  if (config.devices.length > 0 || context.uid === 0 || hasMore) return config.devices;
+  if (config.devices.length > 0) return config.devices;
+  if (context.uid === 0) return null;
+  if (hasMore) return [];
   throw new CommandError(EXIT.failed, [
     'No devices to look at: give --devices, $ORION_LVM_DEVICES or devices in lvm.toml (only root looks at every block device).',
   ]);
 }
 
 async function pathsOf(specs: readonly string[], context: CommandContext): Promise<readonly string[]> {
-  if (specs.length === 0) return listDevices([]);
   const there = specs.filter((spec) => {
     const found = existsSync(resolve(context.cwd, spec)) || /[*?[{]/.test(spec);
     if (!found) context.output.error(`Device not found for ${spec}.`);
@@ -94,26 +105,96 @@ async function pathsOf(specs: readonly string[], context: CommandContext): Promi
   return listDevices(there, { onProblem: (message) => context.output.error(message) });
 }
 
-/** Which devices a command works on, and what the config file says of this host. */
+/** The devices file that the command goes by; null: none. Throws CommandError (3) for a name that is none. */
+function devicesFileOf(context: CommandContext, systemId: string | null): DevicesFile | null {
+  const { options, settings, output } = context;
+  const given = options.value('devicesfile');
+  if (given === '' || (given === undefined && !settings.bool('devices/use_devicesfile'))) return null;
+  const name = given ?? settings.string('devices/devicesfile');
+  if (!isValidName(name)) {
+    throw given === undefined
+      ? new CommandError(EXIT.failed, [`Invalid devices file name from config setting "${name}".`])
+      : new CommandError(EXIT.badUsage, ['Invalid devices file name.']);
+  }
+  return new DevicesFile({
+    systemDirectory: systemDirectory(context.env),
+    name,
+    lockDirectory: options.has('nolocking') || context.uid !== 0 ? null : settings.string('global/locking_dir'),
+    commandName: context.name,
+    systemId,
+    warn: (line) => output.error(line),
+  });
+}
+
+/** Every block device, gated by the devices file or by the filters. */
+async function hostDevices(
+  context: CommandContext,
+  file: DevicesFile | null,
+): Promise<HostDevices & { readonly hasFile: boolean }> {
+  const listed = (await file?.read())?.entries ?? null;
+  const gate: DeviceGate = {
+    filters: deviceFilters(context.settings),
+    listed: listed === null ? null : async (device) => (await findEntry(listed, device)) !== null,
+  };
+  if (listed !== null) {
+    for (const name of ['filter', 'global_filter'] as const) {
+      if (!context.settings.has(`devices/${name}`)) continue;
+      context.output.error(`Please remove the lvm.conf ${name}, it is ignored with the devices file.`);
+    }
+  }
+  return { ...(await findHostDevices(context.settings, gate)), hasFile: listed !== null };
+}
+
+/** Which devices a command works on, and what the configuration says of this host. */
 export interface CommandDevices {
   readonly paths: readonly string[];
   readonly systemId: string | null;
   readonly extraSystemIds: readonly string[];
+  /** Why devices that are there must not be used, in LVM2's words, by every name that they have. */
+  readonly excluded: ReadonlyMap<string, string>;
+  /** Where devices that become PVs are noted; null: nowhere. */
+  readonly devicesFile: DevicesFile | null;
 }
 
 /** Finds the devices that the user named, with `added` ones (PVs named as arguments). */
 export async function commandDevices(context: CommandContext, added: readonly string[] = []): Promise<CommandDevices> {
   const config = await readConfig(context);
-  const paths = await pathsOf(specsOf(context, config, added.length > 0), context);
-  return { paths: [...paths, ...added], systemId: config.systemId, extraSystemIds: config.extraSystemIds };
+  const host = hostOf(context, config);
+  const specs = specsOf(context, config, added.length > 0);
+  if (specs !== null) {
+    return { ...host, paths: [...(await pathsOf(specs, context)), ...added], excluded: new Map(), devicesFile: null };
+  }
+  const file = devicesFileOf(context, host.systemId);
+  const { usable, byName, excluded, hasFile } = await hostDevices(context, file);
+  // A missing default file is made by lvmdevices only: one with the new PVs alone would hide all others.
+  const devicesFile = hasFile || context.options.has('devicesfile') ? file : null;
+  // A name that LVM2 does not know of (an image file, a node elsewhere) was meant as it is; what isn't listed is to be.
+  const others = added.filter((path) => {
+    const name = resolve(context.cwd, path);
+    return !byName.has(name) || excluded.get(name) === 'device is not in devices file';
+  });
+  return { ...host, paths: [...usable.map(({ path }) => path), ...others], excluded, devicesFile };
+}
+
+/** The host's system IDs: lvm.toml's, or lvm.conf's. */
+function hostOf(
+  context: CommandContext,
+  config: ConfigValues,
+): { readonly systemId: string | null; readonly extraSystemIds: readonly string[] } {
+  const { settings, output } = context;
+  const facts = { hostName: hostname(), warn: (line: string): void => output.error(line) };
+  return {
+    systemId: config.systemId ?? systemIdOf(settings, facts),
+    extraSystemIds: [...config.extraSystemIds, ...(settings.strings('local/extra_system_ids') ?? [])],
+  };
 }
 
 /** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
 export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
-  const { paths, ...host } = await commandDevices(context, added);
+  const { paths, systemId, extraSystemIds } = await commandDevices(context, added);
   const scan = await scanDevices(paths);
   for (const { message, vgName, orphan } of scan.warnings) {
     if (vgName === undefined && orphan !== true) context.output.error(message);
   }
-  return { scan, ...host };
+  return { scan, systemId, extraSystemIds };
 }

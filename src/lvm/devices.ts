@@ -103,10 +103,10 @@ const SKIPPED_NAMES = /^(?:ram|zram|sr|fd|nbd)\d/;
 
 async function everyBlockDevice(options: ListOptions): Promise<readonly string[]> {
   const root = `${options.sysfs ?? '/sys'}/class/block`;
-  const names = (await entries(root)).filter((name) => !SKIPPED_NAMES.test(name));
+  const names = await entries(root);
   const paths: string[] = [];
   for (const name of names.toSorted()) {
-    if (!(await isCandidate(`${root}/${name}`, name))) continue;
+    if ((await exclusionReason(`${root}/${name}`, name)) !== null) continue;
     // The kernel writes "!" for a "/" in a device's name.
     const path = join(options.devDirectory ?? '/dev', name.replaceAll('!', '/'));
     const mapped = await attribute(`${root}/${name}/dm/name`);
@@ -116,18 +116,23 @@ async function everyBlockDevice(options: ListOptions): Promise<readonly string[]
   return onlyDevices(paths);
 }
 
-/** Whether a block device may be a PV that LVM2 would look at by default. */
-async function isCandidate(directory: string, name: string): Promise<boolean> {
+/**
+ * Why LVM2 would by default not look for a PV on a block device, in its words; null if it would. `directory` is the device's
+ * in /sys, `name` the kernel's name of it. `scanLvs`: devices/scan_lvs.
+ */
+export async function exclusionReason(directory: string, name: string, scanLvs = false): Promise<string | null> {
+  if (SKIPPED_NAMES.test(name)) return 'device type is unknown';
   const sectors = await attribute(`${directory}/size`);
-  if (sectors === null || sectors === '0') return false;
+  if (sectors === null) return 'device is missing sysfs info';
+  if (sectors === '0') return 'device is too small (pv_min_size)';
   const uuid = await attribute(`${directory}/dm/uuid`);
-  if (uuid?.startsWith('LVM-') === true) return false;
+  if (!scanLvs && uuid?.startsWith('LVM-') === true) return 'device is an LV';
   for (const holder of await entries(`${directory}/holders`)) {
-    if (/^md\d/.test(holder)) return false;
+    if (/^md\d/.test(holder)) return 'device is an md component';
     const holderUuid = await attribute(`${directory}/holders/${holder}/dm/uuid`);
-    if (holderUuid?.startsWith('mpath-') === true) return false;
+    if (holderUuid?.startsWith('mpath-') === true) return 'device is a multipath component';
   }
-  return !(await hasPartitions(directory, name));
+  return (await hasPartitions(directory, name)) ? 'device is partitioned' : null;
 }
 
 async function hasPartitions(directory: string, name: string): Promise<boolean> {

@@ -39,6 +39,8 @@ export interface LockOptions {
   readonly wait: boolean;
   /** `global/prioritise_write_locks`. */
   readonly prioritiseWriters: boolean;
+  /** `global/metadata_read_only`: no lock for writing is given. */
+  readonly metadataReadOnly?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -85,6 +87,9 @@ export class HeldLocks {
   }
 
   async #take({ resource, mode }: LockRequest, options: LockOptions): Promise<void> {
+    if (mode === 'write' && options.metadataReadOnly === true) {
+      throw new CommandError('Operation prohibited while global/metadata_read_only is set.');
+    }
     const path = join(options.directory, resource);
     const aux = options.prioritiseWriters ? await lockFile(`${path}:aux`, 'write', options) : null;
     // As in LVM2, a writer keeps its place in the queue while it waits, a reader does not.

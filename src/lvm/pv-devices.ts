@@ -140,7 +140,7 @@ class Chooser {
         this.#fail(
           (await identityOf(name)) === null
             ? `No device found for ${name}.`
-            : `Cannot use ${name}: device is not in devices list`,
+            : `Cannot use ${name}: ${this.#context.excluded?.get(resolve(name)) ?? 'device is not in devices list'}`,
         );
         continue;
       }

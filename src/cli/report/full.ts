@@ -9,7 +9,7 @@ import type { CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode, worse } from '../messages.ts';
 import { readVolumeGroups } from '../scan.ts';
 import { parseVgArguments } from './arguments.ts';
-import { FULL_REPORTS } from './defaults.ts';
+import { FULL_REPORTS, fullReportDefaults } from './defaults.ts';
 import type { ReportRow } from './field.ts';
 import { reportFields } from './fields/table.ts';
 import type { JsonReport } from './json.ts';
@@ -43,9 +43,10 @@ class FullReport {
     const group: JsonReport[] = [];
     this.groups.push(group);
     try {
-      for (const [base, defaults] of FULL_REPORTS) {
+      for (const base of FULL_REPORTS) {
         const own = rows[base];
         if (own === undefined) continue;
+        const defaults = fullReportDefaults(this.#context.settings, base);
         const request = { ...requestOf(this.#context, base, defaults, true), withinVg: vgName };
         const report = new Report(request, reportFields, this.#context.output);
         group.push(showRows(report, own, this.#settings, this.#context));

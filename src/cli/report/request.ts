@@ -41,6 +41,13 @@ function optionsFor(context: CommandContext, base: RowKind, full: boolean): { o:
   return result;
 }
 
+/** report/compact_output and its _cols as an option list: fields to leave out where every row's is blank. */
+function compacted({ settings }: CommandContext): readonly string[] {
+  if (settings.bool('report/compact_output')) return ['#'];
+  const fields = settings.string('report/compact_output_cols');
+  return fields === '' ? [] : [`#${fields}`];
+}
+
 /**
  * The request for one report. `full`: it is one of several, whose options need --configreport. Throws CommandError (5) for
  * an empty list of fields.
@@ -48,11 +55,11 @@ function optionsFor(context: CommandContext, base: RowKind, full: boolean): { o:
 export function requestOf(
   context: CommandContext,
   base: RowKind,
-  defaults: Pick<ReportDefaults, 'options' | 'keys'>,
+  defaults: ReportDefaults,
   full: boolean,
 ): ReportRequest {
   const given = optionsFor(context, base, full);
-  const lists = applyOptionLists(defaults.options, given.o, reportName(base));
+  const lists = applyOptionLists(defaults.options, [...compacted(context), ...given.o], reportName(base));
   if (lists === null) throw new CommandError(EXIT.failed, ['Invalid options string: ']);
   return { ...lists, base, keys: given.O ?? defaults.keys, selection: given.S ?? '', now: context.now };
 }

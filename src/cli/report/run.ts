@@ -12,7 +12,7 @@ import { readVolumeGroups, type Reading } from '../scan.ts';
 import { parseLvArguments, parsePvArguments, parseVgArguments } from './arguments.ts';
 import type { Cell } from './cell.ts';
 import type { Column } from './columns.ts';
-import { DEFAULTS } from './defaults.ts';
+import { reportDefaults } from './defaults.ts';
 import type { ReportRow } from './field.ts';
 import { reportFields } from './fields/table.ts';
 import { jsonLines, type JsonReport } from './json.ts';
@@ -132,9 +132,8 @@ export async function runReport(context: CommandContext, start: RowKind, exporte
   // Tags are metadata: a report of labels that names some is one of PVs.
   const base = start === 'label' && context.args.some((arg) => arg.startsWith('@')) ? 'pv' : start;
   return withJson(context, settings, async () => {
-    const { verbose, options, keys } = DEFAULTS[base];
-    const columns = context.options.has('verbose') ? verbose : options;
-    const request = requestOf(context, base, { options: columns, keys }, false);
+    const defaults = reportDefaults(context.settings, base, context.options.has('verbose'));
+    const request = requestOf(context, base, defaults, false);
     const report = new Report(request, reportFields, context.output);
     if (report.helped) return { groups: [[showRows(report, [], settings, context)]], exitCode: EXIT.ok };
     const walk = walkOf(context, await readVolumeGroups(context), exported);

@@ -5,17 +5,17 @@
  */
 import type { CommandContext } from '../command.ts';
 import { CommandError, EXIT } from '../messages.ts';
-import { DEFAULT_UNITS, parseUnits, type Units } from '../units.ts';
+import { parseUnits, type Units } from '../units.ts';
 import type { CellFormat } from './cell.ts';
 import type { ReportContext } from './field.ts';
 import type { TableFormat } from './table.ts';
 
 /** The sizes' units and suffix that --units and --nosuffix ask for. Throws CommandError (3). */
 export function sizeFormatOf(context: CommandContext): { units: Units; suffix: boolean } {
-  const given = context.options.value('units');
-  const units = given === undefined ? DEFAULT_UNITS : parseUnits(given);
+  const { options, settings } = context;
+  const units = parseUnits(options.value('units') ?? settings.string('global/units'));
   if (units === null) throw new CommandError(EXIT.badUsage, ['Invalid units specification']);
-  return { units, suffix: !context.options.has('nosuffix') };
+  return { units, suffix: !options.has('nosuffix') && settings.bool('global/suffix') };
 }
 
 export interface Settings {
@@ -27,34 +27,39 @@ export interface Settings {
   readonly context: ReportContext;
 }
 
-function headingsOf({ options }: CommandContext): TableFormat['headings'] {
+function headingsOf({ options, settings }: CommandContext): TableFormat['headings'] {
   const given = options.value('headings');
-  if (given === undefined) return options.has('noheadings') ? 'none' : 'abbrev';
+  if (given === undefined) return options.has('noheadings') || !settings.bool('report/headings') ? 'none' : 'abbrev';
   if (given === 'none' || given === '0') return 'none';
   return given === 'full' || given === '2' ? 'full' : 'abbrev';
 }
 
 /** Reads the options of reports. Throws CommandError (3) for units that are none. */
 export function settingsOf(context: CommandContext): Settings {
-  const { options } = context;
-  const format = (['json', 'json_std'] as const).find((name) => name === options.value('reportformat')) ?? 'basic';
-  const prefixes = options.has('nameprefixes');
-  const asRows = options.has('rows');
-  const spaced = !options.has('separator') || options.has('aligned');
-  const unbuffered = options.has('unbuffered') && !options.has('sort');
+  const { options, settings } = context;
+  const wanted = options.value('reportformat') ?? settings.string('report/output_format');
+  const format = (['json', 'json_std'] as const).find((name) => name === wanted) ?? 'basic';
+  const prefixes = options.has('nameprefixes') || settings.bool('report/prefixes');
+  const asRows = options.has('rows') || settings.bool('report/columns_as_rows');
+  const aligned = options.has('aligned') || (!options.has('separator') && settings.bool('report/aligned'));
+  const unbuffered = (options.has('unbuffered') || !settings.bool('report/buffered')) && !options.has('sort');
   return {
     format,
-    cells: { ...sizeFormatOf(context), binary: options.has('binary'), strict: format === 'json_std' },
+    cells: {
+      ...sizeFormatOf(context),
+      binary: options.has('binary') || settings.bool('report/binary_values_as_numeric'),
+      strict: format === 'json_std',
+    },
     table: {
       headings: headingsOf(context),
-      separator: options.value('separator') ?? ' ',
-      aligned: spaced && !prefixes && !asRows,
+      separator: options.value('separator') ?? settings.string('report/separator'),
+      aligned: aligned && !prefixes && !asRows,
       prefixes,
-      quoted: !options.has('unquoted'),
+      quoted: !options.has('unquoted') && settings.bool('report/quoted'),
       asRows,
     },
     buffered: !unbuffered || asRows || format !== 'basic',
     sorted: !unbuffered,
-    context: { markHidden: true, showHistory: options.has('history') },
+    context: { markHidden: settings.bool('report/mark_hidden_devices'), showHistory: options.has('history') },
   };
 }
