@@ -4,8 +4,9 @@
  * Invariants
  *  - Each device ends up in one place: a PV of one VG, outdated in one VG, a PV of an unreadable VG, an orphan, a duplicate,
  *    or no PV at all.
- *  - A PV is in the VG whose metadata lists it. If more than one does, the PV's own metadata decides, else the highest seqno;
- *    in the other VGs it is missing, so that no extent is ever served for two VGs.
+ *  - A PV is in the VG whose metadata lists it. If more than one does, one that is not exported wins, then the PV's own metadata
+ *    decides, else the highest seqno; in the other VGs it is missing, so that no extent is ever served for two VGs.
+ *  - An exported VG whose PVs are all another's does not exist: a vgsplit was cut before, or a vgmerge after, it took effect.
  *  - The order of volume groups and orphans depends on names and devices only.
  */
 import type { VolumeGroupText } from '../ondisk/metadata.ts';
@@ -44,6 +45,7 @@ export function assemble(readings: readonly DeviceReading[], before: readonly Sc
       });
       continue;
     }
+    if (own.length === 0 && isExported(group)) continue;
     const built = buildGroup({ chosen: group.chosen, own, labelled, problems: metadata.problems, duplicates });
     volumeGroups.push(built.group);
     warnings.push(...built.warnings);
@@ -98,10 +100,17 @@ function findOwners(
 }
 
 function ownerOf(own: GroupChoice | undefined, claiming: readonly GroupChoice[]): GroupChoice | undefined {
-  if (own !== undefined && (own.chosen === null || claiming.includes(own))) return own;
+  const inUse = claiming.filter((group) => !isExported(group));
+  const claimants = inUse.length > 0 ? inUse : claiming;
+  if (own !== undefined && (own.chosen === null || claimants.includes(own))) return own;
   // Listed by nobody: outdated in the VG that its own copy speaks of.
-  if (claiming.length === 0) return own;
-  return claiming.reduce((best, group) => (seqno(group) > seqno(best) ? group : best));
+  if (claimants.length === 0) return own;
+  return claimants.reduce((best, group) => (seqno(group) > seqno(best) ? group : best));
+}
+
+/** vgsplit and vgmerge mark a group so while another one has, or still has, the better claim to its PVs. */
+function isExported(group: GroupChoice): boolean {
+  return group.chosen?.metadata.vg.status.includes('EXPORTED') ?? false;
 }
 
 function seqno(group: GroupChoice): number {

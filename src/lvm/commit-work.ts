@@ -306,7 +306,7 @@ class WorkMaker {
       this.#context.warn(
         `WARNING: repairing bad metadata in mda${area.index + 1} at ${area.offset} on ${device.path}.`,
       );
-    } else if (area.text !== undefined && area.text.seqno < before.vg.seqno) {
+    } else if (area.text?.vgName === before.vg.name && area.text.seqno < before.vg.seqno) {
       this.#context.warn(`WARNING: updating old metadata to ${seqno} on ${device.path} for VG ${name}.`);
     }
   }
