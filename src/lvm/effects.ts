@@ -8,31 +8,15 @@
 import { randomFillSync } from 'node:crypto';
 import type { BlockDevice } from '../block/device.ts';
 import { discard, flush, writeBytes, writeZeroes } from '../block/sync-io.ts';
-import type { LogicalVolumeText } from '../ondisk/metadata.ts';
 import type { EffectContext, EffectRunners } from './command.ts';
-import { CommandError } from './edit/errors.ts';
-import type { VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
+import { wipeNewLv } from './wipe.ts';
 
-const SECTOR_BYTES = 512;
 /** One write of an erasure. */
 const CHUNK_BYTES = 1024 * 1024;
 
-interface DeviceRange {
-  readonly device: string;
-  readonly offset: number;
-  readonly length: number;
-}
-
 export const EFFECTS: EffectRunners = {
-  async 'wipe-lv'({ lvName, zeroBytes }, around) {
-    const { group } = around;
-    const lv = group?.vg.logicalVolumes.find((candidate) => candidate.name === lvName);
-    if (group === null || lv === undefined) throw new CommandError(`Failed to find logical volume ${lvName} to wipe.`);
-    for (const range of headOf(group, lv, zeroBytes)) {
-      await onDevice(around, range.device, (device) => writeZeroes(device, range.offset, range.length));
-    }
-  },
+  'wipe-lv': wipeNewLv,
   async erase({ method, ranges }, around) {
     for (const { device, offset, length } of ranges) {
       await onDevice(around, device, async (opened) => {
@@ -43,29 +27,6 @@ export const EFFECTS: EffectRunners = {
     }
   },
 };
-
-/** The device ranges of an LV's first bytes, for LVs that lie on PVs directly. */
-function headOf(group: VolumeGroup, lv: LogicalVolumeText, bytes: number): readonly DeviceRange[] {
-  const extentBytes = group.vg.extentSizeSectors * SECTOR_BYTES;
-  const ranges: DeviceRange[] = [];
-  let left = bytes;
-  for (const segment of lv.segments) {
-    if (left <= 0) break;
-    if (segment.type !== 'striped') throw new CommandError(`Cannot wipe ${lv.name}: it is not on physical volumes.`);
-    const length = (segment.extentCount / segment.areas.length) * extentBytes;
-    for (const area of segment.areas) {
-      const pv = group.pvs.find((candidate) => candidate.text?.label === area.name);
-      const device = pv?.found?.device;
-      if (device === undefined || pv?.text === undefined) {
-        throw new CommandError(`Cannot wipe ${lv.name}: a PV is missing.`);
-      }
-      const offset = pv.text.peStartSectors * SECTOR_BYTES + area.extent * extentBytes;
-      ranges.push({ device: device.path, offset, length: Math.min(length, left) });
-    }
-    left -= segment.extentCount * extentBytes;
-  }
-  return ranges;
-}
 
 async function onDevice(
   around: EffectContext,

@@ -36,5 +36,8 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['vgremove', { summary: 'Remove volume group(s)', load: () => import('./vgremove.ts') }],
   ['vgs', { summary: 'Display information about volume groups', load: () => import('./vgs.ts') }],
   ['vgscan', { summary: 'Search for all volume groups', load: () => import('./vgscan.ts') }],
-  ['vgsplit', { summary: 'Move physical volumes into a new or existing volume group', load: () => import('./vgsplit.ts') }],
+  [
+    'vgsplit',
+    { summary: 'Move physical volumes into a new or existing volume group', load: () => import('./vgsplit.ts') },
+  ],
 ]);

@@ -29,6 +29,8 @@ export type LvProperty =
 export interface LvChange {
   /** Null: nothing to commit. */
   readonly plan: Plan | null;
+  /** Those of the plan, also when there is none. */
+  readonly messages: Plan['messages'];
   /** What was refused, for stderr; then the command fails. */
   readonly refused: readonly string[];
 }
@@ -52,7 +54,7 @@ export function changeLv(
   }
   if (refused.length < properties.length) notes.done(`Logical volume ${displayName(vg, lv)} changed.`);
   const plan = { ...emptyPlan(group, replaceLv(vg, lvName, lv)), messages: notes.messages };
-  return { plan: lv === facts.lv ? null : plan, refused };
+  return { plan: lv === facts.lv ? null : plan, messages: notes.messages, refused };
 }
 
 /** The LV with the property, or why not. */

@@ -47,6 +47,8 @@ export interface LvResizeRequest {
 export interface LvResize {
   /** Null: the size stays as it is. */
   readonly plan: Plan | null;
+  /** Those of the plan, also when there is none. */
+  readonly messages: Plan['messages'];
   readonly change: 'extend' | 'reduce';
   /** Extents. */
   readonly before: number;
@@ -86,14 +88,15 @@ function finish(
   const show = (extents: number): string => `${notes.size(extents * vg.extentSizeSectors)} (${extents} extents)`;
   const after = sizeOf(segments);
   const done = `Logical volume ${name} successfully resized.`;
-  notes.done(done);
   if (after === sizeExtents) {
     notes.print(`Size of logical volume ${name} unchanged from ${show(sizeExtents)}.`);
-    return { plan: null, before: sizeExtents, after };
+    notes.done(done);
+    return { plan: null, messages: notes.messages, before: sizeExtents, after };
   }
   notes.print(`Size of logical volume ${name} changed from ${show(sizeExtents)} to ${show(after)}.`);
+  notes.done(done);
   const plan = { ...emptyPlan(group, replaceLv(vg, lv.name, { ...lv, segments })), messages: notes.messages };
-  return { plan, before: sizeExtents, after };
+  return { plan, messages: notes.messages, before: sizeExtents, after };
 }
 
 function refuseUnresizable({ vg }: VolumeGroup, facts: LvFacts): void {

@@ -1,0 +1,155 @@
+/**
+ * lvchange: properties of LVs, each LV in a commit of its own.
+ *
+ * -a: an LV is active while orion-lvmd serves it. The daemon serves every LV that can be served (flags ACTIVATION_SKIP and
+ * NOAUTOACTIVATE keep it from that), so `-a y` says whether this one can be, and `-a n` has nothing to deactivate: this command
+ * only gets at LVs that nobody serves, and says so.
+ */
+import { activationPlan } from '../../lvm/activate.ts';
+import { changeLv, type LvProperty } from '../../lvm/edit/lv-change.ts';
+import type { Changes } from '../../lvm/command.ts';
+import type { LvFacts } from '../../lvm/relations.ts';
+import { isPvmove } from '../../lvm/relations.ts';
+import { changeContext } from '../change.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { readDeviceNumbers } from '../lv/device-numbers.ts';
+import { eachVgOfLvs, type Meant } from '../lv/each.ts';
+import { noted } from '../lv/edit.ts';
+import * as option from '../lv/options.ts';
+import { badUsage, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+
+export const command: Command = {
+  summary: 'Change the attributes of logical volume(s)',
+  argumentsUsage: 'VG|LV|Tag ...',
+  options: [
+    option.ADDTAG,
+    option.DELTAG,
+    option.ALLOC,
+    option.CONTIGUOUS,
+    option.PERMISSION,
+    option.READAHEAD,
+    option.SETACTIVATIONSKIP,
+    option.SETAUTOACTIVATION,
+    option.PERSISTENT,
+    option.MINOR,
+    option.MAJOR,
+    option.ACTIVATE,
+    option.IGNOREACTIVATIONSKIP,
+    {
+      long: 'refresh',
+      description: 'Nothing to do here: the tables of LVs that orion-lvmd serves follow the metadata when it reloads.',
+    },
+    option.FORCE,
+    option.AUTOBACKUP,
+  ],
+  run,
+};
+
+async function run(context: CommandContext): Promise<ExitCode> {
+  const { options, args } = context;
+  const properties = propertiesOf(context);
+  const changes = properties.length > 0;
+  if (!changes && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
+  if (args.length === 0) throw badUsage('Please give one or more logical volume paths.');
+  const change = await changeContext(context);
+  let code: ExitCode = EXIT.ok;
+  if (changes) {
+    code = await eachVgOfLvs(context, change, { handlesMissing: true }, (meant, session) =>
+      changeAll(context, meant, session, properties),
+    );
+  }
+  if (code !== EXIT.ok || !options.has('activate')) return code;
+  if (changes) context.output.error('WARNING: Combining activation change with other commands is not advised.');
+  return eachVgOfLvs(context, change, { handlesMissing: true }, (meant) =>
+    Promise.resolve(activateAll(context, meant)),
+  );
+}
+
+/** In the order in which LVM2 takes them. */
+function propertiesOf(context: CommandContext): readonly LvProperty[] {
+  const { options, output } = context;
+  const properties: LvProperty[] = [];
+  for (const kind of ['addtag', 'deltag'] as const) {
+    const tags = options.groups.flatMap((group) => group.get(kind) ?? []).map(bareTag);
+    if (tags.length > 0) properties.push({ kind, tags });
+  }
+  if (options.has('alloc') && options.has('contiguous')) {
+    throw badUsage('Command does not accept option combination: --contiguous with --alloc');
+  }
+  const policy = readPolicy(options.value('alloc') ?? '');
+  if (policy !== null) properties.push({ kind: 'alloc', policy });
+  else if (options.has('contiguous')) {
+    properties.push({ kind: 'alloc', policy: isYes(options.value('contiguous')) ? 'contiguous' : 'inherit' });
+  }
+  const permission = options.value('permission');
+  if (permission !== undefined) properties.push({ kind: 'permission', writable: permission !== 'r' });
+  const readAhead = options.value('readahead');
+  if (readAhead !== undefined) {
+    properties.push({ kind: 'readahead', sectors: readReadAhead(readAhead, (line) => output.error(line)) });
+  }
+  for (const kind of ['setactivationskip', 'setautoactivation'] as const) {
+    if (options.has(kind)) properties.push({ kind, on: isYes(options.value(kind)) });
+  }
+  if (options.has('persistent')) properties.push({ kind: 'persistent', device: readDeviceNumbers(context) });
+  else if (options.has('minor') || options.has('major')) throw noSuchSyntax(context.name);
+  return properties;
+}
+
+async function changeAll(
+  context: CommandContext,
+  meant: Meant,
+  changes: Changes,
+  properties: readonly LvProperty[],
+): Promise<ExitCode> {
+  let { group } = meant;
+  let code: ExitCode = EXIT.ok;
+  for (const facts of meant.lvs) {
+    const refusal = refusalOf(group.vg.name, facts);
+    if (refusal !== null) {
+      if (!meant.named.has(facts.name)) continue;
+      context.output.error(refusal);
+      code = EXIT.failed;
+      continue;
+    }
+    const { plan, refused, messages } = noted(context, (notes) => changeLv(group, facts.name, properties, notes));
+    for (const line of refused) context.output.error(line);
+    if (refused.length > 0) code = EXIT.failed;
+    if (plan === null) for (const { text } of messages) context.output.print(text);
+    else group = (await changes.apply(plan)) ?? group;
+  }
+  return code;
+}
+
+/** LVs that LVM2 does not change by themselves. */
+function refusalOf(vgName: string, facts: LvFacts): string | null {
+  const part = facts.usedBy.some((use) => use.kind === 'mirror-image' || use.kind === 'mirror-log');
+  if (isPvmove(facts.lv) || part) return `Command not permitted on LV ${vgName}/${facts.name}.`;
+  return facts.visible ? null : `Operation not permitted on hidden LV ${vgName}/${facts.name}.`;
+}
+
+function activateAll(context: CommandContext, { group, lvs, named }: Meant): ExitCode {
+  const { activate, auto } = readActivation(context.options.value('activate'));
+  if (!activate) return EXIT.ok;
+  const plan = activationPlan(group, {
+    host: { systemId: group.vg.systemId ?? null, extraSystemIds: [], allowForeign: false, allowShared: false },
+    ignoreActivationSkip: context.options.has('ignoreactivationskip'),
+    ignoreNoAutoActivate: !auto,
+  });
+  let code: ExitCode = EXIT.ok;
+  for (const { name, visible } of lvs) {
+    const entry = plan.find(({ lv }) => lv.name === name);
+    if (!visible || entry === undefined) {
+      if (!named.has(name)) continue;
+      context.output.error(`Operation not permitted on hidden LV ${group.vg.name}/${name}.`);
+      code = EXIT.failed;
+    } else if (!entry.active && !entry.reason.startsWith('flagged ')) {
+      context.output.error(`Cannot activate ${entry.exportName}: ${entry.reason}.`);
+      code = EXIT.failed;
+    } else if (context.options.has('verbose')) {
+      const how = entry.active ? 'is served by orion-lvmd while it runs' : `is not served: ${entry.reason}`;
+      context.output.print(`Logical volume ${entry.exportName} ${how}.`);
+    }
+  }
+  return code;
+}

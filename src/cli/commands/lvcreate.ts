@@ -1,0 +1,282 @@
+/**
+ * lvcreate: a new LV, linear or striped on PVs, or of type error or zero.
+ *
+ * Its head is wiped and zeroed as soon as it exists, unless it is made read-only, inactive or to be skipped: LVM2 can't write to
+ * such an LV, and so doesn't.
+ */
+import { hostname } from 'node:os';
+import type { NewSize, LvCreateRequest } from '../../lvm/edit/lv-create.ts';
+import { createLv } from '../../lvm/edit/lv-create.ts';
+import { CommandError } from '../../lvm/edit/errors.ts';
+import { removeLv } from '../../lvm/edit/lv-remove.ts';
+import { emptyPlan } from '../../lvm/edit/plan.ts';
+import { withChanges, type Changes } from '../../lvm/command.ts';
+import { WipeRefused } from '../../lvm/wipe.ts';
+import { changeContext } from '../change.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { yesOrNo } from '../common-options.ts';
+import { readDeviceNumbers } from '../lv/device-numbers.ts';
+import { allocationSettings, noted } from '../lv/edit.ts';
+import { defaultVg, findPv, newLvName, vgNameOf } from '../lv/names.ts';
+import * as option from '../lv/options.ts';
+import {
+  badUsage,
+  bareTag,
+  displaySize,
+  isYes,
+  noSuchSyntax,
+  numberCheck,
+  readActivation,
+  readNumber,
+  readPolicy,
+  readReadAhead,
+  readSize,
+  refuseZeroes,
+} from '../lv/values.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+import type { OptionSpec } from '../options.ts';
+import { parseSizeArgument } from '../size-argument.ts';
+import { isValidName } from '../../ondisk/vg-validate.ts';
+
+type NewType = LvCreateRequest['type'];
+
+const DEFAULT_STRIPE_SECTORS = 128;
+const MIN_STRIPE_SECTORS = 8;
+const MAX_STRIPE_SECTORS = 2 ** 31;
+const MAX_STRIPES = 128;
+
+/** Types of LVM2 that can be told apart from nonsense. */
+const OTHER_TYPES =
+  /^(?:mirror|raid\d+(?:_\w+)?|snapshot|thin|thin-pool|cache|cache-pool|writecache|vdo|vdo-pool|integrity)$/;
+
+function typeCheck(value: string): boolean {
+  if (['linear', 'striped', 'error', 'zero'].includes(value) || OTHER_TYPES.test(value)) return true;
+  throw new Error(`WARNING: Unrecognised segment type ${value}`);
+}
+
+const OPTIONS: readonly OptionSpec[] = [
+  ...option.sizeOptions('-', 'The size of the LV'),
+  { long: 'name', short: 'n', argument: 'Name', description: 'The name of the LV. Default: lvolN.' },
+  {
+    long: 'type',
+    argument: 'linear|striped|error|zero',
+    check: typeCheck,
+    description: 'The type of the LV. Default: linear, or striped with -i.',
+  },
+  option.STRIPES,
+  option.STRIPESIZE,
+  {
+    long: 'mirrors',
+    short: 'm',
+    argument: 'Number',
+    check: numberCheck,
+    description: 'Copies besides the original: only 0 is possible yet.',
+  },
+  option.ALLOC,
+  option.CONTIGUOUS,
+  option.PERMISSION,
+  option.READAHEAD,
+  option.PERSISTENT,
+  option.MINOR,
+  option.MAJOR,
+  option.ADDTAG,
+  option.ACTIVATE,
+  option.SETACTIVATIONSKIP,
+  option.IGNOREACTIVATIONSKIP,
+  option.SETAUTOACTIVATION,
+  {
+    long: 'wipesignatures',
+    short: 'W',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Whether signatures on the new LV are looked for and wiped. Default: as -Z.',
+  },
+  {
+    long: 'zero',
+    short: 'Z',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Whether the first 4 KiB of the new LV are zeroed. Default: y.',
+  },
+  option.AUTOBACKUP,
+  option.FORCE,
+];
+
+export const command: Command = {
+  summary: 'Create a logical volume',
+  argumentsUsage: 'VG [ PV ... ]',
+  options: OPTIONS,
+  run,
+};
+
+/** What the command line says without looking at the VG. */
+interface Parsed {
+  readonly vgName: string;
+  readonly name: string | null;
+  readonly type: NewType;
+  readonly size: NewSize;
+  readonly stripes: number;
+  readonly stripeSizeSectors: number;
+  readonly pvs: readonly string[];
+  readonly policy: LvCreateRequest['policy'];
+}
+
+async function run(context: CommandContext): Promise<ExitCode> {
+  const parsed = parse(context);
+  const change = await changeContext(context);
+  await withChanges(change, { vgs: [{ name: parsed.vgName, mode: 'write' }] }, (changes) =>
+    create(context, changes, parsed),
+  );
+  return EXIT.ok;
+}
+
+async function create(context: CommandContext, changes: Changes, parsed: Parsed): Promise<void> {
+  const { options, output } = context;
+  const group = await changes.volumeGroup({ vgName: parsed.vgName });
+  const readAhead = options.value('readahead');
+  const request: LvCreateRequest = {
+    ...parsed,
+    readAhead: readAhead === undefined ? null : readReadAhead(readAhead, (line) => output.error(line)),
+    device: readDeviceNumbers(context),
+    findPv,
+    writable: options.value('permission') !== 'r',
+    tags: options.groups.flatMap((entry) => entry.get('addtag') ?? []).map(bareTag),
+    skipActivation: isYes(options.value('setactivationskip')),
+    noAutoActivate: ['n', '0'].includes(options.value('setautoactivation') ?? 'y'),
+    ...zeroing(context, parsed.type),
+    now: changes.context.now(),
+    hostName: hostname(),
+    settings: allocationSettings(context),
+  };
+  const { plan, lvName } = noted(context, (notes) => createLv(group, request, notes));
+  try {
+    await changes.apply(plan);
+  } catch (error) {
+    if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvName);
+    throw error;
+  }
+}
+
+/** An LV whose head keeps what was found there is not kept. */
+async function takeBack(changes: Changes, vgName: string, lvName: string): Promise<void> {
+  const group = await changes.volumeGroup({ vgName });
+  const { vg } = await removeLv(group.vg, lvName, () => Promise.resolve(true));
+  await changes.apply(emptyPlan(group, vg));
+}
+
+/** -Z and -W; an LV that won't be active, or won't be writable, can't be zeroed. */
+function zeroing(context: CommandContext, type: NewType): { readonly zero: boolean; readonly wipeSignatures: boolean } {
+  const { options, output } = context;
+  const { activate, auto } = readActivation(options.value('activate'));
+  const skipped = isYes(options.value('setactivationskip')) && !options.has('ignoreactivationskip');
+  const state = [
+    options.value('permission') === 'r' ? 'read-only ' : '',
+    activate ? '' : 'inactive ',
+    auto ? 'auto activated ' : '',
+    skipped ? 'skipped from activation ' : '',
+  ].join('');
+  const zero = options.has('zero') ? isYes(options.value('zero')) : true;
+  const wipeSignatures = options.has('wipesignatures') ? isYes(options.value('wipesignatures')) : zero;
+  if (state === '' && type === 'striped') return { zero, wipeSignatures };
+  if (isYes(options.value('zero') ?? options.value('wipesignatures'))) {
+    if (type === 'striped') throw new CommandError(`Cannot zero ${state}logical volume with option -Zy or -Wy.`);
+    output.print(`Ignoring option -Zy or -Wy for unzeroable ${type} volume.`);
+  }
+  return { zero: false, wipeSignatures: false };
+}
+
+function parse(context: CommandContext): Parsed {
+  const { options, args, output } = context;
+  const type = typeOf(context);
+  const named = options.has('name') ? newLvName(context, options.value('name') ?? '') : null;
+  const [first, ...pvs] = args;
+  const vgName = vgNameFor(context, first, named?.vg ?? null);
+  if (!options.has('size') && !options.has('extents')) throw noSuchSyntax(context.name);
+  if (pvs.length > 0 && type !== 'striped') throw badUsage(`Command does not accept argument: ${pvs[0]}.`);
+  refuseZeroes(context);
+  if (options.has('size') && options.has('extents')) {
+    throw badUsage('Please specify either size or extents (not both).');
+  }
+  const stripes = stripesOf(context, type);
+  const mirrors = options.value('mirrors');
+  if (mirrors !== undefined) {
+    if (readNumber(mirrors) > 0) throw unsupported('mirrored');
+    output.print('Redundant mirrors argument: default is 0');
+  }
+  return { vgName, name: named?.lv ?? null, type, size: sizeOf(context), pvs, policy: policyOf(context), ...stripes };
+}
+
+function unsupported(type: string): CommandError {
+  return new CommandError(`Can't create ${type} volume: LV type ${type} is not supported yet.`);
+}
+
+function typeOf({ options }: CommandContext): NewType {
+  const type = options.value('type') ?? 'striped';
+  if (OTHER_TYPES.test(type)) throw unsupported(type);
+  const striped = type === 'striped' || type === 'linear';
+  for (const long of ['stripes', 'stripesize']) {
+    const value = options.value(long);
+    const refused = !striped || (type === 'linear' && (long === 'stripesize' || readNumber(value ?? '1') > 1));
+    if (value !== undefined && refused) throw badUsage(`Command does not accept option: --${long} ${value}.`);
+  }
+  return type === 'error' || type === 'zero' ? type : 'striped';
+}
+
+function vgNameFor(context: CommandContext, argument: string | undefined, fromName: string | null): string {
+  const given = argument === undefined ? null : vgNameOf(argument);
+  if (given?.includes('/') === true) throw badUsage('Volume group name expected (no slash)');
+  if (given !== null && fromName !== null && given !== fromName) {
+    throw badUsage(`Inconsistent volume group names given: "${fromName}" and "${given}"`);
+  }
+  const name = given ?? fromName ?? defaultVg(context);
+  if (name === null) throw noSuchSyntax(context.name);
+  if (!isValidName(name)) throw badUsage(`Volume group name ${name} has invalid characters`);
+  return name;
+}
+
+function stripesOf(
+  { options, output }: CommandContext,
+  type: NewType,
+): { readonly stripes: number; readonly stripeSizeSectors: number } {
+  if (type !== 'striped') return { stripes: 1, stripeSizeSectors: 0 };
+  const stripes = readNumber(options.value('stripes') ?? '1');
+  const sizeText = options.value('stripesize');
+  if (stripes > MAX_STRIPES) throw badUsage(`Number of stripes (${stripes}) must be between 1 and ${MAX_STRIPES}.`);
+  if (stripes === 1) {
+    if (sizeText !== undefined) output.print('Ignoring stripesize argument with single stripe.');
+    return { stripes, stripeSizeSectors: 0 };
+  }
+  if (sizeText === undefined) {
+    output.print(`Using default stripesize ${displaySize(DEFAULT_STRIPE_SECTORS)}.`);
+    return { stripes, stripeSizeSectors: DEFAULT_STRIPE_SECTORS };
+  }
+  const { sectors } = parseSizeArgument(sizeText, 'k');
+  if (sectors > MAX_STRIPE_SECTORS) {
+    throw badUsage(`Stripe size cannot be larger than ${displaySize(MAX_STRIPE_SECTORS / 2)}.`);
+  }
+  if (sectors < MIN_STRIPE_SECTORS || !Number.isInteger(Math.log2(sectors))) {
+    throw badUsage(`Invalid stripe size ${displaySize(sectors)}.`);
+  }
+  return { stripes, stripeSizeSectors: sectors };
+}
+
+function sizeOf(context: CommandContext): NewSize {
+  const size = readSize(context);
+  if (size === null) throw noSuchSyntax(context.name);
+  if (size.kind === 'sectors') return size;
+  const { count, percentOf } = size;
+  if (percentOf === null) return { kind: 'extents', count };
+  if (percentOf === 'LV' || percentOf === 'ORIGIN') {
+    throw new CommandError('Please express size as %FREE, %PVS or %VG.');
+  }
+  return { kind: 'percent', percent: count, of: percentOf };
+}
+
+function policyOf({ options }: CommandContext): LvCreateRequest['policy'] {
+  const contiguous = isYes(options.value('contiguous'));
+  const alloc = readPolicy(options.value('alloc') ?? '');
+  if (contiguous && alloc !== null && alloc !== 'contiguous') {
+    throw badUsage('Conflicting contiguous and alloc arguments.');
+  }
+  return alloc ?? (contiguous ? 'contiguous' : 'inherit');
+}

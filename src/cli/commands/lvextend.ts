@@ -1,0 +1,5 @@
+/** lvextend: see cli/lv/resize.ts. */
+import type { Command } from '../command.ts';
+import { resizeCommand } from '../lv/resize.ts';
+
+export const command: Command = resizeCommand('extend', 'Add space to a logical volume');

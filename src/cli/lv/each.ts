@@ -1,0 +1,105 @@
+/**
+ * Commands that work on many LVs: `VG`, `VG/LV`, `@tag`, each VG locked in turn.
+ *
+ * Invariants
+ *  - VGs are taken by name, LVs in the order of the text, pools first, as LVM2 does; an LV named twice is done once.
+ *  - A failure is printed and the rest goes on; the command then ends with 5.
+ *  - Hidden LVs are only meant when they are named.
+ */
+import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
+import { withChanges, type ChangeContext, type Changes, type VolumeGroupRequest } from '../../lvm/command.ts';
+import type { VolumeGroup } from '../../lvm/model.ts';
+import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
+import type { CommandContext } from '../command.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+import { parseLvArguments, type LvArguments } from '../report/arguments.ts';
+import { defaultVg } from './names.ts';
+
+/** LVs of one VG that the arguments mean. */
+export interface Meant {
+  readonly group: VolumeGroup;
+  /** In the order in which to take them. */
+  readonly lvs: readonly LvFacts[];
+  /** Remembered LVs that were named ("-name" without the hyphen). */
+  readonly historical: readonly string[];
+  /** Names among `lvs` that the user typed. */
+  readonly named: ReadonlySet<string>;
+}
+
+/** Calls `work` for each VG, under its lock; gives the command's exit code. */
+export async function eachVgOfLvs(
+  context: CommandContext,
+  change: ChangeContext,
+  request: Omit<VolumeGroupRequest, 'vgName'>,
+  work: (meant: Meant, changes: Changes) => Promise<ExitCode>,
+): Promise<ExitCode> {
+  const args = parseLvArguments(context.args, defaultVg(context) ?? undefined, context.output);
+  if (args === null) return EXIT.failed;
+  let code: ExitCode = EXIT.ok;
+  for (const vgName of await vgsOf(change, args)) {
+    try {
+      const done = await withChanges(
+        change,
+        { vgs: [{ name: vgName, mode: request.mode ?? 'write' }] },
+        async (changes) => {
+          const group = await changes.volumeGroup({ ...request, vgName });
+          const meant = meantOf(group, args);
+          const result = await work(meant, changes);
+          return reportMissing(context, meant, args) ? EXIT.failed : result;
+        },
+      );
+      if (done > code) code = done;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      for (const line of error.lines) context.output.error(line);
+      code = EXIT.failed;
+    }
+  }
+  return code;
+}
+
+/** Tags are looked for in every VG. */
+async function vgsOf(change: ChangeContext, args: LvArguments): Promise<readonly string[]> {
+  if (args.tags.length === 0) return args.vgNames.toSorted();
+  return withChanges(change, { globalLock: 'read' }, (changes) => {
+    const all = changes.scan.volumeGroups.filter(({ vg }) => hasTag(vg.tags, args) || isMeant(vg.name, args, vg));
+    return Promise.resolve([...new Set([...args.vgNames, ...all.map(({ vg }) => vg.name)])].toSorted());
+  });
+}
+
+function isMeant(name: string, args: LvArguments, vg: VolumeGroup['vg']): boolean {
+  return args.vgNames.includes(name) || vg.logicalVolumes.some((lv) => hasTag(lv.tags, args));
+}
+
+function hasTag(tags: readonly string[], args: LvArguments): boolean {
+  return tags.some((tag) => args.tags.includes(tag));
+}
+
+function meantOf(group: VolumeGroup, args: LvArguments): Meant {
+  const { vg } = group;
+  const whole = args.wholeVgs.includes(vg.name) || hasTag(vg.tags, args);
+  const names = args.wholeVgs.includes(vg.name) ? [] : (args.lvNames.get(vg.name) ?? []);
+  const named = new Set(names);
+  const pools: LvFacts[] = [];
+  const others: LvFacts[] = [];
+  for (const facts of relationsOf(vg).lvs.values()) {
+    if (facts.snapshotRecord || facts.virtualOrigin) continue;
+    const wanted = whole || named.has(facts.name) || hasTag(facts.lv.tags, args);
+    if (!wanted || (!facts.visible && names.length === 0)) continue;
+    (facts.lv.segments[0]?.type === 'thin-pool' ? pools : others).push(facts);
+  }
+  const historical = vg.historicalLogicalVolumes
+    .map((lv) => lv.name ?? lv.label)
+    .filter((name) => named.has(`-${name}`));
+  return { group, lvs: [...pools.toReversed(), ...others], historical, named };
+}
+
+/** Says which of the named LVs are not there; true if some are not. */
+function reportMissing(context: CommandContext, meant: Meant, args: LvArguments): boolean {
+  const { vg } = meant.group;
+  if (args.wholeVgs.includes(vg.name)) return false;
+  const found = new Set([...meant.lvs.map((facts) => facts.name), ...meant.historical.map((name) => `-${name}`)]);
+  const missing = (args.lvNames.get(vg.name) ?? []).filter((name) => !found.has(name));
+  for (const name of missing) context.output.error(`Failed to find logical volume "${vg.name}/${name}"`);
+  return missing.length > 0;
+}

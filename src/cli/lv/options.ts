@@ -1,0 +1,149 @@
+/** Options that commands which change LVs share. */
+import { yesOrNo } from '../common-options.ts';
+import type { OptionSpec } from '../options.ts';
+import {
+  activateCheck,
+  allocCheck,
+  extentsCheck,
+  numberCheck,
+  permissionCheck,
+  plainly,
+  readAheadCheck,
+  sizeCheck,
+  tagCheck,
+} from './values.ts';
+
+export const FORCE: OptionSpec = {
+  long: 'force',
+  short: 'f',
+  countable: true,
+  description: 'Override checks and confirmations. Repeat for more.',
+};
+export const AUTOBACKUP: OptionSpec = {
+  long: 'autobackup',
+  short: 'A',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'Whether metadata is archived before and backed up after the change.',
+};
+export const ALLOC: OptionSpec = {
+  long: 'alloc',
+  argument: 'contiguous|cling|cling_by_tags|normal|anywhere|inherit',
+  check: allocCheck,
+  description: 'The allocation policy.',
+};
+export const CONTIGUOUS: OptionSpec = {
+  long: 'contiguous',
+  short: 'C',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'The allocation policy: y is contiguous, n is inherit.',
+};
+export const ADDTAG: OptionSpec = {
+  long: 'addtag',
+  argument: 'Tag',
+  groupable: true,
+  check: tagCheck,
+  description: 'Add a tag. May be repeated.',
+};
+export const DELTAG: OptionSpec = {
+  long: 'deltag',
+  argument: 'Tag',
+  groupable: true,
+  check: tagCheck,
+  description: 'Remove a tag. May be repeated.',
+};
+export const STRIPES: OptionSpec = {
+  long: 'stripes',
+  short: 'i',
+  argument: 'Number',
+  check: numberCheck,
+  description: 'The number of stripes: PVs that data is spread over.',
+};
+export const STRIPESIZE: OptionSpec = {
+  long: 'stripesize',
+  short: 'I',
+  argument: 'Size[k|UNIT]',
+  check: sizeCheck('k', '-'),
+  description: 'How much is written to one PV before the next one is used.',
+};
+export const PERMISSION: OptionSpec = {
+  long: 'permission',
+  short: 'p',
+  argument: 'rw|r',
+  check: permissionCheck,
+  description: 'Whether the LV may be written to.',
+};
+export const READAHEAD: OptionSpec = {
+  long: 'readahead',
+  short: 'r',
+  argument: 'auto|none|Sectors',
+  check: readAheadCheck,
+  description: 'The read ahead count kept for the LV.',
+};
+export const PERSISTENT: OptionSpec = {
+  long: 'persistent',
+  short: 'M',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'Whether the minor number is kept.',
+};
+export const MINOR: OptionSpec = {
+  long: 'minor',
+  argument: 'Number',
+  check: numberCheck,
+  description: 'The minor number for Linux device-mapper.',
+};
+export const MAJOR: OptionSpec = {
+  long: 'major',
+  short: 'j',
+  argument: 'Number',
+  check: numberCheck,
+  description: 'Ignored, with a warning, as the kernel chooses major numbers.',
+};
+export const SETACTIVATIONSKIP: OptionSpec = {
+  long: 'setactivationskip',
+  short: 'k',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'Whether the LV is skipped at activation, unless -K is used.',
+};
+export const IGNOREACTIVATIONSKIP: OptionSpec = {
+  long: 'ignoreactivationskip',
+  short: 'K',
+  description: 'Activate the LV although it is flagged to be skipped.',
+};
+export const SETAUTOACTIVATION: OptionSpec = {
+  long: 'setautoactivation',
+  argument: 'y|n',
+  check: yesOrNo,
+  description: 'Whether the LV is activated automatically.',
+};
+export const ACTIVATE: OptionSpec = {
+  long: 'activate',
+  short: 'a',
+  argument: 'y|n|ay',
+  check: activateCheck,
+  description: 'Whether the LV is to be active. Active LVs are those that orion-lvmd serves when it runs.',
+};
+
+/** -L and -l; signs in `refused` are errors. */
+export function sizeOptions(refused: '+' | '-' | null, what: string): readonly OptionSpec[] {
+  const sign = refused === null ? '[+|-]' : refused === '-' ? '[+]' : '[-]';
+  return [
+    {
+      long: 'size',
+      short: 'L',
+      argument: `${sign}Size[m|UNIT]`,
+      check: sizeCheck('m', refused),
+      description: `${what} as a size; units are powers of 1024.`,
+    },
+    {
+      long: 'extents',
+      short: 'l',
+      argument: `${sign}Number[%VG|%FREE|%PVS|%LV]`,
+      check: plainly(extentsCheck(refused)),
+      description: `${what} in extents, or as a part of something.`,
+    },
+  ];
+}

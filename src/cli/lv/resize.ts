@@ -1,0 +1,173 @@
+/**
+ * lvextend, lvreduce and lvresize: one command line, in three directions.
+ *
+ * Invariant: with -r the file system is looked at before anything is changed; it shrinks before the LV and grows after it.
+ */
+import { changeContext } from '../change.ts';
+import { openLv } from '../../lvm/wipe.ts';
+import { openExclusively } from '../../lvm/open.ts';
+import { withChanges, type Changes } from '../../lvm/command.ts';
+import { CommandError } from '../../lvm/edit/errors.ts';
+import { resizeLv, type LvResize, type LvResizeRequest } from '../../lvm/edit/lv-resize.ts';
+import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
+import { planFilesystem, type FilesystemWork } from '../../lvm/filesystem.ts';
+import type { VolumeGroup } from '../../lvm/model.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+import type { OptionSpec } from '../options.ts';
+import { parseSizeArgument } from '../size-argument.ts';
+import { allocationSettings, noted } from './edit.ts';
+import { defaultVg, findPv, splitLvName } from './names.ts';
+import * as option from './options.ts';
+import { badUsage, noSuchSyntax, numberCheck, readNumber, readPolicy, readSize, refuseZeroes } from './values.ts';
+
+type Direction = LvResizeRequest['direction'];
+
+const FILESYSTEM_OPTIONS: readonly OptionSpec[] = [
+  {
+    long: 'resizefs',
+    short: 'r',
+    description: 'Resize the file system too (ext2, ext3, ext4; XFS grows only), of an LV that is one range of one PV.',
+  },
+  { long: 'nofsck', short: 'n', description: 'With -r: do not check the file system first.' },
+];
+
+const GROWING_OPTIONS: readonly OptionSpec[] = [
+  option.STRIPES,
+  option.STRIPESIZE,
+  option.ALLOC,
+  {
+    long: 'mirrors',
+    short: 'm',
+    argument: 'Number',
+    check: numberCheck,
+    description: 'Must be as many as the LV has.',
+  },
+  {
+    long: 'type',
+    argument: 'linear|striped|error|zero',
+    check: (value) => /^[a-z][a-z0-9_-]*$/.test(value),
+    description: 'The type of the new segment.',
+  },
+];
+
+/** The command of a direction. */
+export function resizeCommand(direction: Direction, summary: string): Command {
+  const refused = direction === 'extend' ? '-' : direction === 'reduce' ? '+' : null;
+  return {
+    summary,
+    argumentsUsage: direction === 'reduce' ? 'LV' : 'LV [ PV ... ]',
+    options: [
+      ...option.sizeOptions(
+        refused,
+        direction === 'any' ? 'The new size, or how much more or less' : 'The new size, or the change',
+      ),
+      ...(direction === 'reduce' ? [] : GROWING_OPTIONS),
+      ...FILESYSTEM_OPTIONS,
+      option.FORCE,
+      option.AUTOBACKUP,
+    ],
+    run: (context) => run(context, direction),
+  };
+}
+
+async function run(context: CommandContext, direction: Direction): Promise<ExitCode> {
+  const { vgName, request } = parse(context, direction);
+  const change = await changeContext(context);
+  await withChanges(change, { vgs: [{ name: vgName, mode: 'write' }] }, async (changes) => {
+    const group = await changes.volumeGroup({ vgName });
+    const resize = noted(context, (notes) => resizeLv(group, request, notes));
+    const work = request.resizeFs ? await filesystem(context, changes, group, request.lvName, resize) : null;
+    if (changes.context.test) {
+      if (work !== null)
+        context.output.print(`Would resize the ${work.type} filesystem on ${vgName}/${request.lvName}.`);
+    } else await work?.before();
+    if (resize.plan === null) for (const { text } of resize.messages) context.output.print(text);
+    else await changes.apply(resize.plan);
+    if (!changes.context.test) await work?.after();
+  });
+  return EXIT.ok;
+}
+
+function filesystem(
+  { options }: CommandContext,
+  changes: Changes,
+  group: VolumeGroup,
+  lvName: string,
+  { plan, change }: LvResize,
+): Promise<FilesystemWork> {
+  const find = (vg: VolumeGroup['vg']): VolumeGroup['vg']['logicalVolumes'][number] => {
+    const lv = vg.logicalVolumes.find((candidate) => candidate.name === lvName);
+    if (lv === undefined) throw new CommandError(`Logical volume ${lvName} not found in volume group ${vg.name}.`);
+    return lv;
+  };
+  const before = find(group.vg);
+  const after = plan?.after == null ? before : find(plan.after);
+  const extents = after.segments.reduce((sum, segment) => sum + segment.extentCount, 0);
+  return planFilesystem(
+    {
+      group,
+      lvName,
+      before,
+      after,
+      sizeBytes: extents * group.vg.extentSizeSectors * 512,
+      change,
+      skipCheck: options.has('nofsck'),
+      yes: options.has('yes'),
+    },
+    () => openLv(group, lvName, (device) => (changes.context.open ?? openExclusively)(device.path)),
+  );
+}
+
+function parse(
+  context: CommandContext,
+  direction: Direction,
+): { readonly vgName: string; readonly request: LvResizeRequest } {
+  const { options, args } = context;
+  const [lvText, ...pvs] = args;
+  if (lvText === undefined) throw noSuchSyntax(context.name);
+  if (direction === 'reduce' && pvs.length > 0) throw badUsage(`Command does not accept argument: ${pvs[0]}.`);
+  refuseZeroes(context);
+  if (options.has('size') && options.has('extents')) {
+    throw badUsage('Please specify either size or extents but not both.');
+  }
+  const size = sizeOf(context, pvs);
+  const name = splitLvName(context, lvText);
+  const vgName = name.vg ?? defaultVg(context);
+  if (vgName === null) throw badUsage('Please specify a logical volume path.');
+  const stripes = readNumber(options.value('stripes') ?? '0');
+  const typeText = options.value('type') ?? null;
+  if (typeText === 'linear' && stripes > 1) throw badUsage('Cannot use stripes with linear type.');
+  const mirrors = readNumber(options.value('mirrors') ?? '0');
+  return {
+    vgName,
+    request: {
+      lvName: name.lv,
+      direction,
+      size,
+      type: typeOf(typeText),
+      stripes,
+      stripeSizeSectors: parseSizeArgument(options.value('stripesize') ?? '0', 'k').sectors,
+      mirrors: mirrors > 0 ? mirrors + 1 : 0,
+      policy: readPolicy(options.value('alloc') ?? ''),
+      pvs,
+      findPv,
+      resizeFs: options.has('resizefs'),
+      settings: allocationSettings(context),
+    },
+  };
+}
+
+/** PVs without a size mean: all that is free on them. */
+function sizeOf(context: CommandContext, pvs: readonly string[]): ResizeSize {
+  const size = readSize(context);
+  if (size !== null) return size;
+  if (pvs.length === 0) throw noSuchSyntax(context.name);
+  return { kind: 'extents', sign: '+', count: 100, percentOf: 'PVS' };
+}
+
+function typeOf(text: string | null): LvResizeRequest['type'] {
+  if (text === null || text === 'error' || text === 'zero') return text;
+  if (text === 'linear' || text === 'striped') return 'striped';
+  throw new CommandError(`VolumeType does not match (${text}).`);
+}

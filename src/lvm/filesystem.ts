@@ -1,0 +1,214 @@
+/**
+ * Growing and shrinking the file system on an LV with its own tools, for `-r`: e2fsck and resize2fs for ext2, ext3 and ext4,
+ * xfs_growfs for XFS.
+ *
+ * The tools need the LV's bytes as one range of one device: e2fsprogs takes it as `DEVICE?offset=N`, XFS is mounted through a loop
+ * device. An LV in several pieces has no such range as long as nothing serves it, and is refused.
+ *
+ * Invariants
+ *  - Whatever speaks against it is found before anything is changed: type, tools, place, direction.
+ *  - A file system is checked before it is resized, shrunk before the LV is, and grown after it.
+ *  - The tools never get a range that is not the LV's.
+ */
+import { spawn } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
+import { mkdtemp, rmdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import type { BlockDevice } from '../block/device.ts';
+import { readBytes } from '../block/sync-io.ts';
+import type { LogicalVolumeText } from '../ondisk/metadata.ts';
+import { CommandError } from './edit/errors.ts';
+import type { VolumeGroup } from './model.ts';
+import { findSignatures, SIGNATURE_HEAD_BYTES, SIGNATURE_TAIL_BYTES } from './signatures.ts';
+
+const SECTOR_BYTES = 512;
+const EXT_TYPES: readonly string[] = ['ext2', 'ext3', 'ext4'];
+const TOOLS = { ext: ['e2fsck', 'resize2fs'], xfs: ['losetup', 'mount', 'umount', 'xfs_growfs'] } as const;
+/** e2fsck: errors corrected. */
+const FSCK_CORRECTED = 1;
+
+export interface FilesystemResize {
+  readonly group: VolumeGroup;
+  readonly lvName: string;
+  /** As it is before and after. */
+  readonly before: LogicalVolumeText;
+  readonly after: LogicalVolumeText;
+  /** Bytes. */
+  readonly sizeBytes: number;
+  readonly change: 'extend' | 'reduce';
+  /** -n: don't check first. */
+  readonly skipCheck: boolean;
+  readonly yes: boolean;
+}
+
+/** One range of one device. */
+interface Place {
+  readonly path: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Opens the LV as it is. */
+export type OpenLv = () => Promise<{ readonly device: BlockDevice; close(): Promise<void> }>;
+
+/** What to do around the commit; made by `planFilesystem`, which has found nothing against it. */
+export interface FilesystemWork {
+  readonly type: string;
+  before(): Promise<void>;
+  after(): Promise<void>;
+}
+
+/** Looks at the file system and at what its resizing needs. Throws CommandError (5) if it can't be done. */
+export async function planFilesystem(resize: FilesystemResize, open: OpenLv): Promise<FilesystemWork> {
+  const name = `${resize.group.vg.name}/${resize.lvName}`;
+  const { device, close } = await open();
+  let type: string | null;
+  try {
+    type = await typeOn(device);
+  } finally {
+    await close();
+  }
+  if (type === null) throw new CommandError(`No filesystem found on ${name} to resize.`);
+  const place = placeOf(resize.group, resize.after, name);
+  const old = placeOf(resize.group, resize.before, name);
+  if (place.path !== old.path || place.offset !== old.offset) throw scattered(name);
+  if (EXT_TYPES.includes(type)) return extWork(type, place, resize, name);
+  if (type === 'xfs') return xfsWork(place, resize, name);
+  throw new CommandError(`Filesystem "${type}" on ${name} is not supported by --resizefs.`);
+}
+
+/** What the LV holds, if it is only one thing. */
+async function typeOn(device: BlockDevice): Promise<string | null> {
+  const { sizeBytes } = device.limits;
+  const tailBytes = Math.min(sizeBytes, SIGNATURE_TAIL_BYTES);
+  const found = findSignatures({
+    sizeBytes,
+    head: await readBytes(device, 0, Math.min(sizeBytes, SIGNATURE_HEAD_BYTES)),
+    tail: await readBytes(device, sizeBytes - tailBytes, tailBytes),
+  });
+  return found.length === 1 ? (found[0]?.type ?? null) : null;
+}
+
+function scattered(name: string): CommandError {
+  return new CommandError([
+    `Cannot resize the filesystem on ${name}: the logical volume is not one range of one device.`,
+    'Resize it while orion-lvmd serves the volume, or without --resizefs.',
+  ]);
+}
+
+/** Where an LV of one linear segment lies. */
+function placeOf(group: VolumeGroup, lv: LogicalVolumeText, name: string): Place {
+  const [segment, ...more] = lv.segments;
+  if (segment?.type !== 'striped' || segment.areas.length !== 1 || more.length > 0) throw scattered(name);
+  const [area] = segment.areas;
+  const pv = group.pvs.find((candidate) => candidate.text?.label === area?.name);
+  if (area === undefined || pv?.text === undefined || pv.found === null) throw scattered(name);
+  const extentBytes = group.vg.extentSizeSectors * SECTOR_BYTES;
+  const offset = pv.text.peStartSectors * SECTOR_BYTES + area.extent * extentBytes;
+  return { path: pv.found.device.path, offset, length: segment.extentCount * extentBytes };
+}
+
+function extWork(type: string, place: Place, resize: FilesystemResize, name: string): FilesystemWork {
+  requireTools(TOOLS.ext, type, name);
+  if (place.path.includes('?'))
+    throw new CommandError(`Cannot resize the filesystem on ${name}: "?" in ${place.path}.`);
+  const device = `${place.path}?offset=${place.offset}`;
+  const resizeTo = async (): Promise<void> => {
+    const kib = Math.floor(resize.sizeBytes / 1024);
+    const code = await runTool('resize2fs', [device, `${kib}K`]);
+    if (code !== 0) throw new CommandError(`resize2fs failed (${code}).\nFilesystem resize failed.`.split('\n'));
+  };
+  return {
+    type,
+    async before() {
+      if (!resize.skipCheck) {
+        const code = await runTool('e2fsck', ['-f', resize.yes ? '-y' : '-p', device]);
+        if (code > FSCK_CORRECTED) throw new CommandError([`e2fsck failed (${code}).`, 'Filesystem check failed.']);
+      }
+      if (resize.change === 'reduce') await resizeTo();
+    },
+    after: () => (resize.change === 'extend' ? resizeTo() : Promise.resolve()),
+  };
+}
+
+function xfsWork(place: Place, resize: FilesystemResize, name: string): FilesystemWork {
+  if (resize.change === 'reduce') {
+    throw new CommandError([`Filesystem "xfs" on ${name} can't be shrunk.`, 'Filesystem resize failed.']);
+  }
+  requireTools(TOOLS.xfs, 'xfs', name);
+  return { type: 'xfs', before: () => Promise.resolve(), after: () => growXfs(place, name) };
+}
+
+/** Mounts the LV through a loop device, as XFS grows only while it is mounted. */
+async function growXfs(place: Place, name: string): Promise<void> {
+  const range = ['-o', String(place.offset), '--sizelimit', String(place.length)];
+  const loop = (await readTool('losetup', ['-f', '--show', ...range, place.path])).trim();
+  try {
+    const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-xfs-'));
+    try {
+      await mustRun('mount', ['-t', 'xfs', loop, folder], name);
+      try {
+        await mustRun('xfs_growfs', [folder], name);
+      } finally {
+        await mustRun('umount', [folder], name);
+      }
+    } finally {
+      await rmdir(folder);
+    }
+  } finally {
+    await mustRun('losetup', ['-d', loop], name);
+  }
+}
+
+async function mustRun(tool: string, args: readonly string[], name: string): Promise<void> {
+  const code = await runTool(tool, args);
+  if (code === 0) return;
+  throw new CommandError([`${tool} failed (${code}) for ${name}.`, 'Filesystem resize failed.']);
+}
+
+function requireTools(tools: readonly string[], type: string, name: string): void {
+  const missing = tools.filter((tool) => toolPath(tool) === null);
+  if (missing.length === 0) return;
+  throw new CommandError(`Cannot resize the ${type} filesystem on ${name}: ${missing.join(', ')} not found in PATH.`);
+}
+
+/** The tools live in sbin, which is not in everybody's PATH. */
+function toolPath(tool: string): string | null {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin'];
+  const paths = folders.filter((folder) => folder !== '').map((folder) => join(folder, tool));
+  return paths.find((path) => isExecutable(path)) ?? null;
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    // Not there, or not for us: the same to who looks for a tool.
+    return false;
+  }
+}
+
+/** Runs a tool with its output on ours; gives its exit code. */
+function runTool(tool: string, args: readonly string[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(toolPath(tool) ?? tool, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+    child.once('error', (error) => reject(new CommandError(`${tool}: ${error.message}`, 5, { cause: error })));
+    child.once('close', (code) => resolve(code ?? -1));
+  });
+}
+
+/** Runs a tool; gives what it prints. */
+function readTool(tool: string, args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(toolPath(tool) ?? tool, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    let text = '';
+    child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    child.once('error', (error) => reject(new CommandError(`${tool}: ${error.message}`, 5, { cause: error })));
+    child.once('close', (code) => {
+      if (code === 0) resolve(text);
+      else reject(new CommandError([`${tool} failed (${code}).`, 'Filesystem resize failed.']));
+    });
+  });
+}

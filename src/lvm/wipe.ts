@@ -1,0 +1,154 @@
+/**
+ * Writing to an LV from a command: wiping the head of a new one, overwriting one that is to go.
+ *
+ * Invariants
+ *  - Bytes go through the LV's own table (dm/), never past its end, and are flushed before this returns.
+ *  - An LV that can't be served can't be written to either.
+ */
+import type { BlockDevice, OpenedDevice } from '../block/device.ts';
+import { discard, flush, writeBytes, writeZeroes } from '../block/sync-io.ts';
+import { targets } from '../dm/targets.ts';
+import { Volume } from '../dm/volume.ts';
+import { randomFillSync } from 'node:crypto';
+import { PLAIN_HOST } from './access.ts';
+import { activationPlan } from './activate.ts';
+import type { ChangeContext, EffectContext } from './command.ts';
+import { CommandError } from './edit/errors.ts';
+import type { Effect } from './edit/plan.ts';
+import type { PhysicalVolume, ScannedDevice, VolumeGroup } from './model.ts';
+import { openExclusively } from './open.ts';
+import { areaExtents, segmentAreas } from './references.ts';
+import { wipeSignatures } from './wipe-signatures.ts';
+
+/** A signature was found on a new LV and is to stay: the LV is not wanted then. */
+export class WipeRefused extends CommandError {}
+
+/** The LV as a block device; closing it closes its PVs. Throws CommandError. */
+export async function openLv(
+  group: VolumeGroup,
+  lvName: string,
+  open: (device: ScannedDevice) => Promise<OpenedDevice>,
+): Promise<{ readonly device: BlockDevice; close(): Promise<void> }> {
+  const name = `${group.vg.name}/${lvName}`;
+  const only = { ...group.vg, logicalVolumes: group.vg.logicalVolumes.filter((lv) => lv.name === lvName) };
+  const [entry] = activationPlan(
+    { ...group, vg: only },
+    { host: PLAIN_HOST, ignoreActivationSkip: true, ignoreNoAutoActivate: true },
+  );
+  if (entry === undefined) throw new CommandError(`Failed to find logical volume ${name} to write to.`);
+  if (!entry.active) throw new CommandError(`Cannot write to logical volume ${name}: ${entry.reason}.`);
+  const opened = new Map<string, OpenedDevice>();
+  const close = async (): Promise<void> => {
+    for (const device of opened.values()) await device.close();
+  };
+  try {
+    for (const path of entry.devices) {
+      const device = group.pvs.find((pv) => pv.found?.device.path === path)?.found?.device;
+      if (device === undefined) throw new CommandError(`Cannot write to logical volume ${name}: ${path} is missing.`);
+      opened.set(path, await open(device));
+    }
+    const volume = new Volume(name, { targets });
+    volume.load(entry.table, (path) => {
+      const device = opened.get(path);
+      if (device === undefined) throw new TypeError(`${path} is not among the devices of ${name}`);
+      return device;
+    });
+    volume.resume();
+    return { device: volume, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Wipes signatures, asking about each, and zeroes the head of a new LV. Throws WipeRefused if a signature is to stay. */
+export async function wipeNewLv(
+  { lvName, zeroBytes, signatures }: Extract<Effect, { readonly kind: 'wipe-lv' }>,
+  { group, open, change }: EffectContext,
+): Promise<void> {
+  if (group === null) throw new CommandError(`Failed to find logical volume ${lvName} to wipe.`);
+  const { device, close } = await openLv(group, lvName, open);
+  try {
+    const path = `/dev/${group.vg.name}/${lvName}`;
+    if (signatures && !(await wipeSignatures(device, { name: path, force: change.force, context: change }))) {
+      throw new WipeRefused([
+        `Failed to wipe signatures on logical volume ${group.vg.name}/${lvName}.`,
+        'Aborting. Failed to wipe start of new LV.',
+      ]);
+    }
+    if (zeroBytes > 0) await writeZeroes(device, 0, Math.min(zeroBytes, device.limits.sizeBytes));
+    await flush(device);
+  } finally {
+    await close();
+  }
+}
+
+export type EraseMethod = 'zero' | 'random' | 'discard';
+
+export interface EraseRequest {
+  /** With the LV in it. */
+  readonly group: VolumeGroup;
+  readonly lvName: string;
+  readonly method: EraseMethod;
+  readonly context: Pick<ChangeContext, 'open'>;
+  /** Bytes done, bytes in all. */
+  readonly progress: (done: number, total: number) => void;
+}
+
+/** One write of an erasure. */
+const CHUNK_BYTES = 4 * 1024 * 1024;
+
+/** Overwrites (or discards) the extents that an LV has on PVs itself; an LV made of other LVs has none. */
+export async function eraseLv({ group, lvName, method, context, progress }: EraseRequest): Promise<void> {
+  const ranges = extentsOf(group, lvName);
+  const total = ranges.reduce((sum, range) => sum + range.length, 0);
+  let done = 0;
+  for (const { pv, offset, length } of ranges) {
+    const device = pv.found?.device;
+    if (device === undefined) {
+      throw new CommandError(`Cannot wipe logical volume ${group.vg.name}/${lvName}: PV ${pv.uuid} is missing.`);
+    }
+    const opened = await (context.open ?? openExclusively)(device.path);
+    try {
+      if (opened.identity !== device.identity) {
+        throw new CommandError(`${device.path}: is no longer the device that was read; try again.`);
+      }
+      for (let at = 0; at < length; at += CHUNK_BYTES) {
+        const count = Math.min(CHUNK_BYTES, length - at);
+        await erase(opened, method, offset + at, count);
+        done += count;
+        progress(done, total);
+      }
+      await flush(opened);
+    } finally {
+      await opened.close();
+    }
+  }
+}
+
+async function erase(device: BlockDevice, method: EraseMethod, offset: number, length: number): Promise<void> {
+  if (method === 'discard') return discard(device, offset, length);
+  if (method === 'zero') return writeZeroes(device, offset, length);
+  return writeBytes(device, offset, randomFillSync(Buffer.alloc(length)));
+}
+
+interface PvRange {
+  readonly pv: PhysicalVolume;
+  /** Bytes. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+function extentsOf(group: VolumeGroup, lvName: string): readonly PvRange[] {
+  const { vg } = group;
+  const extentBytes = vg.extentSizeSectors * 512;
+  const lv = vg.logicalVolumes.find((candidate) => candidate.name === lvName);
+  return (lv?.segments ?? []).flatMap((segment) =>
+    segmentAreas(segment).flatMap((area): readonly PvRange[] => {
+      const pv = group.pvs.find((candidate) => candidate.text?.label === area.name);
+      if (pv?.text === undefined) return [];
+      const offset = pv.text.peStartSectors * 512 + area.extent * extentBytes;
+      return [{ pv, offset, length: areaExtents(segment) * extentBytes }];
+    }),
+  );
+}
