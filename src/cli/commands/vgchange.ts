@@ -1,0 +1,184 @@
+/** vgchange: attributes of volume groups. */
+import type { Changes } from '../../lvm/command.ts';
+import { changeVgPlan, systemIdPlan, type VgChangeRequest } from '../../lvm/edit/vg-change.ts';
+import type { VolumeGroup } from '../../lvm/model.ts';
+import type { AllocationPolicy } from '../../ondisk/metadata.ts';
+import { newUuid } from '../../ondisk/uuid.ts';
+import { changeContext } from '../change.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { yesOrNo } from '../common-options.ts';
+import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import {
+  ADDTAG_OPTION,
+  ALLOC_OPTION,
+  AUTOBACKUP_OPTION,
+  countOf,
+  DELTAG_OPTION,
+  flagOf,
+  isCount,
+  isMetadataCopies,
+  isSizeIn,
+  metadataCopies,
+  REPORTFORMAT_OPTION,
+  sizeOf,
+  sizeText,
+  tagsOf,
+} from '../option-values.ts';
+import type { OptionSpec } from '../options.ts';
+import { FORCE_OPTION } from '../pv-options.ts';
+import { noSuchSyntax } from '../pv-targets.ts';
+import { eachVgArgument } from '../vg-targets.ts';
+
+const OPTIONS: readonly OptionSpec[] = [
+  ADDTAG_OPTION,
+  DELTAG_OPTION,
+  ALLOC_OPTION,
+  AUTOBACKUP_OPTION,
+  FORCE_OPTION,
+  REPORTFORMAT_OPTION,
+  { long: 'logicalvolume', short: 'l', argument: 'Number', check: isCount, description: 'The most LVs. 0: no limit.' },
+  {
+    long: 'maxphysicalvolumes',
+    short: 'p',
+    argument: 'Number',
+    check: isCount,
+    description: 'The most PVs. 0: no limit.',
+  },
+  {
+    long: 'physicalextentsize',
+    short: 's',
+    argument: 'Size[m|UNIT]',
+    check: isSizeIn('m'),
+    description: 'The size of extents; every LV keeps its place.',
+  },
+  {
+    long: 'resizeable',
+    short: 'x',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Whether PVs can be added and removed.',
+  },
+  { long: 'uuid', short: 'u', description: 'Give the VG a new random uuid.' },
+  {
+    long: 'vgmetadatacopies',
+    argument: 'all|unmanaged|Number',
+    check: isMetadataCopies,
+    description: 'How many metadata areas of the VG are in use.',
+  },
+  {
+    long: 'setautoactivation',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Whether the VG is activated automatically.',
+  },
+  { long: 'systemid', argument: 'String', description: 'The system ID of the host that owns the VG.' },
+  {
+    long: 'activate',
+    short: 'a',
+    argument: 'y|n|ay|ey|en|sy|ln|ly',
+    check: (value) => ['y', 'n', 'ay', 'ey', 'en', 'sy', 'sn', 'ln', 'ly'].includes(value),
+    description: 'Only tells: LVs are served by orion-lvmd as its configuration says, not by this command.',
+  },
+  {
+    long: 'poll',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Nothing to do here: no command works in the background.',
+  },
+  { long: 'monitor', argument: 'y|n', check: yesOrNo, description: 'Nothing to do here: there is no dmeventd.' },
+  { long: 'noudevsync', description: 'Nothing to do here: udev is not waited for.' },
+];
+
+const UNSAFE = [
+  'logicalvolume',
+  'maxphysicalvolumes',
+  'resizeable',
+  'setautoactivation',
+  'uuid',
+  'physicalextentsize',
+  'alloc',
+  'vgmetadatacopies',
+] as const;
+const SAFE_WHEN_PARTIAL = ['addtag', 'deltag'] as const;
+const NO_UPDATE = ['activate', 'poll', 'monitor'] as const;
+
+export const command: Command = {
+  summary: 'Change volume group attributes',
+  argumentsUsage: '[ VG|Tag ... ]',
+  options: OPTIONS,
+  run: vgchange,
+};
+
+async function vgchange(context: CommandContext): Promise<ExitCode> {
+  const { options } = context;
+  const unsafe = UNSAFE.some((name) => options.has(name));
+  const updates = unsafe || SAFE_WHEN_PARTIAL.some((name) => options.has(name));
+  const setsSystemId = options.has('systemid');
+  if (!updates && !setsSystemId && !NO_UPDATE.some((name) => options.has(name))) throw noSuchSyntax(context.name);
+  if (setsSystemId && (updates || context.args.length !== 1)) throw noSuchSyntax(context.name);
+  const request = requestOf(context);
+  const change = await changeContext(context);
+  const mode = updates || setsSystemId ? 'write' : 'read';
+  await eachVgArgument(context, change, { mode, handlesMissing: !unsafe }, async (group, changes) => {
+    // Each VG gets a uuid of its own.
+    const own = options.has('uuid') ? { ...request, id: newUuid() } : request;
+    if (updates) await changes.apply(changeVgPlan(group, own, sizeText));
+    if (setsSystemId) await changeSystemId(group, changes, options.value('systemid') ?? '');
+    if (options.has('activate')) tellOfActivation(context, group, options.value('activate') ?? '');
+  });
+  return EXIT.ok;
+}
+
+function requestOf({ options }: CommandContext): VgChangeRequest {
+  const maxPv = countOf(options, 'maxphysicalvolumes', 'MaxPhysicalVolumes may not be negative');
+  const size = sizeOf(options, 'physicalextentsize', 'm');
+  if (size?.sign === '-') throw new CommandError(EXIT.badUsage, ['Physical extent size may not be negative']);
+  const copies = options.value('vgmetadatacopies');
+  return {
+    maxLv: countOf(options, 'logicalvolume', 'Max Logical Volumes may not be negative.'),
+    maxPv,
+    resizeable: flagOf(options, 'resizeable'),
+    autoactivation: flagOf(options, 'setautoactivation'),
+    addTags: tagsOf(options, 'addtag'),
+    removeTags: tagsOf(options, 'deltag'),
+    extentSizeSectors: size?.sectors ?? null,
+    id: null,
+    allocationPolicy: (options.value('alloc') ?? null) as AllocationPolicy | null,
+    metadataCopies: copies === undefined ? null : metadataCopies(copies),
+  };
+}
+
+async function changeSystemId(group: VolumeGroup, changes: Changes, wanted: string): Promise<void> {
+  const { context } = changes;
+  const { name, systemId: old = '' } = group.vg;
+  const own = context.host.systemId;
+  const plan = systemIdPlan(group, wanted === '' ? null : wanted);
+  if (wanted === '' && own !== null) {
+    context.err('WARNING: Removing the system ID allows unsafe access from other hosts.');
+    if (!(await context.prompt(`Remove system ID ${old} from volume group ${name}? [y/n]: `))) {
+      throw new CommandError(EXIT.failed, [`System ID of volume group ${name} not changed.`]);
+    }
+  }
+  if (wanted !== '' && wanted !== own) {
+    context.err(
+      own === null
+        ? 'WARNING: No local system ID is set.'
+        : `WARNING: Requested system ID ${wanted} does not match local system ID ${own}.`,
+    );
+    context.err(`WARNING: Volume group ${name} might become inaccessible from this machine.`);
+    if (!(await context.prompt(`Set foreign system ID ${wanted} on volume group ${name}? [y/n]: `))) {
+      throw new CommandError(EXIT.failed, [`Volume group ${name} system ID not changed.`]);
+    }
+  }
+  await changes.apply(plan);
+}
+
+/** What is served is the daemon's decision: nothing is claimed here that did not happen. */
+function tellOfActivation({ output }: CommandContext, { vg }: VolumeGroup, how: string): void {
+  if (!how.endsWith('n')) {
+    output.error(
+      `WARNING: Logical volumes of ${vg.name} are served by orion-lvmd as it is configured; nothing was activated.`,
+    );
+  }
+  output.print(`0 logical volume(s) in volume group "${vg.name}" now active`);
+}

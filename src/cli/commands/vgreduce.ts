@@ -1,0 +1,64 @@
+/** vgreduce: PVs leave a volume group; with --removemissing those that are missing. */
+import { withChanges } from '../../lvm/command.ts';
+import { reduceVgPlan, removeMissingPlan } from '../../lvm/edit/vg-reduce.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+import { AUTOBACKUP_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
+import { FORCE_OPTION, pvChangeContext } from '../pv-options.ts';
+import { eachPv, noSuchSyntax } from '../pv-targets.ts';
+import { vgNameArgument } from '../vg-targets.ts';
+
+export const command: Command = {
+  summary: 'Remove physical volume(s) from a volume group',
+  argumentsUsage: 'VG [ PV ... ]',
+  options: [
+    FORCE_OPTION,
+    AUTOBACKUP_OPTION,
+    REPORTFORMAT_OPTION,
+    { long: 'all', short: 'a', description: 'All PVs that are not used.' },
+    { long: 'removemissing', description: 'Remove missing PVs; with --force also the LVs on them.' },
+    { long: 'mirrorsonly', description: 'With --removemissing --force: remove images of mirrors only.' },
+  ],
+  run: vgreduce,
+};
+
+async function vgreduce(context: CommandContext): Promise<ExitCode> {
+  const { options, args } = context;
+  const all = options.has('all');
+  const repairs = options.has('removemissing');
+  const pvs = args.slice(1);
+  const wellFormed = args.length > 0 && (all || repairs ? pvs.length === 0 && !(all && repairs) : pvs.length > 0);
+  if (!wellFormed || (options.has('mirrorsonly') && !repairs)) throw noSuchSyntax(context.name);
+  const vgName = vgNameArgument(context);
+  if (repairs) return removeMissing(context, vgName);
+  const change = await pvChangeContext(context, pvs);
+  // Says that there is no such VG, before any PV is looked for.
+  await changeableGroup(change, vgName);
+  return eachPv(context, change, { all, names: pvs, vgName, globalLock: 'write' }, async ({ changes, group, pv }) => {
+    if (group !== null) await changes.apply(reduceVgPlan(group, pv));
+  });
+}
+
+async function changeableGroup(change: Awaited<ReturnType<typeof pvChangeContext>>, vgName: string): Promise<void> {
+  await withChanges(change, { globalLock: 'read', vgs: [{ name: vgName, mode: 'read' }] }, (changes) =>
+    changes.volumeGroup({ vgName }),
+  );
+}
+
+async function removeMissing(context: CommandContext, vgName: string): Promise<ExitCode> {
+  const { options, output } = context;
+  const change = await pvChangeContext(context, []);
+  let code: ExitCode = EXIT.ok;
+  let consistent = false;
+  const locks = { globalLock: 'write', vgs: [{ name: vgName, mode: 'write' }] } as const;
+  await withChanges(change, locks, async (changes) => {
+    const group = await changes.volumeGroup({ vgName, handlesMissing: true });
+    const { plan, incomplete } = await removeMissingPlan(group, options.has('force'));
+    consistent = plan === null;
+    if (plan !== null) await changes.apply(plan);
+    if (incomplete) code = EXIT.failed;
+  });
+  if (consistent) output.print(`Volume group "${vgName}" is already consistent.`);
+  else if (code === EXIT.ok) output.print(`Wrote out consistent volume group ${vgName}.`);
+  return code;
+}

@@ -1,0 +1,170 @@
+/**
+ * Which PVs a changing command works on: devices, tags, or all; those of a VG under its lock, orphans under P_global
+ * (facts: LVM2 tools/toollib.c process_each_pv).
+ *
+ * Invariants
+ *  - What was found before the lock is found again under it, or the PV is not touched.
+ *  - One PV's failure does not keep the others from being done.
+ */
+import { type ChangeContext, type Changes, withChanges } from '../lvm/command.ts';
+import { CommandError as Refusal } from '../lvm/edit/errors.ts';
+import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
+import { deviceNamed } from '../lvm/pv-devices.ts';
+import type { CommandContext } from './command.ts';
+import { CommandError, EXIT, type ExitCode, worse } from './messages.ts';
+import { isTag } from './report/arguments.ts';
+
+export interface PvTarget {
+  readonly changes: Changes;
+  /** Null: an orphan. */
+  readonly group: VolumeGroup | null;
+  readonly pv: PhysicalVolume;
+}
+
+export interface PvTargetOptions {
+  readonly all: boolean;
+  /** Only PVs of this VG. */
+  readonly vgName?: string;
+  readonly names: readonly string[];
+  /** Orphans need P_global for writing; some commands want it for all. */
+  readonly globalLock: 'read' | 'write';
+}
+
+/** PVs of one VG, or orphans, by their devices' identities. */
+interface Batch {
+  readonly vgName: string | null;
+  readonly vgId?: string;
+  readonly identities: readonly string[];
+}
+
+/** Runs `body` on each PV; the worst result is given. */
+export async function eachPv(
+  context: CommandContext,
+  change: ChangeContext,
+  options: PvTargetOptions,
+  body: (target: PvTarget) => Promise<void>,
+): Promise<ExitCode> {
+  let code: ExitCode = EXIT.ok;
+  const found = await withChanges(change, { globalLock: 'read' }, async ({ scan }) => {
+    const identities = await identitiesOf(context, scan, options);
+    if (identities.failed) code = EXIT.failed;
+    return batchesOf(scan, identities.found, options);
+  });
+  for (const batch of found) code = worse(code, await runBatch(change, options, batch, body));
+  return code;
+}
+
+async function identitiesOf(
+  { output }: CommandContext,
+  scan: Scan,
+  { names, vgName, all }: PvTargetOptions,
+): Promise<{ readonly found: ReadonlySet<string> | null; readonly failed: boolean }> {
+  if (all) return { found: null, failed: false };
+  const found = new Set<string>();
+  let failed = false;
+  for (const name of names) {
+    const problem = name.startsWith('@')
+      ? addTagged(scan, name.slice(1), vgName, found)
+      : await addNamed(scan, name, vgName, found);
+    if (problem === null) continue;
+    output.error(problem);
+    failed = true;
+  }
+  return { found, failed };
+}
+
+function addTagged(scan: Scan, tag: string, vgName: string | undefined, found: Set<string>): string | null {
+  if (!isTag(tag)) return `Skipping invalid tag ${tag}.`;
+  for (const { vg, pvs } of scan.volumeGroups) {
+    if (vgName !== undefined && vg.name !== vgName) continue;
+    const whole = vg.tags.includes(tag);
+    for (const pv of pvs) {
+      if (pv.found !== null && (whole || pv.text?.tags.includes(tag) === true)) found.add(pv.found.device.identity);
+    }
+  }
+  return null;
+}
+
+async function addNamed(
+  scan: Scan,
+  name: string,
+  vgName: string | undefined,
+  found: Set<string>,
+): Promise<string | null> {
+  const device = await deviceNamed(scan, name);
+  if (device === null) return `Cannot use ${name}: device not found`;
+  const group = scan.volumeGroups.find(({ pvs }) => pvs.some((pv) => pv.found?.device.identity === device.identity));
+  const isOrphan = scan.orphans.some((pv) => pv.found?.device.identity === device.identity);
+  if ((group === undefined && !isOrphan) || (vgName !== undefined && group?.vg.name !== vgName)) {
+    return `Failed to find physical volume "${name}".`;
+  }
+  found.add(device.identity);
+  return null;
+}
+
+function batchesOf(scan: Scan, found: ReadonlySet<string> | null, { vgName }: PvTargetOptions): readonly Batch[] {
+  const wanted = (pvs: readonly PhysicalVolume[]): readonly string[] =>
+    pvs.flatMap((pv) => pv.found?.device.identity ?? []).filter((identity) => found?.has(identity) ?? true);
+  const batches: Batch[] = scan.volumeGroups
+    .filter(({ vg }) => vgName === undefined || vg.name === vgName)
+    .map(({ vg, pvs }) => ({ vgName: vg.name, vgId: vg.id, identities: wanted(pvs) }));
+  if (vgName === undefined) batches.push({ vgName: null, identities: wanted(scan.orphans) });
+  return batches.filter(({ identities }) => identities.length > 0);
+}
+
+async function runBatch(
+  change: ChangeContext,
+  options: PvTargetOptions,
+  { vgName, vgId, identities }: Batch,
+  body: (target: PvTarget) => Promise<void>,
+): Promise<ExitCode> {
+  const globalLock = vgName === null ? 'write' : options.globalLock;
+  const vgs = vgName === null ? [] : [{ name: vgName, mode: 'write' as const }];
+  return guarded(change, () =>
+    withChanges(change, { globalLock, vgs }, async (changes) => {
+      let code: ExitCode = EXIT.ok;
+      if (vgName !== null) await changes.volumeGroup({ vgName, ...(vgId === undefined ? {} : { vgId }) });
+      else changes.warnOfOrphans();
+      for (const identity of identities) {
+        const target = targetOf(changes, vgId, identity);
+        if (target === null) {
+          change.err('Failed to find a physical volume again under its lock: it was changed meanwhile.');
+          code = EXIT.failed;
+          continue;
+        }
+        code = worse(
+          code,
+          await guarded(change, async () => {
+            await body(target);
+            return EXIT.ok;
+          }),
+        );
+      }
+      return code;
+    }),
+  );
+}
+
+function targetOf(changes: Changes, vgId: string | undefined, identity: string): PvTarget | null {
+  const group = changes.scan.volumeGroups.find(({ vg }) => vg.id === vgId) ?? null;
+  const pvs = vgId === undefined ? changes.scan.orphans : (group?.pvs ?? []);
+  const pv = pvs.find((candidate) => candidate.found?.device.identity === identity);
+  return pv === undefined ? null : { changes, group, pv };
+}
+
+async function guarded(change: ChangeContext, work: () => Promise<ExitCode>): Promise<ExitCode> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof Refusal || error instanceof CommandError)) throw error;
+    for (const line of error.lines) change.err(line);
+    return error.exitCode;
+  }
+}
+
+/** What LVM2 says when arguments or options are missing. */
+export function noSuchSyntax(name: string): CommandError {
+  return new CommandError(EXIT.badUsage, [
+    `No command with matching syntax recognised.  Run '${name} --help' for more information.`,
+  ]);
+}
