@@ -28,10 +28,22 @@ export class CommandError extends Error {
   }
 }
 
+/**
+ * A command line whose parts belong to no form of the command. LVM2 finds that before the command starts, and does not point
+ * to --help once more.
+ */
+export class UnmatchedSyntax extends CommandError {
+  constructor(lines: readonly string[]) {
+    super(EXIT.badUsage, lines);
+  }
+}
+
 /** Where a command's lines go; a line is given without its indent and its newline. */
 export interface Output {
   /** A result: stdout. */
   print(line: string): void;
+  /** A result as it is, neither indented nor ended: the text of files and devices. */
+  printPlain(text: string): void;
   /** An error or a warning: stderr. */
   error(line: string): void;
   /** stderr without the indent: what getopt says. */
@@ -52,7 +64,10 @@ export class StreamOutput implements Output {
     this.#err = err;
   }
   print(line: string): void {
-    this.#pending += `  ${line}\n`;
+    this.printPlain(`  ${line}\n`);
+  }
+  printPlain(text: string): void {
+    this.#pending += text;
     if (this.#pending.length > 1 << 16) this.flush();
   }
   error(line: string): void {

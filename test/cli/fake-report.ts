@@ -63,6 +63,9 @@ export class Lines implements Output {
   print(line: string): void {
     this.out.push(line);
   }
+  printPlain(text: string): void {
+    this.out.push(...text.split('\n'));
+  }
   error(line: string): void {
     this.err.push(line);
   }

@@ -22,7 +22,10 @@ class Capture implements Output {
   stdout = '';
   stderr = '';
   print(line: string): void {
-    this.stdout += `  ${line}\n`;
+    this.printPlain(`  ${line}\n`);
+  }
+  printPlain(text: string): void {
+    this.stdout += text;
   }
   error(line: string): void {
     this.plainError(`  ${line}`);

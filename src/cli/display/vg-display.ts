@@ -116,6 +116,6 @@ export function showVgShort(display: Display, group: VolumeGroup): void {
   const map = allocationMapOf(group.vg);
   const size = (extents: number): string => display.size(extents * group.vg.extentSizeSectors);
   // LVM2 pads this zero to the width of a unit in full.
-  const used = map.allocated === 0 ? `0${' '.repeat(9)}` : size(map.allocated);
+  const used = map.allocated === 0 ? `0${' '.repeat(8)}` : size(map.allocated);
   display.print(`"${group.vg.name}" ${size(map.total)} [${used} used / ${size(map.free)} free]`);
 }
