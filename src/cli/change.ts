@@ -23,11 +23,12 @@ import { VERSION } from './version.ts';
 
 /** Surroundings for changes to the user's devices, and to `added` ones (PVs named as arguments). */
 export async function changeContext(context: CommandContext, added: readonly string[] = []): Promise<ChangeContext> {
-  const { paths, systemId, extraSystemIds, excluded, devicesFile } = await commandDevices(context, added);
+  const { paths, all, systemId, extraSystemIds, excluded, devicesFile } = await commandDevices(context, added);
   const { options, output, settings } = context;
   const yes = options.count('yes');
   return {
     devices: paths,
+    scan: { skipUnopenable: all },
     excluded,
     host: { systemId, extraSystemIds, allowForeign: false, allowShared: false },
     locking: options.has('nolocking') ? null : lockOptions(context),

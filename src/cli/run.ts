@@ -9,11 +9,11 @@ import type { Command, CommandContext } from './command.ts';
 import { COMMANDS } from './commands/table.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
-import { CommandError, EXIT, type ExitCode, type Output } from './messages.ts';
+import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from './messages.ts';
 import { parseOptions } from './options.ts';
 import { settingsForCommand } from './settings.ts';
 import { printUsage } from './usage.ts';
-import { VERSION } from './version.ts';
+import { printVersion } from './version.ts';
 
 /** What a run depends on besides its arguments. */
 export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now'>;
@@ -38,18 +38,24 @@ async function runCommand(
     return EXIT.ok;
   }
   if (options.has('version')) {
-    output.print(`Orion LVM version: ${VERSION}`);
+    printVersion(output);
     return EXIT.ok;
   }
   if (options.has('test')) {
     output.error('TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated.');
   }
-  const code = await guarded(output, () => {
+  let pointToHelp = true;
+  const code = await guarded(output, async () => {
     const settings = settingsForCommand(name, options, around.env, output);
     process.umask(settings.int('global/umask'));
-    return command.run({ ...around, name, argv, options, args: options.args, output, settings });
+    try {
+      return await command.run({ ...around, name, argv, options, args: options.args, output, settings });
+    } catch (error) {
+      if (error instanceof UnmatchedSyntax) pointToHelp = false;
+      throw error;
+    }
   });
-  if (code === EXIT.badUsage) output.error(`Run \`${name} --help' for more information.`);
+  if (code === EXIT.badUsage && pointToHelp) output.error(`Run \`${name} --help' for more information.`);
   return code;
 }
 
@@ -73,7 +79,10 @@ export async function run(argv: readonly string[], output: Output, around: Surro
     listCommands(output);
     return argv.length === 0 ? EXIT.badUsage : EXIT.ok;
   }
-  if (name === 'version' || name === '--version') return runVersion(output);
+  if (name === '--version') {
+    printVersion(output);
+    return EXIT.ok;
+  }
   if (name.startsWith('-')) {
     output.error('Specify options after a command: orion-lvm [command] [options].');
     return EXIT.badUsage;
@@ -87,9 +96,4 @@ export async function run(argv: readonly string[], output: Output, around: Surro
   }
   const { command } = await entry.load();
   return guarded(output, () => runCommand(wanted, command, args, output, around));
-}
-
-function runVersion(output: Output): ExitCode {
-  output.print(`Orion LVM version: ${VERSION}`);
-  return EXIT.ok;
 }

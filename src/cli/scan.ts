@@ -106,7 +106,7 @@ async function pathsOf(specs: readonly string[], context: CommandContext): Promi
 }
 
 /** The devices file that the command goes by; null: none. Throws CommandError (3) for a name that is none. */
-function devicesFileOf(context: CommandContext, systemId: string | null): DevicesFile | null {
+export function devicesFileOf(context: CommandContext, systemId: string | null): DevicesFile | null {
   const { options, settings, output } = context;
   const given = options.value('devicesfile');
   if (given === '' || (given === undefined && !settings.bool('devices/use_devicesfile'))) return null;
@@ -148,6 +148,8 @@ async function hostDevices(
 /** Which devices a command works on, and what the configuration says of this host. */
 export interface CommandDevices {
   readonly paths: readonly string[];
+  /** The user named none: those that can't be opened are passed over. */
+  readonly all: boolean;
   readonly systemId: string | null;
   readonly extraSystemIds: readonly string[];
   /** Why devices that are there must not be used, in LVM2's words, by every name that they have. */
@@ -162,7 +164,13 @@ export async function commandDevices(context: CommandContext, added: readonly st
   const host = hostOf(context, config);
   const specs = specsOf(context, config, added.length > 0);
   if (specs !== null) {
-    return { ...host, paths: [...(await pathsOf(specs, context)), ...added], excluded: new Map(), devicesFile: null };
+    return {
+      ...host,
+      paths: [...(await pathsOf(specs, context)), ...added],
+      all: false,
+      excluded: new Map(),
+      devicesFile: null,
+    };
   }
   const file = devicesFileOf(context, host.systemId);
   const { usable, byName, excluded, hasFile } = await hostDevices(context, file);
@@ -173,14 +181,20 @@ export async function commandDevices(context: CommandContext, added: readonly st
     const name = resolve(context.cwd, path);
     return !byName.has(name) || excluded.get(name) === 'device is not in devices file';
   });
-  return { ...host, paths: [...usable.map(({ path }) => path), ...others], excluded, devicesFile };
+  return { ...host, paths: [...usable.map(({ path }) => path), ...others], all: true, excluded, devicesFile };
 }
 
 /** The host's system IDs: lvm.toml's, or lvm.conf's. */
-function hostOf(
-  context: CommandContext,
-  config: ConfigValues,
-): { readonly systemId: string | null; readonly extraSystemIds: readonly string[] } {
+export async function hostIds(context: CommandContext): Promise<HostIds> {
+  return hostOf(context, await readConfig(context));
+}
+
+interface HostIds {
+  readonly systemId: string | null;
+  readonly extraSystemIds: readonly string[];
+}
+
+function hostOf(context: CommandContext, config: ConfigValues): HostIds {
   const { settings, output } = context;
   const facts = { hostName: hostname(), warn: (line: string): void => output.error(line) };
   return {
@@ -191,8 +205,8 @@ function hostOf(
 
 /** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
 export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
-  const { paths, systemId, extraSystemIds } = await commandDevices(context, added);
-  const scan = await scanDevices(paths);
+  const { paths, all, systemId, extraSystemIds } = await commandDevices(context, added);
+  const scan = await scanDevices(paths, { skipUnopenable: all });
   for (const { message, vgName, orphan } of scan.warnings) {
     if (vgName === undefined && orphan !== true) context.output.error(message);
   }

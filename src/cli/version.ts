@@ -1,5 +1,6 @@
-/** The version of this checkout or package: package.json's. */
+/** The version of this checkout or package: package.json's, and how commands say it. */
 import { readFileSync } from 'node:fs';
+import type { Output } from './messages.ts';
 
 function readVersion(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -7,3 +8,7 @@ function readVersion(): string {
 }
 
 export const VERSION: string = readVersion();
+
+export function printVersion(output: Output): void {
+  output.print(`Orion LVM version: ${VERSION}`);
+}

@@ -22,6 +22,8 @@ export interface ScanOptions {
   readonly concurrency?: number;
   /** Opens a device for reading; the scan closes it. Default: as a file or block device. */
   readonly open?: (path: string) => Promise<OpenedDevice>;
+  /** Pass over devices that can't be opened: nobody named them, and LVM2 does so too. */
+  readonly skipUnopenable?: boolean;
   /** What the model says of an open device. Default: what stat and sysfs say. */
   readonly describe?: (device: OpenedDevice) => Promise<ScannedDevice>;
 }
@@ -33,6 +35,7 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
   const system = {
     open: options.open ?? ((path: string): Promise<OpenedDevice> => openBlockDevice(path, { readOnly: true })),
     describe: options.describe ?? describeDevice,
+    skipUnopenable: options.skipUnopenable ?? false,
   };
   const texts = new TextStore();
   const results: (RawReading | ScanWarning | null)[] = paths.map(() => null);
@@ -63,18 +66,20 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
 
 async function scanOne(
   path: string,
-  system: Required<Pick<ScanOptions, 'open' | 'describe'>>,
+  system: Required<Pick<ScanOptions, 'open' | 'describe' | 'skipUnopenable'>>,
   texts: TextStore,
-): Promise<RawReading | ScanWarning> {
+): Promise<RawReading | ScanWarning | null> {
+  let opened = false;
   try {
     const device = await system.open(path);
+    opened = true;
     try {
       return await readDevice(device, await system.describe(device), texts);
     } finally {
       await device.close();
     }
   } catch (error) {
-    if (error instanceof DeviceError) return { severity: 'error', message: error.message };
-    throw error;
+    if (!(error instanceof DeviceError)) throw error;
+    return !opened && system.skipUnopenable ? null : { severity: 'error', message: error.message };
   }
 }

@@ -1,22 +1,43 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `config`, which is ours), in alphabetical order; bin/ has each of them.
+ * Invariant: the names are LVM2's (and `config`, which is ours), in alphabetical order; bin/ has each of them but those that
+ * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
 
-interface Entry {
+export interface Entry {
   readonly summary: string;
+  /** Only as `orion-lvm NAME`: not in bin/. */
+  readonly inner?: true;
   load(): Promise<{ readonly command: Command }>;
+}
+
+type Fact = keyof typeof import('./facts.ts');
+
+/** A command of facts.ts. */
+function fact(name: Fact, summary: string): [string, Entry] {
+  return [name, { summary, inner: true, load: async () => ({ command: (await import('./facts.ts'))[name] }) }];
 }
 
 export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['config', { summary: 'Display configuration information', load: () => import('./config.ts') }],
-  ['fullreport', { summary: 'Display full report', load: () => import('./fullreport.ts') }],
+  [
+    'dumpconfig',
+    { summary: 'Display and manipulate configuration information', inner: true, load: () => import('./lvmconfig.ts') },
+  ],
+  fact('formats', 'List available metadata formats'),
+  ['fullreport', { summary: 'Display full report', inner: true, load: () => import('./fullreport.ts') }],
   ['lvchange', { summary: 'Change the attributes of logical volume(s)', load: () => import('./lvchange.ts') }],
   ['lvcreate', { summary: 'Create a logical volume', load: () => import('./lvcreate.ts') }],
   ['lvdisplay', { summary: 'Display information about a logical volume', load: () => import('./lvdisplay.ts') }],
   ['lvextend', { summary: 'Add space to a logical volume', load: () => import('./lvextend.ts') }],
+  ['lvmconfig', { summary: 'Display and manipulate configuration information', load: () => import('./lvmconfig.ts') }],
+  ['lvmdevices', { summary: 'Manage the devices file', load: () => import('./lvmdevices.ts') }],
+  [
+    'lvmdiskscan',
+    { summary: 'List devices that may be used as physical volumes', load: () => import('./lvmdiskscan.ts') },
+  ],
   ['lvreduce', { summary: 'Reduce the size of a logical volume', load: () => import('./lvreduce.ts') }],
   ['lvremove', { summary: 'Remove logical volume(s) from the system', load: () => import('./lvremove.ts') }],
   ['lvrename', { summary: 'Rename a logical volume', load: () => import('./lvrename.ts') }],
@@ -24,12 +45,17 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['lvs', { summary: 'Display information about logical volumes', load: () => import('./lvs.ts') }],
   ['lvscan', { summary: 'List all logical volumes in all volume groups', load: () => import('./lvscan.ts') }],
   ['pvchange', { summary: 'Change attributes of physical volume(s)', load: () => import('./pvchange.ts') }],
+  ['pvck', { summary: 'Check metadata on physical volumes', load: () => import('./pvck.ts') }],
   ['pvcreate', { summary: 'Initialize physical volume(s) for use by LVM', load: () => import('./pvcreate.ts') }],
   ['pvdisplay', { summary: 'Display various attributes of physical volume(s)', load: () => import('./pvdisplay.ts') }],
   ['pvremove', { summary: 'Remove LVM label(s) from physical volume(s)', load: () => import('./pvremove.ts') }],
   ['pvresize', { summary: 'Resize physical volume(s)', load: () => import('./pvresize.ts') }],
   ['pvs', { summary: 'Display information about physical volumes', load: () => import('./pvs.ts') }],
   ['pvscan', { summary: 'List all physical volumes', load: () => import('./pvscan.ts') }],
+  fact('segtypes', 'List available segment types'),
+  fact('systemid', 'Display the system ID, if any, currently set on this host'),
+  fact('tags', 'List tags defined on this host'),
+  fact('version', 'Display software and driver version information'),
   ['vgchange', { summary: 'Change volume group attributes', load: () => import('./vgchange.ts') }],
   ['vgck', { summary: 'Check the consistency of volume group(s)', load: () => import('./vgck.ts') }],
   ['vgcreate', { summary: 'Create a volume group', load: () => import('./vgcreate.ts') }],
