@@ -22,7 +22,7 @@ const SPARE = { wanted: true, creationTime: 0, creationHost: 'test' };
 function picture(scan: Scan): string {
   const lines = scan.volumeGroups.map((group) => {
     assert(!group.partial, `${group.vg.name} is partial`);
-    const devices = group.pvs.map((pv) => pv.found?.device.path).sort();
+    const devices = group.pvs.map((pv) => pv.found?.device.path ?? '').sort();
     const lvs = group.vg.logicalVolumes.map((lv) => {
       const segment = lv.segments[0];
       assert(segment?.type === 'striped');
