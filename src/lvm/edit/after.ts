@@ -95,13 +95,13 @@ function asMember(found: LabelledDevice, plan: Plan, { texts, metadata }: Outcom
     metadataAreas: found.metadataAreas.map(({ text: _text, ...area }): MetadataArea => {
       const text = texts.get(areaKey(found.device.identity, area.offset));
       const isIgnored = ignored?.includes(area.index) ?? area.ignored;
-      const empty = { ...area, ignored: isIgnored, precommit: false };
-      if (text === undefined || metadata === null || isIgnored) return empty;
-      const free = maxTextBytes(area.size) - text.size;
+      if (isIgnored) return { ...area, ignored: true, precommit: false, freeBytes: 0 };
+      const empty = { ...area, ignored: false, precommit: false };
+      if (text === undefined || metadata === null) return empty;
       const { offset, size, checksum } = text;
       return {
         ...empty,
-        freeBytes: free - (free % SECTOR_BYTES),
+        freeBytes: freeBytes(area.size, text.size),
         text: { offset, size, checksum, vgName: metadata.vg.name, seqno: metadata.vg.seqno },
       };
     }),
@@ -117,7 +117,7 @@ function withoutVg(found: LabelledDevice): LabelledDevice {
     metadataAreas: found.metadataAreas.map(({ text: _text, ...area }) => ({
       ...area,
       precommit: false,
-      freeBytes: area.ignored ? 0 : maxTextBytes(area.size),
+      freeBytes: area.ignored ? 0 : freeBytes(area.size, 0),
     })),
   };
 }
@@ -135,12 +135,18 @@ function labelledAs(device: ScannedDevice, label: Label, ignored: readonly numbe
       index,
       ignored: ignored.includes(index),
       precommit: false,
-      freeBytes: ignored.includes(index) ? 0 : maxTextBytes(place.size),
+      freeBytes: ignored.includes(index) ? 0 : freeBytes(place.size, 0),
     })),
     bootloaderAreas: label.bootloaderAreas,
     extensionVersion: PV_HEADER_EXTENSION_VERSION,
     inUse: (label.extensionFlags & PV_EXT_USED) !== 0,
   };
+}
+
+/** What the scan says: whole sectors that the largest text has more. */
+function freeBytes(areaBytes: number, textBytes: number): number {
+  const free = Math.max(0, maxTextBytes(areaBytes) - textBytes);
+  return free - (free % SECTOR_BYTES);
 }
 
 /** By code units, whatever the locale. */
