@@ -23,7 +23,7 @@ import type { VolumeGroup } from './model.ts';
 import { findSignatures, SIGNATURE_HEAD_BYTES, SIGNATURE_TAIL_BYTES } from './signatures.ts';
 
 const SECTOR_BYTES = 512;
-const EXT_TYPES: readonly string[] = ['ext2', 'ext3', 'ext4'];
+const EXT_TYPES: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4']);
 const TOOLS = { ext: ['e2fsck', 'resize2fs'], xfs: ['losetup', 'mount', 'umount', 'xfs_growfs'] } as const;
 /** e2fsck: errors corrected. */
 const FSCK_CORRECTED = 1;
@@ -62,18 +62,18 @@ export interface FilesystemWork {
 /** Looks at the file system and at what its resizing needs. Throws CommandError (5) if it can't be done. */
 export async function planFilesystem(resize: FilesystemResize, open: OpenLv): Promise<FilesystemWork> {
   const name = `${resize.group.vg.name}/${resize.lvName}`;
-  const { device, close } = await open();
+  const opened = await open();
   let type: string | null;
   try {
-    type = await typeOn(device);
+    type = await typeOn(opened.device);
   } finally {
-    await close();
+    await opened.close();
   }
   if (type === null) throw new CommandError(`No filesystem found on ${name} to resize.`);
   const place = placeOf(resize.group, resize.after, name);
   const old = placeOf(resize.group, resize.before, name);
   if (place.path !== old.path || place.offset !== old.offset) throw scattered(name);
-  if (EXT_TYPES.includes(type)) return extWork(type, place, resize, name);
+  if (EXT_TYPES.has(type)) return extWork(type, place, resize, name);
   if (type === 'xfs') return xfsWork(place, resize, name);
   throw new CommandError(`Filesystem "${type}" on ${name} is not supported by --resizefs.`);
 }

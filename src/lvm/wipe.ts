@@ -64,10 +64,12 @@ export async function openLv(
 /** Wipes signatures, asking about each, and zeroes the head of a new LV. Throws WipeRefused if a signature is to stay. */
 export async function wipeNewLv(
   { lvName, zeroBytes, signatures }: Extract<Effect, { readonly kind: 'wipe-lv' }>,
-  { group, open, change }: EffectContext,
+  around: EffectContext,
 ): Promise<void> {
+  const { group, change } = around;
   if (group === null) throw new CommandError(`Failed to find logical volume ${lvName} to wipe.`);
-  const { device, close } = await openLv(group, lvName, open);
+  const opened = await openLv(group, lvName, (device) => around.open(device));
+  const { device } = opened;
   try {
     const path = `/dev/${group.vg.name}/${lvName}`;
     if (signatures && !(await wipeSignatures(device, { name: path, force: change.force, context: change }))) {
@@ -79,7 +81,7 @@ export async function wipeNewLv(
     if (zeroBytes > 0) await writeZeroes(device, 0, Math.min(zeroBytes, device.limits.sizeBytes));
     await flush(device);
   } finally {
-    await close();
+    await opened.close();
   }
 }
 

@@ -14,9 +14,9 @@ import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
-import { noted } from '../lv/edit.ts';
+import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
-import { badUsage, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
+import { unmatched, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 
 export const command: Command = {
@@ -51,7 +51,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const properties = propertiesOf(context);
   const changes = properties.length > 0;
   if (!changes && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
-  if (args.length === 0) throw badUsage('Please give one or more logical volume paths.');
+  if (args.length === 0) throw noSuchSyntax(context.name);
   const change = await changeContext(context);
   let code: ExitCode = EXIT.ok;
   if (changes) {
@@ -75,7 +75,7 @@ function propertiesOf(context: CommandContext): readonly LvProperty[] {
     if (tags.length > 0) properties.push({ kind, tags });
   }
   if (options.has('alloc') && options.has('contiguous')) {
-    throw badUsage('Command does not accept option combination: --contiguous with --alloc');
+    throw unmatched('Command does not accept option combination: --contiguous with --alloc');
   }
   const policy = readPolicy(options.value('alloc') ?? '');
   if (policy !== null) properties.push({ kind: 'alloc', policy });
@@ -115,7 +115,7 @@ async function changeAll(
     const { plan, refused, messages } = noted(context, (notes) => changeLv(group, facts.name, properties, notes));
     for (const line of refused) context.output.error(line);
     if (refused.length > 0) code = EXIT.failed;
-    if (plan === null) for (const { text } of messages) context.output.print(text);
+    if (plan === null) say(context, messages);
     else group = (await changes.apply(plan)) ?? group;
   }
   return code;

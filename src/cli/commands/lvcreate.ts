@@ -21,6 +21,7 @@ import { defaultVg, findPv, newLvName, vgNameOf } from '../lv/names.ts';
 import * as option from '../lv/options.ts';
 import {
   badUsage,
+  unmatched,
   bareTag,
   displaySize,
   isYes,
@@ -40,7 +41,8 @@ import { isValidName } from '../../ondisk/vg-validate.ts';
 
 type NewType = LvCreateRequest['type'];
 
-const DEFAULT_STRIPE_SECTORS = 128;
+/** Where metadata/stripesize is no number. */
+const DEFAULT_STRIPE_KIB = 64;
 const MIN_STRIPE_SECTORS = 8;
 const MAX_STRIPE_SECTORS = 2 ** 31;
 const MAX_STRIPES = 128;
@@ -176,7 +178,8 @@ function zeroing(context: CommandContext, type: NewType): { readonly zero: boole
     skipped ? 'skipped from activation ' : '',
   ].join('');
   const zero = options.has('zero') ? isYes(options.value('zero')) : true;
-  const wipeSignatures = options.has('wipesignatures') ? isYes(options.value('wipesignatures')) : zero;
+  const wipeToo = context.settings.bool('allocation/wipe_signatures_when_zeroing_new_lvs');
+  const wipeSignatures = options.has('wipesignatures') ? isYes(options.value('wipesignatures')) : zero && wipeToo;
   if (state === '' && type === 'striped') return { zero, wipeSignatures };
   if (isYes(options.value('zero') ?? options.value('wipesignatures'))) {
     if (type === 'striped') throw new CommandError(`Cannot zero ${state}logical volume with option -Zy or -Wy.`);
@@ -192,7 +195,7 @@ function parse(context: CommandContext): Parsed {
   const [first, ...pvs] = args;
   const vgName = vgNameFor(context, first, named?.vg ?? null);
   if (!options.has('size') && !options.has('extents')) throw noSuchSyntax(context.name);
-  if (pvs.length > 0 && type !== 'striped') throw badUsage(`Command does not accept argument: ${pvs[0]}.`);
+  if (pvs.length > 0 && type !== 'striped') throw unmatched(`Command does not accept argument: ${pvs[0]}.`);
   refuseZeroes(context);
   if (options.has('size') && options.has('extents')) {
     throw badUsage('Please specify either size or extents (not both).');
@@ -217,7 +220,7 @@ function typeOf({ options }: CommandContext): NewType {
   for (const long of ['stripes', 'stripesize']) {
     const value = options.value(long);
     const refused = !striped || (type === 'linear' && (long === 'stripesize' || readNumber(value ?? '1') > 1));
-    if (value !== undefined && refused) throw badUsage(`Command does not accept option: --${long} ${value}.`);
+    if (value !== undefined && refused) throw unmatched(`Command does not accept option: --${long} ${value}.`);
   }
   return type === 'error' || type === 'zero' ? type : 'striped';
 }
@@ -235,7 +238,7 @@ function vgNameFor(context: CommandContext, argument: string | undefined, fromNa
 }
 
 function stripesOf(
-  { options, output }: CommandContext,
+  { options, output, settings }: CommandContext,
   type: NewType,
 ): { readonly stripes: number; readonly stripeSizeSectors: number } {
   if (type !== 'striped') return { stripes: 1, stripeSizeSectors: 0 };
@@ -246,11 +249,11 @@ function stripesOf(
     if (sizeText !== undefined) output.print('Ignoring stripesize argument with single stripe.');
     return { stripes, stripeSizeSectors: 0 };
   }
-  if (sizeText === undefined) {
-    output.print(`Using default stripesize ${displaySize(DEFAULT_STRIPE_SECTORS)}.`);
-    return { stripes, stripeSizeSectors: DEFAULT_STRIPE_SECTORS };
-  }
-  const { sectors } = parseSizeArgument(sizeText, 'k');
+  const sectors =
+    sizeText === undefined
+      ? (settings.int('metadata/stripesize') ?? DEFAULT_STRIPE_KIB) * 2
+      : parseSizeArgument(sizeText, 'k').sectors;
+  if (sizeText === undefined) output.print(`Using default stripesize ${displaySize(sectors)}.`);
   if (sectors > MAX_STRIPE_SECTORS) {
     throw badUsage(`Stripe size cannot be larger than ${displaySize(MAX_STRIPE_SECTORS / 2)}.`);
   }

@@ -14,7 +14,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
 import { progressBar } from '../lv/progress.ts';
-import { badUsage } from '../lv/values.ts';
+import { noSuchSyntax } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 
 const METHODS: readonly EraseMethod[] = ['zero', 'random', 'discard'];
@@ -33,9 +33,7 @@ export const command: Command = {
     },
   ],
   async run(context) {
-    if (context.args.length === 0) {
-      throw badUsage('Please enter one or more logical volume paths or use --select for selection.');
-    }
+    if (context.args.length === 0) throw noSuchSyntax(context.name);
     const change = await changeContext(context);
     return eachVgOfLvs(context, change, { handlesMissing: true }, (meant, changes) =>
       removeAll(context, meant, changes),

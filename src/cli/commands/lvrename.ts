@@ -8,7 +8,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { noted } from '../lv/edit.ts';
 import { defaultVg, splitPath, vgNameOf } from '../lv/names.ts';
 import * as option from '../lv/options.ts';
-import { badUsage, noSuchSyntax } from '../lv/values.ts';
+import { badUsage, unmatched, noSuchSyntax } from '../lv/values.ts';
 import { EXIT } from '../messages.ts';
 
 const MAX_NAME = 127;
@@ -47,11 +47,14 @@ function parse(context: CommandContext): LvRenameRequest & { readonly vgName: st
 
 function names(context: CommandContext): readonly [string, string, string] {
   const { args } = context;
-  if (args.length < 2 || args.length > 3) throw noSuchSyntax(context.name);
+  if (args.length < 2) throw noSuchSyntax(context.name);
+  if (args.length > 3) throw unmatched(`Command does not accept argument: ${args[3]}.`);
   const [oldText = '', newText = ''] = args.slice(-2);
   const old = splitPath(oldText);
   const given = args.length === 3 ? vgNameOf(args[0] ?? '') : (old.vg ?? defaultVg(context));
-  if (given === null) throw badUsage('Please provide a valid volume group name');
+  if (given === null) {
+    throw badUsage(`Path required for Logical Volume "${oldText}".`, 'Please provide a valid volume group name');
+  }
   if (old.vg !== null && old.vg !== given) {
     throw badUsage(`Please use a single volume group name ("${given}" or "${old.vg}")`);
   }

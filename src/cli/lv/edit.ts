@@ -3,15 +3,25 @@
  *
  * Invariant: what an edit noted before it refused is printed before the refusal.
  */
-import { DEFAULT_ALLOCATION, type AllocationSettings } from '../../lvm/allocate/request.ts';
+import type { AllocationSettings } from '../../lvm/allocate/request.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
+import type { PlanMessage } from '../../lvm/edit/plan.ts';
 import { Notes } from '../../lvm/edit/lv-notes.ts';
 import type { CommandContext } from '../command.ts';
 import { displaySize } from './values.ts';
 
 /** What lvm.conf's section allocation says. */
-export function allocationSettings(_context: CommandContext): AllocationSettings {
-  return DEFAULT_ALLOCATION;
+export function allocationSettings({ settings }: CommandContext): AllocationSettings {
+  const tags = settings.strings('allocation/cling_tag_list');
+  return { maximiseCling: settings.bool('allocation/maximise_cling'), clingTagList: tags };
+}
+
+/** Prints what a plan that is not carried out would have had printed. */
+export function say({ output }: CommandContext, messages: readonly PlanMessage[]): void {
+  for (const { stream, text } of messages) {
+    if (stream === 'stdout') output.print(text);
+    else output.error(text);
+  }
 }
 
 /** Calls `edit` with a place for its notes. */
@@ -21,10 +31,10 @@ export function noted<Result>(context: CommandContext, edit: (notes: Notes) => R
     return edit(notes);
   } catch (error) {
     if (error instanceof Refusal) {
-      for (const { stream, when, text } of notes.messages) {
-        if (when === 'before' && stream === 'stdout') context.output.print(text);
-        else if (when === 'before') context.output.error(text);
-      }
+      say(
+        context,
+        notes.messages.filter(({ when }) => when === 'before'),
+      );
     }
     throw error;
   }

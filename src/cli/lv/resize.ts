@@ -16,10 +16,22 @@ import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import type { OptionSpec } from '../options.ts';
 import { parseSizeArgument } from '../size-argument.ts';
-import { allocationSettings, noted } from './edit.ts';
+import { allocationSettings, noted, say } from './edit.ts';
 import { defaultVg, findPv, splitLvName } from './names.ts';
 import * as option from './options.ts';
-import { badUsage, noSuchSyntax, numberCheck, readNumber, readPolicy, readSize, refuseZeroes } from './values.ts';
+import {
+  badUsage,
+  unmatched,
+  noSuchSyntax,
+  numberCheck,
+  readNumber,
+  readPolicy,
+  readSize,
+  refuseZeroes,
+} from './values.ts';
+
+/** Where metadata/stripesize is no number. */
+const DEFAULT_STRIPE_KIB = 64;
 
 type Direction = LvResizeRequest['direction'];
 
@@ -82,7 +94,7 @@ async function run(context: CommandContext, direction: Direction): Promise<ExitC
       if (work !== null)
         context.output.print(`Would resize the ${work.type} filesystem on ${vgName}/${request.lvName}.`);
     } else await work?.before();
-    if (resize.plan === null) for (const { text } of resize.messages) context.output.print(text);
+    if (resize.plan === null) say(context, resize.messages);
     else await changes.apply(resize.plan);
     if (!changes.context.test) await work?.after();
   });
@@ -102,7 +114,7 @@ function filesystem(
     return lv;
   };
   const before = find(group.vg);
-  const after = plan?.after == null ? before : find(plan.after);
+  const after = plan === null || plan.after === null ? before : find(plan.after);
   const extents = after.segments.reduce((sum, segment) => sum + segment.extentCount, 0);
   return planFilesystem(
     {
@@ -126,7 +138,7 @@ function parse(
   const { options, args } = context;
   const [lvText, ...pvs] = args;
   if (lvText === undefined) throw noSuchSyntax(context.name);
-  if (direction === 'reduce' && pvs.length > 0) throw badUsage(`Command does not accept argument: ${pvs[0]}.`);
+  if (direction === 'reduce' && pvs.length > 0) throw unmatched(`Command does not accept argument: ${pvs[0]}.`);
   refuseZeroes(context);
   if (options.has('size') && options.has('extents')) {
     throw badUsage('Please specify either size or extents but not both.');
@@ -148,6 +160,7 @@ function parse(
       type: typeOf(typeText),
       stripes,
       stripeSizeSectors: parseSizeArgument(options.value('stripesize') ?? '0', 'k').sectors,
+      defaultStripeSectors: (context.settings.int('metadata/stripesize') ?? DEFAULT_STRIPE_KIB) * 2,
       mirrors: mirrors > 0 ? mirrors + 1 : 0,
       policy: readPolicy(options.value('alloc') ?? ''),
       pvs,

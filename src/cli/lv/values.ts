@@ -7,7 +7,7 @@
 import { isTag } from '../../lvm/allocate/pv-list.ts';
 import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { yesOrNo } from '../common-options.ts';
-import { CommandError, EXIT } from '../messages.ts';
+import { CommandError, EXIT, UnmatchedSyntax } from '../messages.ts';
 import { parseExtentsArgument, parseSizeArgument, type Sign } from '../size-argument.ts';
 import type { CommandContext } from '../command.ts';
 import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
@@ -80,9 +80,9 @@ export function allocCheck(value: string): boolean {
   throw new Error(`Unrecognised allocation policy ${value}`);
 }
 
-/** Null: there is no such policy. "next free" is what `normal` was called once. */
+/** Null: there is no such policy. cling always includes sharing tags, so LVM2 keeps only that word. */
 export function readPolicy(value: string): AllocationPolicy | null {
-  return POLICIES.find((policy) => policy === value) ?? null;
+  return value === 'cling_by_tags' ? 'cling' : (POLICIES.find((policy) => policy === value) ?? null);
 }
 
 export function permissionCheck(value: string): boolean {
@@ -98,10 +98,11 @@ export function readAheadCheck(value: string): boolean {
 export function readReadAhead(value: string, warn: (line: string) => void): number | null {
   const word = value.toLowerCase();
   if (word === 'auto') return null;
-  if (word === 'none' || word === '0') return word === '0' ? 0 : -1;
+  if (word === 'none') return -1;
   // A number without a unit is in sectors here.
   const text = /[a-z]$/i.test(value) ? value : `${value}s`;
   const { sectors } = parseSizeArgument(text, 'k');
+  if (sectors === 0) return -1;
   if (sectors % READ_AHEAD_PAGE_SECTORS === 0) return sectors;
   const pages = Math.max(Math.floor(sectors / READ_AHEAD_PAGE_SECTORS), 1);
   const rounded = pages * READ_AHEAD_PAGE_SECTORS;
@@ -145,9 +146,14 @@ export function badUsage(...lines: readonly string[]): CommandError {
   return new CommandError(EXIT.badUsage, lines);
 }
 
-/** LVM2's answer to a command line that has the wrong parts. */
+/** Ends a command whose parts belong to none of its forms (3). */
+export function unmatched(line: string): CommandError {
+  return new UnmatchedSyntax([line]);
+}
+
+/** LVM2's answer to a command line that lacks something. */
 export function noSuchSyntax(name: string): CommandError {
-  return badUsage(`No command with matching syntax recognised.  Run '${name} --help' for more information.`);
+  return unmatched(`No command with matching syntax recognised.  Run '${name} --help' for more information.`);
 }
 
 /** Options that must not be zero, checked in this order. */

@@ -91,7 +91,7 @@ class Attempt {
         `Insufficient suitable ${kind}allocatable extents for logical volume ${lvName}: ${more} more required`,
       );
     }
-    if (this.#found === 0) {
+    if (this.#found === 0 && this.#request.extending === null) {
       throw new CommandError(`Insufficient suitable ${kind}allocatable extents found for logical volume ${lvName}.`);
     }
   }

@@ -142,8 +142,12 @@ function parsingError(rest: string): CommandError {
   return new CommandError(`Physical extent parsing error at ${place}.`);
 }
 
+/** Its last extent. */
+function last({ start, count }: ExtentRange): number {
+  return start + count - 1;
+}
+
 function addRange(ranges: ExtentRange[], range: ExtentRange, path: string): void {
-  const last = ({ start, count }: ExtentRange): number => start + count - 1;
   const other = ranges.find((known) => range.start <= last(known) && known.start <= last(range));
   if (other !== undefined) {
     const shown = `${range.start}-${last(range)}, ${other.start}-${last(other)}`;

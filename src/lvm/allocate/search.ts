@@ -114,7 +114,8 @@ export class Search {
         if (anywhere && offers + this.#positional >= areaCount) break;
         if (preferred === this.#positional && this.#positional === areaCount) break;
       }
-    } while (anywhere && before !== offers && offers < areaCount);
+      if (!anywhere) break;
+    } while (before !== offers && offers < areaCount);
     return { preferred, offers };
   }
 

@@ -52,7 +52,9 @@ export function changeLv(
     if (typeof outcome === 'string') refused.push(outcome);
     else lv = outcome;
   }
-  if (refused.length < properties.length) notes.done(`Logical volume ${displayName(vg, lv)} changed.`);
+  // Setting a device number is a command of its own to LVM2, a silent one.
+  const silent = properties.every((property) => property.kind === 'persistent' && property.device !== null);
+  if (refused.length < properties.length && !silent) notes.done(`Logical volume ${displayName(vg, lv)} changed.`);
   const plan = { ...emptyPlan(group, replaceLv(vg, lvName, lv)), messages: notes.messages };
   return { plan: lv === facts.lv ? null : plan, messages: notes.messages, refused };
 }
@@ -110,8 +112,7 @@ function withReadAhead(name: string, lv: LogicalVolumeText, sectors: number | nu
   const { readAhead: old = null, ...rest } = lv;
   if (old === sectors) {
     if (sectors === null) return `Read ahead is already auto for ${name}.`;
-    // LVM2 shows "none" as the unsigned number that it is kept as.
-    return `Read ahead is already ${sectors === -1 ? 0xffffffff : sectors} for ${name}.`;
+    return `Read ahead is already ${Math.max(sectors, 0)} for ${name}.`;
   }
   return sectors === null ? rest : { ...rest, readAhead: sectors };
 }

@@ -29,6 +29,8 @@ export type NewSize =
   | { readonly kind: 'extents'; readonly count: number }
   | { readonly kind: 'percent'; readonly percent: number; readonly of: 'VG' | 'FREE' | 'PVS' };
 
+type PercentSize = Extract<NewSize, { readonly kind: 'percent' }>;
+
 export interface LvCreateRequest {
   /** Null: make one up. */
   readonly name: string | null;
@@ -70,37 +72,61 @@ export function createLv(
   notes: Notes,
 ): { readonly plan: Plan; readonly lvName: string } {
   const { vg } = group;
-  const candidates =
-    request.pvs.length === 0 ? null : namedCandidates(group, request.pvs, (line) => notes.warn(line), request.findPv);
-  const wanted = wantedExtents(group, request, candidates, notes);
+  const { wanted, candidates } = wantedExtents(group, request, notes);
   if (request.name !== null) refuseUsedName(group, request.name);
-  const stripeSizeSectors = Math.min(request.stripeSizeSectors, vg.extentSizeSectors);
-  if (stripeSizeSectors < request.stripeSizeSectors) {
-    const asked = notes.size(request.stripeSizeSectors);
-    const most = notes.size(vg.extentSizeSectors);
-    notes.print(`Reducing requested stripe size ${asked} to maximum, physical extent size ${most}.`);
-  }
+  const stripeSizeSectors = stripeSize(group, request, notes);
   const extents = roundedToStripes(group, wanted, request.stripes, notes);
-  const pvCount = candidates?.length ?? vg.physicalVolumes.length;
-  if (request.policy !== 'anywhere' && request.stripes > pvCount) {
-    throw new CommandError(
-      `Number of stripes (${request.stripes}) must not exceed number of physical volumes (${pvCount})`,
-    );
-  }
-  const approximate = request.size.kind === 'percent';
-  if (request.type === 'striped' && !approximate && freeExtents(vg) < extents) {
-    throw new CommandError(
-      `Volume group "${vg.name}" has insufficient free space (${freeExtents(vg)} extents): ${extents} required.`,
-    );
-  }
+  refuseUnplaceable(group, request, extents, candidates);
   const name = request.name ?? generatedName(vg, 'lvol');
   refuseTooMany(group);
-  const segments = segmentsFor(group, request, { name, extents, stripeSizeSectors, candidates, approximate });
+  const segments = segmentsFor(group, request, { name, extents, stripeSizeSectors, candidates });
   const lv = newLv(request, name, segments);
   const after = { ...vg, logicalVolumes: [...vg.logicalVolumes, lv] };
   const effects = wipes(group, request, lv, notes);
   notes.done(`Logical volume "${name}" created.`);
   return { plan: { ...emptyPlan(group, after), effects, messages: notes.messages }, lvName: name };
+}
+
+/** What the size asked for comes to, and the PVs (null: any). */
+function wantedExtents(
+  group: VolumeGroup,
+  { size, pvs, findPv, ...request }: LvCreateRequest,
+  notes: Notes,
+): { readonly wanted: number; readonly candidates: readonly CandidatePv[] | null } {
+  const typed =
+    size.kind === 'sectors' ? extentsOfSize(group, size.sectors, notes) : size.kind === 'extents' ? size.count : 0;
+  const candidates = pvs.length === 0 ? null : namedCandidates(group, pvs, (line) => notes.warn(line), findPv);
+  if (size.kind !== 'percent') return { wanted: typed, candidates };
+  const extents = extentsOfPercent(group, size, candidates, notes);
+  if (extents === 0) throw new CommandError('Calculated size of logical volume is 0 extents. Needs to be larger.');
+  return { wanted: downToStripes(group, request, extents, notes), candidates };
+}
+
+function stripeSize({ vg }: VolumeGroup, { stripeSizeSectors: asked }: LvCreateRequest, notes: Notes): number {
+  const most = vg.extentSizeSectors;
+  if (asked <= most) return asked;
+  notes.print(
+    `Reducing requested stripe size ${notes.size(asked)} to maximum, physical extent size ${notes.size(most)}.`,
+  );
+  return most;
+}
+
+/** What can be told without looking for a place. */
+function refuseUnplaceable(
+  { vg }: VolumeGroup,
+  { policy, stripes, size, type }: LvCreateRequest,
+  extents: number,
+  candidates: readonly CandidatePv[] | null,
+): void {
+  const pvCount = candidates?.length ?? vg.physicalVolumes.length;
+  if (policy !== 'anywhere' && stripes > pvCount) {
+    throw new CommandError(`Number of stripes (${stripes}) must not exceed number of physical volumes (${pvCount})`);
+  }
+  if (type === 'striped' && size.kind !== 'percent' && freeExtents(vg) < extents) {
+    throw new CommandError(
+      `Volume group "${vg.name}" has insufficient free space (${freeExtents(vg)} extents): ${extents} required.`,
+    );
+  }
 }
 
 function refuseUsedName({ vg }: VolumeGroup, name: string): void {
@@ -118,20 +144,6 @@ function refuseTooMany({ vg }: VolumeGroup): void {
   }
 }
 
-function wantedExtents(
-  group: VolumeGroup,
-  request: LvCreateRequest,
-  candidates: readonly CandidatePv[] | null,
-  notes: Notes,
-): number {
-  const { size } = request;
-  if (size.kind === 'sectors') return extentsOfSize(group, size.sectors, notes);
-  if (size.kind === 'extents') return size.count;
-  const extents = extentsOfPercent(group, size, candidates, notes);
-  if (extents === 0) throw new CommandError('Calculated size of logical volume is 0 extents. Needs to be larger.');
-  return downToStripes(group, request, extents, notes);
-}
-
 /** Whole extents for a size in sectors; a part of one counts as one. */
 function extentsOfSize({ vg }: VolumeGroup, sectors: number, notes: Notes): number {
   const { extentSizeSectors } = vg;
@@ -147,7 +159,7 @@ function extentsOfSize({ vg }: VolumeGroup, sectors: number, notes: Notes): numb
 
 function extentsOfPercent(
   { vg }: VolumeGroup,
-  { percent, of }: Extract<NewSize, { readonly kind: 'percent' }>,
+  { percent, of }: PercentSize,
   candidates: readonly CandidatePv[] | null,
   notes: Notes,
 ): number {
@@ -163,7 +175,12 @@ function extentsOfPercent(
 }
 
 /** A part of what is there must not be rounded up to more than there is. */
-function downToStripes({ vg }: VolumeGroup, request: LvCreateRequest, extents: number, notes: Notes): number {
+function downToStripes(
+  { vg }: VolumeGroup,
+  request: Pick<LvCreateRequest, 'stripes' | 'stripeSizeSectors'>,
+  extents: number,
+  notes: Notes,
+): number {
   const row = request.stripes * Math.max(Math.floor(request.stripeSizeSectors / vg.extentSizeSectors), 1);
   const over = extents % row;
   if (over === 0 || freeExtents(vg) >= extents - over + row) return extents;
@@ -187,12 +204,11 @@ interface Placement {
   readonly stripeSizeSectors: number;
   /** Null: any PV. */
   readonly candidates: readonly CandidatePv[] | null;
-  readonly approximate: boolean;
 }
 
 function segmentsFor(group: VolumeGroup, request: LvCreateRequest, placement: Placement): readonly Segment[] {
   const empty = { segments: [], status: [] };
-  const { name, extents, stripeSizeSectors, candidates, approximate } = placement;
+  const { name, extents, stripeSizeSectors, candidates } = placement;
   if (request.type !== 'striped') return withVirtual(empty, request.type, extents);
   const { rows } = allocate({
     vg: group.vg,
@@ -202,7 +218,7 @@ function segmentsFor(group: VolumeGroup, request: LvCreateRequest, placement: Pl
     areaCount: request.stripes,
     areaMultiple: request.stripes,
     extending: null,
-    approximate,
+    approximate: request.size.kind === 'percent',
     lvName: name,
     settings: request.settings,
   });
@@ -225,7 +241,7 @@ function newLv(request: LvCreateRequest, name: string, segments: readonly Segmen
     creationHost: request.hostName,
     ...(policy === 'inherit' ? {} : { allocationPolicy: policy }),
     ...(readAhead === null ? {} : { readAhead }),
-    ...(device ?? {}),
+    ...device,
     segments,
     extra: [],
   };

@@ -8,7 +8,7 @@
  *
  * Source: lvremove(8); messages and prompts of lvremove 2.03.16.
  */
-import type { VolumeGroupText } from '../../ondisk/metadata.ts';
+import type { HistoricalLogicalVolumeText, VolumeGroupText } from '../../ondisk/metadata.ts';
 import { isComponentKind } from '../references.ts';
 import { relationsOf, type LvFacts } from '../relations.ts';
 import { CommandError } from './errors.ts';
@@ -50,16 +50,18 @@ export function removeHistoricalLv(vg: VolumeGroupText, name: string): Removal {
   const link = `-${name}`;
   const historicalLogicalVolumes = vg.historicalLogicalVolumes
     .filter((lv) => lv !== gone)
-    .map(({ origin, ...lv }) => ({
-      ...lv,
-      ...(origin === undefined || origin === link ? {} : { origin }),
-      descendants: lv.descendants.filter((other) => other !== link),
-    }));
+    .map((lv) => unlinked(lv, link));
   return {
     vg: { ...vg, historicalLogicalVolumes },
     removed: [name],
     lines: [`Historical logical volume "${name}" successfully removed.`],
   };
+}
+
+/** A remembered LV without its ties to one that is forgotten. */
+function unlinked({ origin, ...lv }: HistoricalLogicalVolumeText, link: string): HistoricalLogicalVolumeText {
+  const descendants = lv.descendants.filter((other) => other !== link);
+  return origin === undefined || origin === link ? { ...lv, descendants } : { ...lv, origin, descendants };
 }
 
 function refuseMerging(vg: VolumeGroupText, { lv, snapshot }: LvFacts): void {

@@ -105,8 +105,11 @@ function hasOwnName({ lv, usedBy }: LvFacts): boolean {
   );
 }
 
+function nameOf(lv: { readonly name?: string; readonly label: string }): string {
+  return lv.name ?? lv.label;
+}
+
 function renamedHistorical(vg: VolumeGroupText, from: string, to: string): VolumeGroupText {
-  const nameOf = (lv: { readonly name?: string; readonly label: string }): string => lv.name ?? lv.label;
   if (!vg.historicalLogicalVolumes.some((lv) => nameOf(lv) === from)) {
     throw new CommandError(`Existing historical logical volume "${from}" not found in volume group "${vg.name}"`);
   }

@@ -50,11 +50,12 @@ export interface SizeQuestion {
   readonly type: 'striped' | 'error' | 'zero' | null;
   readonly stripes: number;
   readonly stripeSizeSectors: number;
+  /** Where neither the user nor the LV says. */
+  readonly defaultStripeSectors: number;
   readonly mirrors: number;
   readonly resizeFs: boolean;
 }
 
-const DEFAULT_STRIPE_SECTORS = 128;
 const MIN_STRIPE_SECTORS = 8;
 
 /** An amount: to have, to add or to take away. */
@@ -186,7 +187,7 @@ function stripesToAdd(question: SizeQuestion, type: NewSize['type'], notes: Note
       ({ stripeSizeSectors } = found);
       notes.print(`Using stripesize of last segment ${notes.size(stripeSizeSectors)}`);
     } else {
-      stripeSizeSectors = DEFAULT_STRIPE_SECTORS;
+      stripeSizeSectors = question.defaultStripeSectors;
       notes.print(`Using default stripesize ${notes.size(stripeSizeSectors)}`);
     }
   }

@@ -32,6 +32,8 @@ export interface LvResizeRequest {
   readonly stripes: number;
   /** Sectors; 0: as before. */
   readonly stripeSizeSectors: number;
+  /** Where neither the user nor the LV says. */
+  readonly defaultStripeSectors: number;
   /** Mirror images asked for; 0: as before. */
   readonly mirrors: number;
   /** Null: the LV's. */
