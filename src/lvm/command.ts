@@ -17,7 +17,9 @@
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import type { TextHeader } from '../ondisk/metadata.ts';
+import { encodeText } from '../ondisk/text-bytes.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
+import { printMetadataText } from '../ondisk/vg-text.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
 import { accessProblem, type HostContext, isExported, useProblem } from './access.ts';
 import { type ArchiveOptions, BackupFiles } from './archive.ts';
@@ -31,6 +33,7 @@ import { dropHints } from './hints.ts';
 import { GLOBAL_LOCK, HeldLocks, type LockMode, type LockOptions, type LockRequest, vgLock } from './locks.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
+import { needsRepair, repairPlan } from './repair.ts';
 import { scanDevices, type ScanOptions } from './scan.ts';
 
 /** Who writes: what texts and files say of it. */
@@ -87,6 +90,8 @@ export interface ChangeContext {
   readonly force: number;
   /** `devices/allow_changes_with_duplicate_pvs`. */
   readonly allowDuplicates?: boolean;
+  /** The auto_recovery setting: stale and damaged copies are repaired before a VG is changed, not with its change. */
+  readonly autoRecovery?: boolean;
   /** A question ending in "[y/n]: "; true: yes. */
   prompt(question: string): Promise<boolean>;
   /** Lines for stdout and stderr, without indent and newline. */
@@ -260,7 +265,8 @@ export class Changes {
     const group = this.#lookup(request);
     if (group === null) throw this.#notFound(name);
     checkUsable(group, request, this.context.host);
-    return group;
+    const repairs = this.context.autoRecovery === true && request.mode !== 'read' && needsRepair(group);
+    return repairs ? ((await this.apply(repairPlan(group))) ?? group) : group;
   }
 
   /** Locks a name that no VG has yet (vgcreate, the new name of vgrename and vgsplit). */
@@ -303,9 +309,9 @@ export class Changes {
     const header = this.#header(checked);
     const print = this.#printContext();
     const outcome = this.context.test
-      ? this.#pretend(checked, header)
+      ? this.#pretend(checked, header, print)
       : await this.#commit(checked, { header, print, warn: (message) => this.context.err(message) });
-    const group = groupAfter(checked, outcome, print);
+    const group = groupAfter(checked, outcome);
     this.#scan = scanAfter(this.scan, checked, group);
     if (!this.context.test) {
       if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, print);
@@ -316,10 +322,11 @@ export class Changes {
     return group;
   }
 
-  #pretend(plan: Plan, header: TextHeader): Committed {
+  #pretend(plan: Plan, header: TextHeader, print: PrintContext): Committed {
     for (const line of describePlan(plan)) this.context.out(line);
     const metadata = plan.after === null ? null : nextMetadata(plan, plan.after, header);
-    return { metadata, problems: [], texts: new Map() };
+    const text = metadata === null ? null : encodeText(printMetadataText(metadata, 'disk', print));
+    return { metadata, problems: [], text, texts: new Map() };
   }
 
   async #commit(plan: Plan, around: Omit<CommitContext, 'open'>): Promise<Committed> {

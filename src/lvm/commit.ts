@@ -26,10 +26,12 @@ import { isDeepStrictEqual } from 'node:util';
 import type { BlockDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { flush, writeBytes } from '../block/sync-io.ts';
+import { parseConfig } from '../ondisk/config-parser.ts';
 import { EMPTY_LOCN, isIgnored, RAW_LOCN_IGNORED, type RawLocn, textWrites } from '../ondisk/mda.ts';
 import type { MetadataText, TextHeader, VolumeGroupText } from '../ondisk/metadata.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
-import { metadataTextBytes, parseMetadataText } from '../ondisk/vg-text.ts';
+import { readMetadataText } from '../ondisk/vg-read.ts';
+import { metadataTextBytes } from '../ondisk/vg-text.ts';
 import { prepareWork, type TextArea, type Work } from './commit-work.ts';
 import { areaKey } from './edit/after.ts';
 import { canonical } from './edit/canonical.ts';
@@ -56,6 +58,8 @@ export interface Committed {
   readonly metadata: MetadataText | null;
   /** What failed after the VG was committed: the command has failed, and the VG is as planned. */
   readonly problems: readonly string[];
+  /** The text's bytes, without the NUL that ends it on disk; null: the plan leaves no VG. */
+  readonly text: Buffer | null;
   /** Where the text now is, by `areaKey`; areas that could not be committed are not among them. */
   readonly texts: ReadonlyMap<string, RawLocn>;
 }
@@ -83,7 +87,7 @@ export async function commitPlan(plan: Plan, context: CommitContext): Promise<Co
     if (work.problems.length > 0 && metadata === null && plan.before !== null) {
       work.problems.push(`Volume group "${work.vgName}" not properly removed`);
     }
-    return { metadata, problems: work.problems, texts: work.committed };
+    return { metadata, problems: work.problems, text: text?.subarray(0, -1) ?? null, texts: work.committed };
   } finally {
     await devices.close();
   }
@@ -102,7 +106,9 @@ export function nextMetadata(plan: Plan, after: VolumeGroupText, header: TextHea
 /** The text's bytes, once they are known to say what was meant. */
 function checkedText(metadata: MetadataText, print: PrintContext): Buffer {
   const text = metadataTextBytes(metadata, print);
-  const again = parseMetadataText(text, { device: 'new metadata', offset: 0 });
+  const where = { device: 'new metadata', offset: 0 };
+  // Equal to what was validated, so it needs no validation of its own.
+  const again = readMetadataText(parseConfig(text, where), where);
   assert(
     isDeepStrictEqual(again, metadata),
     `the new metadata of ${metadata.vg.name} does not survive its own printing`,

@@ -66,6 +66,17 @@ void describe('damaged copies', () => {
     assert.deepEqual((await sound(machine)).vg.tags, ['x']);
   });
 
+  void test('either: rewritten before a change where auto_recovery is set', async () => {
+    const machine = await withVg();
+    image(machine, '/disk0').write('DAMAGE', AREA + 600);
+    image(machine, '/disk1').writeUInt8(1, AREA + 100);
+    const context = { ...machine.context, autoRecovery: true };
+    await changeVolumeGroup(context, { vgName: 'vg' }, (group) => addTag(group, 'x'));
+    assert.equal((await sound(machine)).vg.seqno, 3);
+    await changeVolumeGroup(context, { vgName: 'vg' }, (group) => addTag(group, 'y'));
+    assert.equal((await sound(machine)).vg.seqno, 4);
+  });
+
   void test('a header with a wrong checksum: rewritten by a repair', async () => {
     const machine = await withVg();
     image(machine, '/disk1').writeUInt8(1, AREA + 100);

@@ -9,9 +9,6 @@
 import { PV_EXT_USED, PV_HEADER_EXTENSION_VERSION, SECTOR_BYTES, type Label } from '../../ondisk/label.ts';
 import { maxTextBytes, type RawLocn } from '../../ondisk/mda.ts';
 import type { MetadataText } from '../../ondisk/metadata.ts';
-import { encodeText } from '../../ondisk/text-bytes.ts';
-import type { PrintContext } from '../../ondisk/vg-print.ts';
-import { printMetadataText } from '../../ondisk/vg-text.ts';
 import { allocationMapOf } from '../allocation-map.ts';
 import type { LabelledDevice, MetadataArea, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../model.ts';
 import type { Plan } from './plan.ts';
@@ -20,6 +17,8 @@ import type { Plan } from './plan.ts';
 export interface Outcome {
   /** Null: the plan leaves no VG. */
   readonly metadata: MetadataText | null;
+  /** Its bytes. */
+  readonly text: Buffer | null;
   /** Where the commit put the text, by `areaKey`; empty with `--test`. */
   readonly texts: ReadonlyMap<string, RawLocn>;
 }
@@ -30,9 +29,9 @@ export function areaKey(identity: string, offset: number): string {
 }
 
 /** The VG after the plan; null if it leaves none. */
-export function groupAfter(plan: Plan, outcome: Outcome, print: PrintContext): VolumeGroup | null {
-  const { metadata } = outcome;
-  if (metadata === null) return null;
+export function groupAfter(plan: Plan, outcome: Outcome): VolumeGroup | null {
+  const { metadata, text: rawText } = outcome;
+  if (metadata === null || rawText === null) return null;
   const { vg } = metadata;
   const found = devicesOf(plan);
   const allocation = allocationMapOf(vg);
@@ -50,7 +49,7 @@ export function groupAfter(plan: Plan, outcome: Outcome, print: PrintContext): V
     partial: pvs.some((pv) => pv.missing),
     hasDuplicates: plan.before?.hasDuplicates ?? false,
     outdated: plan.clearOutdated === true ? [] : (plan.before?.outdated ?? []),
-    rawText: encodeText(printMetadataText(metadata, 'disk', print)),
+    rawText,
     staleAreas: [],
   };
 }
@@ -99,8 +98,9 @@ function asMember(found: LabelledDevice, plan: Plan, { texts, metadata }: Outcom
       const empty = { ...area, ignored: false, precommit: false };
       if (text === undefined || metadata === null) return empty;
       const { offset, size, checksum } = text;
+      const { problem: _problem, ...repaired } = empty;
       return {
-        ...empty,
+        ...repaired,
         freeBytes: freeBytes(area.size, text.size),
         text: { offset, size, checksum, vgName: metadata.vg.name, seqno: metadata.vg.seqno },
       };
