@@ -10,10 +10,12 @@ import { createPvPlan, newPvWrite, type PvCreateRequest } from '../lvm/edit/pv-c
 import type { LabelledDevice } from '../lvm/model.ts';
 import { chooseDevices, pvStateOf } from '../lvm/pv-devices.ts';
 import { newUuid } from '../ondisk/uuid.ts';
-import { sizeText } from './option-values.ts';
+import type { CommandContext } from './command.ts';
+import { deviceRules } from './pv-options.ts';
 
 /** Under P_global. Throws CommandError when a device can't be used. */
 export async function joinDevices(
+  command: CommandContext,
   changes: Changes,
   names: readonly string[],
   request: PvCreateRequest,
@@ -25,7 +27,7 @@ export async function joinDevices(
     force,
     uuid: null,
     sizeSectors: 0,
-    sizeText,
+    ...deviceRules(command),
   });
   const joining: LabelledDevice[] = [];
   const seen = new Set<string>();

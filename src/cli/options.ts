@@ -14,6 +14,8 @@ import { CommandError, EXIT, type Output } from './messages.ts';
 
 export interface OptionSpec {
   readonly long: string;
+  /** Older names, which help does not show. */
+  readonly synonyms?: readonly string[];
   /** One letter. */
   readonly short?: string;
   /** What the value is called in help; absent: the option takes none. */
@@ -79,6 +81,10 @@ function withoutHyphens(arg: string): string {
   return `--${name.slice(2).replaceAll('-', '')}${equals < 0 ? '' : arg.slice(equals)}`;
 }
 
+function namesOf({ long, synonyms = [] }: OptionSpec): readonly string[] {
+  return [long, ...synonyms];
+}
+
 class Parser {
   readonly #command: string;
   readonly #specs: readonly OptionSpec[];
@@ -130,9 +136,9 @@ class Parser {
   }
 
   #findLong(name: string): OptionSpec {
-    const exact = this.#specs.find((spec) => spec.long === name);
+    const exact = this.#specs.find((spec) => namesOf(spec).includes(name));
     if (exact !== undefined) return exact;
-    const near = this.#specs.filter((spec) => spec.long.startsWith(name));
+    const near = this.#specs.filter((spec) => namesOf(spec).some((long) => long.startsWith(name)));
     const [only] = near;
     if (only === undefined) this.#refuse(`unrecognized option '--${name}'`);
     if (near.length === 1) return only;

@@ -6,8 +6,10 @@
  */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
+import type { DeviceChoice } from '../lvm/pv-devices.ts';
 import type { PvCreateRequest } from '../lvm/edit/pv-create.ts';
-import { DEFAULT_METADATA_SECTORS, type RestoredPlaces } from '../lvm/pv-layout.ts';
+import { DEFAULT_METADATA_SECTORS, type LayoutDefaults, type RestoredPlaces } from '../lvm/pv-layout.ts';
+import type { Settings } from '../lvm/settings.ts';
 import { changeContext } from './change.ts';
 import type { ChangeContext } from '../lvm/command.ts';
 import type { CommandContext } from './command.ts';
@@ -18,6 +20,10 @@ import type { OptionSpec, ParsedOptions } from './options.ts';
 
 const LABEL_SECTORS = 4;
 const MAX_U32 = 2 ** 32 - 1;
+
+export function isPvCopies(value: string): boolean {
+  return ['0', '1', '2'].includes(value);
+}
 
 export const FORCE_OPTION: OptionSpec = {
   long: 'force',
@@ -38,7 +44,14 @@ export const SETPHYSICALVOLUMESIZE_OPTION: OptionSpec = {
   description: "The PV's size, instead of the device's.",
 };
 
-/** Options of every command that makes PVs. */
+export const PVMETADATACOPIES_OPTION: OptionSpec = {
+  long: 'pvmetadatacopies',
+  argument: '0|1|2',
+  check: isPvCopies,
+  description: 'Number of metadata areas: none, one at the start, or a second one at the end. Default: 1.',
+};
+
+/** What vgcreate and vgextend take for the PVs that they make. */
 export const PV_LAYOUT_OPTIONS: readonly OptionSpec[] = [
   FORCE_OPTION,
   {
@@ -67,12 +80,7 @@ export const PV_LAYOUT_OPTIONS: readonly OptionSpec[] = [
     check: isSizeIn('m'),
     description: 'Space for each metadata area. Default: what is free before the first MiB.',
   },
-  {
-    long: 'pvmetadatacopies',
-    argument: '0|1|2',
-    check: (value) => ['0', '1', '2'].includes(value),
-    description: 'Number of metadata areas: none, one at the start, or a second one at the end. Default: 1.',
-  },
+  PVMETADATACOPIES_OPTION,
   {
     long: 'dataalignment',
     argument: 'Size[k|UNIT]',
@@ -93,13 +101,12 @@ function refuse(...lines: readonly string[]): never {
 
 /** What the layout options ask for. Throws CommandError (3). */
 export function pvCreateRequest(
-  options: ParsedOptions,
-  output: { error(line: string): void },
+  { options, output, settings }: CommandContext,
   restored: RestoredPlaces | null,
 ): PvCreateRequest {
   const labelSector = Number(options.value('labelsector') ?? '1');
   if (labelSector >= LABEL_SECTORS) refuse(`labelsector must be less than ${LABEL_SECTORS}.`);
-  const metadataIgnore = flagOf(options, 'metadataignore') ?? false;
+  const metadataIgnore = flagOf(options, 'metadataignore') ?? settings.bool('metadata/pvmetadataignore');
   if (options.value('pvmetadatacopies') === '0' && metadataIgnore) {
     refuse('metadataignore only applies to metadatacopies > 0.');
   }
@@ -116,26 +123,50 @@ export function pvCreateRequest(
   if (size?.sign === '-') refuse('Metadata size may not be negative.');
   const bootloader = sizeOf(options, 'bootloaderareasize', 'm');
   if (bootloader?.sign === '-') refuse('Bootloader area size may not be negative.');
-  const copies = options.value('pvmetadatacopies') ?? '1';
+  const copies = options.value('pvmetadatacopies') ?? String(settings.int('metadata/pvmetadatacopies'));
   const restores = options.has('restorefile') || options.has('uuid');
   return {
     zero: !restores && (flagOf(options, 'zero') ?? true),
     labelSector,
     metadataIgnore,
-    metadataSectors: metadataSectorsOf(size?.sectors ?? 0, options, restored),
+    metadataSectors: metadataSectorsOf(size?.sectors ?? 0, options, settings, restored),
     metadataCopies: copies === '0' ? 0 : copies === '1' ? 1 : 2,
     alignmentSectors: fits ? alignment.sectors : 0,
     alignmentOffsetSectors: fits ? alignment.offsetSectors : 0,
     bootloaderSectors: bootloader?.sectors ?? 0,
     sizeSectors: sizeOf(options, 'setphysicalvolumesize', 'm')?.sectors ?? 0,
     restored,
+    defaults: layoutDefaults(settings),
+  };
+}
+
+/** Sectors in one MiB. */
+const MIB = 2048;
+/** The smallest value of devices/pv_min_size that counts, in KiB. */
+const LEAST_MIN_KIB = 512;
+
+/** What lvm.conf says of layouts. */
+function layoutDefaults(settings: Settings): LayoutDefaults {
+  return {
+    minSectors: Math.max(LEAST_MIN_KIB, settings.int('devices/pv_min_size')) * 2,
+    alignmentSectors: settings.int('devices/data_alignment') * 2,
+    defaultAlignmentSectors: Math.max(1, settings.int('devices/default_data_alignment')) * MIB,
+    detectAlignment: settings.bool('devices/data_alignment_detection'),
+    detectOffset: settings.bool('devices/data_alignment_offset_detection'),
   };
 }
 
 /** A restored PV without a size of its own gets all the room before its extents. */
-function metadataSectorsOf(sectors: number, options: ParsedOptions, restored: RestoredPlaces | null): number {
+function metadataSectorsOf(
+  sectors: number,
+  options: ParsedOptions,
+  settings: Settings,
+  restored: RestoredPlaces | null,
+): number {
   if (restored !== null && !options.has('metadatasize')) return restored.peStartSectors;
-  return sectors === 0 ? DEFAULT_METADATA_SECTORS : sectors;
+  if (sectors > 0) return sectors;
+  const configured = settings.int('metadata/pvmetadatasize') ?? 0;
+  return configured > 0 ? configured : DEFAULT_METADATA_SECTORS;
 }
 
 interface Alignment {
@@ -159,6 +190,17 @@ function fitsRestored({ sectors, offsetSectors }: Alignment, restored: RestoredP
   if (restored === null || sectors + offsetSectors === 0) return true;
   const start = restored.peStartSectors;
   return (sectors === 0 ? start : start % sectors) === offsetSectors;
+}
+
+/** What lvm.conf says of devices that PVs are made of. */
+export function deviceRules({
+  settings,
+}: CommandContext): Pick<DeviceChoice, 'minSectors' | 'mixedBlockSizes' | 'sizeText'> {
+  return {
+    minSectors: layoutDefaults(settings).minSectors,
+    mixedBlockSizes: settings.bool('devices/allow_mixed_block_sizes'),
+    sizeText,
+  };
 }
 
 /** Surroundings of a command whose arguments `names` are devices: they are looked at besides, unless --devices restricts. */

@@ -16,7 +16,6 @@ import type { ChangeContext } from './command.ts';
 import { CommandError } from './edit/errors.ts';
 import type { LabelledDevice, Scan, ScannedDevice } from './model.ts';
 import { openExclusively } from './open.ts';
-import { PV_MIN_SECTORS } from './pv-layout.ts';
 import { wipeSignatures } from './wipe-signatures.ts';
 
 const SECTOR_BYTES = 512;
@@ -42,6 +41,10 @@ export interface DeviceChoice {
   readonly uuid: string | null;
   /** --setphysicalvolumesize; 0: not given. */
   readonly sizeSectors: number;
+  /** devices/pv_min_size */
+  readonly minSectors: number;
+  /** devices/allow_mixed_block_sizes */
+  readonly mixedBlockSizes: boolean;
   /** Formats a size for messages. */
   readonly sizeText: (sectors: number) => string;
 }
@@ -137,19 +140,22 @@ class Chooser {
     for (const name of this.#choice.names) {
       const device = await deviceNamed(this.#scan, name);
       if (device === null) {
-        this.#fail(
-          (await identityOf(name)) === null
-            ? `No device found for ${name}.`
-            : `Cannot use ${name}: ${this.#context.excluded?.get(resolve(name)) ?? 'device is not in devices list'}`,
-        );
+        this.#fail(await this.#whyNotFound(name));
         continue;
       }
-      const unusable = unusableReason(device, this.#choice.purpose);
+      const unusable = unusableReason(device, this.#choice);
       if (unusable !== null) this.#fail(`Cannot use ${name}: ${unusable}`);
       else found.push({ name, device, state: pvStateOf(this.#scan, device) });
     }
     if (this.#needsAll && this.#failed) throw new CommandError('Command requires all devices to be found.');
     this.#keep(found);
+  }
+
+  async #whyNotFound(name: string): Promise<string> {
+    const excluded = this.#context.excluded?.get(resolve(name));
+    if (excluded !== undefined) return `Cannot use ${name}: ${excluded}`;
+    if ((await identityOf(name)) === null) return `No device found for ${name}.`;
+    return `Cannot use ${name}: device is not in devices list`;
   }
 
   /** Leaves out what can't be used whatever the answers are. */
@@ -246,7 +252,8 @@ class Chooser {
       if (opened === null) continue;
       try {
         const { logicalBlockSize, topology = null } = opened.limits;
-        if (this.#needsAll) checkBlockSize(blockSize ?? logicalBlockSize, logicalBlockSize);
+        if (this.#needsAll && !this.#choice.mixedBlockSizes)
+          checkBlockSize(blockSize ?? logicalBlockSize, logicalBlockSize);
         blockSize = logicalBlockSize;
         if (!(await this.#wipe(candidate, opened))) continue;
         devices.push({ ...candidate, topology });
@@ -297,9 +304,8 @@ class Chooser {
   }
 }
 
-function unusableReason(device: ScannedDevice, purpose: Purpose): string | null {
-  if (device.sizeBytes < PV_MIN_SECTORS * SECTOR_BYTES && purpose !== 'remove')
-    return 'device is too small (pv_min_size)';
+function unusableReason(device: ScannedDevice, { purpose, minSectors }: DeviceChoice): string | null {
+  if (device.sizeBytes < minSectors * SECTOR_BYTES && purpose !== 'remove') return 'device is too small (pv_min_size)';
   if (device.held === true) return 'device is used by another device';
   return device.readOnly ? 'device is read-only' : null;
 }

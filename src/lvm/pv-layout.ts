@@ -35,6 +35,27 @@ export interface RestoredPlaces {
   readonly baSizeSectors: number;
 }
 
+/** What lvm.conf decides; sectors. */
+export interface LayoutDefaults {
+  /** devices/pv_min_size */
+  readonly minSectors: number;
+  /** devices/data_alignment; 0: by default and by the device's topology. */
+  readonly alignmentSectors: number;
+  /** devices/default_data_alignment */
+  readonly defaultAlignmentSectors: number;
+  /** devices/data_alignment_detection, data_alignment_offset_detection: the device's topology counts. */
+  readonly detectAlignment: boolean;
+  readonly detectOffset: boolean;
+}
+
+export const LAYOUT_DEFAULTS: LayoutDefaults = {
+  minSectors: PV_MIN_SECTORS,
+  alignmentSectors: 0,
+  defaultAlignmentSectors: DEFAULT_ALIGNMENT_SECTORS,
+  detectAlignment: true,
+  detectOffset: true,
+};
+
 export interface LayoutRequest {
   /** For messages. */
   readonly device: string;
@@ -50,6 +71,7 @@ export interface LayoutRequest {
   /** --bootloaderareasize; 0: none. */
   readonly bootloaderSectors: number;
   readonly restored: RestoredPlaces | null;
+  readonly defaults: LayoutDefaults;
 }
 
 export interface PvLayout {
@@ -96,9 +118,9 @@ export function layOutPv(request: LayoutRequest): PvLayout {
 }
 
 function sizeOf(request: LayoutRequest): number {
-  const { device, deviceSectors, sizeSectors, alignmentSectors, alignmentOffsetSectors } = request;
+  const { device, deviceSectors, sizeSectors, alignmentSectors, alignmentOffsetSectors, defaults } = request;
   const size = sizeSectors === 0 ? deviceSectors : sizeSectors;
-  if (size < PV_MIN_SECTORS) refuse(`${device}: Size must exceed minimum of ${PV_MIN_SECTORS} sectors.`);
+  if (size < defaults.minSectors) refuse(`${device}: Size must exceed minimum of ${defaults.minSectors} sectors.`);
   if (size < alignmentSectors + alignmentOffsetSectors)
     refuse(`${device}: Data alignment must not exceed device size.`);
   return size;
@@ -106,16 +128,17 @@ function sizeOf(request: LayoutRequest): number {
 
 /** The alignment of extents: as requested, else by the device where 1 MiB does not suit it. */
 function alignmentOf(request: LayoutRequest): Alignment {
-  const { alignmentSectors, alignmentOffsetSectors, topology } = request;
-  let sectors = alignmentSectors;
+  const { alignmentSectors, alignmentOffsetSectors, topology, defaults } = request;
+  let sectors = alignmentSectors === 0 ? defaults.alignmentSectors : alignmentSectors;
   if (sectors === 0) {
-    sectors = DEFAULT_ALIGNMENT_SECTORS;
-    for (const wish of [topology?.minimumIoSize ?? 0, topology?.optimalIoSize ?? 0]) {
+    sectors = defaults.defaultAlignmentSectors;
+    const wishes = defaults.detectAlignment ? [topology?.minimumIoSize ?? 0, topology?.optimalIoSize ?? 0] : [];
+    for (const wish of wishes) {
       const wishSectors = Math.floor(wish / SECTOR_BYTES);
       if (wishSectors > 0 && sectors % wishSectors !== 0) sectors = wishSectors;
     }
   }
-  const natural = Math.floor((topology?.alignmentOffset ?? 0) / SECTOR_BYTES);
+  const natural = defaults.detectOffset ? Math.floor((topology?.alignmentOffset ?? 0) / SECTOR_BYTES) : 0;
   return { sectors, offsetSectors: alignmentOffsetSectors === 0 ? natural : alignmentOffsetSectors };
 }
 

@@ -9,6 +9,7 @@ import { CommandError } from '../../src/lvm/edit/errors.ts';
 import {
   DEFAULT_METADATA_SECTORS,
   lastArea,
+  LAYOUT_DEFAULTS,
   type LayoutRequest,
   layOutPv,
   type PvLayout,
@@ -30,6 +31,7 @@ const PLAIN: LayoutRequest = {
   metadataCopies: 1,
   bootloaderSectors: 0,
   restored: null,
+  defaults: LAYOUT_DEFAULTS,
 };
 
 function placesOf(label: Label): PvLayout {

@@ -26,6 +26,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { long: 'all', short: 'a', description: 'All PVs.' },
   {
     long: 'allocatable',
+    synonyms: ['allocation'],
     short: 'x',
     argument: 'y|n',
     check: yesOrNo,

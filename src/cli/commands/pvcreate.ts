@@ -11,18 +11,22 @@ import { formatUuid, newUuid, parseUuid } from '../../ondisk/uuid.ts';
 import { parseMetadataText } from '../../ondisk/vg-text.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
-import { isSizeIn, REPORTFORMAT_OPTION, sizeOf, sizeText } from '../option-values.ts';
+import { isSizeIn, REPORTFORMAT_OPTION, sizeOf } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 import {
+  deviceRules,
   METADATAIGNORE_OPTION,
   PV_LAYOUT_OPTIONS,
+  PVMETADATACOPIES_OPTION,
   pvChangeContext,
   pvCreateRequest,
   SETPHYSICALVOLUMESIZE_OPTION,
 } from '../pv-options.ts';
+import { noSuchSyntax } from '../pv-targets.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
-  ...PV_LAYOUT_OPTIONS,
+  ...PV_LAYOUT_OPTIONS.filter((option) => option !== PVMETADATACOPIES_OPTION),
+  { ...PVMETADATACOPIES_OPTION, synonyms: ['metadatacopies'] },
   METADATAIGNORE_OPTION,
   SETPHYSICALVOLUMESIZE_OPTION,
   REPORTFORMAT_OPTION,
@@ -50,11 +54,11 @@ export const command: Command = {
 };
 
 async function pvcreate(context: CommandContext): Promise<ExitCode> {
-  const { options, args, output } = context;
-  if (args.length === 0) refuse('Please enter a physical volume path.');
+  const { options, args } = context;
+  if (args.length === 0) throw noSuchSyntax(context.name);
   const uuid = checkedUuid(context);
   const restored = uuid === null ? null : await restoredPlaces(options.value('restorefile'), uuid);
-  const request = pvCreateRequest(options, output, restored);
+  const request = pvCreateRequest(context, restored);
   const change = await pvChangeContext(context, args);
   return withChanges(change, { globalLock: 'write' }, async (changes) => {
     const { devices, failed } = await chooseDevices(change, changes.scan, {
@@ -63,7 +67,7 @@ async function pvcreate(context: CommandContext): Promise<ExitCode> {
       force: change.force,
       uuid,
       sizeSectors: request.sizeSectors,
-      sizeText,
+      ...deviceRules(context),
     });
     let code: ExitCode = failed ? EXIT.failed : EXIT.ok;
     for (const device of devices) {
@@ -94,7 +98,7 @@ async function createOne(
   }
 }
 
-function checkedUuid({ options, args }: CommandContext): string | null {
+function checkedUuid({ options, args, settings }: CommandContext): string | null {
   if (options.has('norestorefile') && options.has('restorefile')) {
     refuse('Command does not accept option combination: --norestorefile with --restorefile');
   }
@@ -102,8 +106,9 @@ function checkedUuid({ options, args }: CommandContext): string | null {
     refuse('Command does not accept option combination: --bootloaderareasize with --restorefile');
   }
   const text = options.value('uuid');
+  const needsFile = settings.bool('devices/require_restorefile_with_uuid');
   if (options.has('restorefile') && text === undefined) refuse('--uuid is required with --restorefile');
-  if (!options.has('restorefile') && text !== undefined && !options.has('norestorefile')) {
+  if (!options.has('restorefile') && text !== undefined && !options.has('norestorefile') && needsFile) {
     refuse('--restorefile is required with --uuid');
   }
   if (text !== undefined && args.length !== 1) refuse('Can only set uuid on one volume at once');

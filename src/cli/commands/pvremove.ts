@@ -3,9 +3,10 @@ import { withChanges } from '../../lvm/command.ts';
 import { type EraseMethod, removePvPlan } from '../../lvm/edit/pv-create.ts';
 import { chooseDevices } from '../../lvm/pv-devices.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
-import { REPORTFORMAT_OPTION, sizeText } from '../option-values.ts';
-import { FORCE_OPTION, pvChangeContext } from '../pv-options.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+import { REPORTFORMAT_OPTION } from '../option-values.ts';
+import { deviceRules, FORCE_OPTION, pvChangeContext } from '../pv-options.ts';
+import { noSuchSyntax } from '../pv-targets.ts';
 
 function isEraseMethod(value: string | undefined): value is EraseMethod {
   return value === 'zero' || value === 'random' || value === 'discard';
@@ -29,7 +30,7 @@ export const command: Command = {
 
 async function pvremove(context: CommandContext): Promise<ExitCode> {
   const { args, options } = context;
-  if (args.length === 0) throw new CommandError(EXIT.badUsage, ['Please enter a physical volume path']);
+  if (args.length === 0) throw noSuchSyntax(context.name);
   const wipe = options.value('wipe');
   const change = await pvChangeContext(context, args);
   return withChanges(change, { globalLock: 'write' }, async (changes) => {
@@ -39,7 +40,7 @@ async function pvremove(context: CommandContext): Promise<ExitCode> {
       force: change.force,
       uuid: null,
       sizeSectors: 0,
-      sizeText,
+      ...deviceRules(context),
     });
     for (const { name, device } of devices) {
       await changes.apply(removePvPlan(name, device, isEraseMethod(wipe) ? wipe : null));

@@ -53,6 +53,7 @@ const OPTIONS: readonly OptionSpec[] = [
   },
   {
     long: 'resizeable',
+    synonyms: ['resizable'],
     short: 'x',
     argument: 'y|n',
     check: yesOrNo,
@@ -61,6 +62,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { long: 'uuid', short: 'u', description: 'Give the VG a new random uuid.' },
   {
     long: 'vgmetadatacopies',
+    synonyms: ['metadatacopies'],
     argument: 'all|unmanaged|Number',
     check: isMetadataCopies,
     description: 'How many metadata areas of the VG are in use.',
@@ -74,6 +76,7 @@ const OPTIONS: readonly OptionSpec[] = [
   { long: 'systemid', argument: 'String', description: 'The system ID of the host that owns the VG.' },
   {
     long: 'activate',
+    synonyms: ['available'],
     short: 'a',
     argument: 'y|n|ay|ey|en|sy|ln|ly',
     check: (value) => ['y', 'n', 'ay', 'ey', 'en', 'sy', 'sn', 'ln', 'ly'].includes(value),

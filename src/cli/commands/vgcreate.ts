@@ -24,9 +24,9 @@ import {
   tagsOf,
 } from '../option-values.ts';
 import type { OptionSpec, ParsedOptions } from '../options.ts';
+import { noSuchSyntax } from '../pv-targets.ts';
 import { PV_LAYOUT_OPTIONS, pvChangeContext, pvCreateRequest } from '../pv-options.ts';
 
-const DEFAULT_EXTENT_SECTORS = 8192;
 const MAX_EXTENT_SECTORS = 2 ** 32 - 1;
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -58,6 +58,7 @@ const OPTIONS: readonly OptionSpec[] = [
   },
   {
     long: 'vgmetadatacopies',
+    synonyms: ['metadatacopies'],
     argument: 'all|unmanaged|Number',
     check: isMetadataCopies,
     description: 'How many metadata areas of the VG are in use.',
@@ -85,12 +86,12 @@ export const command: Command = {
 };
 
 async function vgcreate(context: CommandContext): Promise<ExitCode> {
-  const { options, args, output } = context;
+  const { args } = context;
   const [first, ...names] = args;
   if (first === undefined || names.length === 0) {
-    throw new CommandError(EXIT.badUsage, ['Please provide volume group name and physical volumes']);
+    throw noSuchSyntax(context.name);
   }
-  const pvRequest = pvCreateRequest(options, output, null);
+  const pvRequest = pvCreateRequest(context, null);
   const name = first.replace(/^\/+dev\/+/, '');
   const change = await pvChangeContext(context, names);
   const request = vgRequest(context, name, change.host.systemId);
@@ -98,7 +99,7 @@ async function vgcreate(context: CommandContext): Promise<ExitCode> {
     if (changes.scan.volumeGroups.some(({ vg }) => vg.name === name) || isUnreadable(changes.scan, name)) {
       throw new CommandError(EXIT.failed, [`A volume group called ${name} already exists.`]);
     }
-    const joining = await joinDevices(changes, names, pvRequest, change.force);
+    const joining = await joinDevices(context, changes, names, pvRequest, change.force);
     await changes.apply(createVgPlan(request, joining));
     return EXIT.ok;
   });
@@ -109,13 +110,13 @@ function isUnreadable(scan: { readonly unreadable: readonly { readonly name: str
 }
 
 function vgRequest(
-  { options, output, env }: CommandContext,
+  { options, output, env, settings }: CommandContext,
   name: string,
   ownSystemId: string | null,
 ): VgCreateRequest {
   const extentSize = sizeOf(options, 'physicalextentsize', 'm');
   if (extentSize?.sign === '-') refuse('Physical extent size may not be negative.');
-  const extentSizeSectors = extentSize?.sectors ?? DEFAULT_EXTENT_SECTORS;
+  const extentSizeSectors = extentSize?.sectors ?? settings.int('allocation/physical_extent_size') * 2;
   if (extentSizeSectors > MAX_EXTENT_SECTORS) refuse('Physical extent size must be smaller than <2.00 TiB.');
   const maxLv = countOf(options, 'maxlogicalvolumes', 'Max Logical Volumes may not be negative.') ?? 0;
   const maxPv = countOf(options, 'maxphysicalvolumes', 'Max Physical Volumes may not be negative.') ?? 0;
@@ -127,6 +128,7 @@ function vgRequest(
   const allocationPolicy = (options.value('alloc') ?? 'normal') as AllocationPolicy;
   if (allocationPolicy === 'inherit') refuse('Volume Group allocation policy cannot inherit from anything');
   if (extentSizeSectors === 0) refuse('Physical extent size may not be zero');
+  const copies = options.value('vgmetadatacopies');
   return {
     name,
     id: newUuid(),
@@ -135,7 +137,7 @@ function vgRequest(
     maxPv,
     allocationPolicy,
     tags: [...new Set(tagsOf(options, 'addtag'))],
-    metadataCopies: metadataCopies(options.value('vgmetadatacopies') ?? 'unmanaged'),
+    metadataCopies: copies === undefined ? settings.int('metadata/vgmetadatacopies') : metadataCopies(copies),
     systemId,
     noAutoactivation: flagOf(options, 'setautoactivation') === false,
   };

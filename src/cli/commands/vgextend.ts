@@ -8,6 +8,7 @@ import { joinDevices } from '../join-devices.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { AUTOBACKUP_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
 import { METADATAIGNORE_OPTION, PV_LAYOUT_OPTIONS, pvChangeContext, pvCreateRequest } from '../pv-options.ts';
+import { noSuchSyntax } from '../pv-targets.ts';
 import { vgNameArgument } from '../vg-targets.ts';
 
 export const command: Command = {
@@ -24,12 +25,12 @@ export const command: Command = {
 };
 
 async function vgextend(context: CommandContext): Promise<ExitCode> {
-  const { options, args, output } = context;
+  const { options, args } = context;
   const names = args.slice(1);
   if (names.length === 0) {
-    throw new CommandError(EXIT.badUsage, ['Please enter volume group name and physical volume(s)']);
+    throw noSuchSyntax(context.name);
   }
-  const pvRequest = pvCreateRequest(options, output, null);
+  const pvRequest = pvCreateRequest(context, null);
   const vgName = vgNameArgument(context);
   const change = await pvChangeContext(context, names);
   return withChanges(change, { globalLock: 'write' }, async (changes) => {
@@ -40,7 +41,7 @@ async function vgextend(context: CommandContext): Promise<ExitCode> {
       return EXIT.ok;
     }
     // As in LVM2, --force does not make a PV of another VG join.
-    const joining = await joinDevices(changes, names, pvRequest, 0);
+    const joining = await joinDevices(context, changes, names, pvRequest, 0);
     const group = await changes.volumeGroup(request);
     const ignores = options.has('metadataignore');
     if (ignores) await confirmCopies(changes, group);

@@ -8,7 +8,7 @@
 import type { DeviceTopology } from '../../block/device.ts';
 import { type Label, PV_HEADER_EXTENSION_VERSION, SECTOR_BYTES } from '../../ondisk/label.ts';
 import type { ScannedDevice } from '../model.ts';
-import { layOutPv, type RestoredPlaces } from '../pv-layout.ts';
+import { type LayoutDefaults, layOutPv, type RestoredPlaces } from '../pv-layout.ts';
 import { CommandError } from './errors.ts';
 import { emptyPlan, type Plan, type PvLabelWrite } from './plan.ts';
 
@@ -25,6 +25,7 @@ export interface PvCreateRequest {
   readonly bootloaderSectors: number;
   readonly sizeSectors: number;
   readonly restored: RestoredPlaces | null;
+  readonly defaults: LayoutDefaults;
 }
 
 export interface NewPv {
