@@ -23,12 +23,12 @@ import { VERSION } from './version.ts';
 
 /** Surroundings for changes to the user's devices, and to `added` ones (PVs named as arguments). */
 export async function changeContext(context: CommandContext, added: readonly string[] = []): Promise<ChangeContext> {
-  const { paths, all, systemId, extraSystemIds, excluded, devicesFile } = await commandDevices(context, added);
+  const { paths, scan, systemId, extraSystemIds, excluded, devicesFile } = await commandDevices(context, added);
   const { options, output, settings } = context;
   const yes = options.count('yes');
   return {
     devices: paths,
-    scan: { skipUnopenable: all },
+    scan,
     excluded,
     host: { systemId, extraSystemIds, allowForeign: false, allowShared: false },
     locking: options.has('nolocking') ? null : lockOptions(context),
@@ -84,8 +84,13 @@ function archiveOptions(context: CommandContext): ArchiveOptions {
     retainMin: settings.int('backup/retain_min'),
     retainDays: settings.int('backup/retain_days'),
   };
-  const backup = { directory: fileDirectory(context, 'backup/backup_dir', 'backup') };
+  const backup = { directory: backupDirectory(context) };
   return { archive: wanted('backup/archive') ? archive : null, backup: wanted('backup/backup') ? backup : null };
+}
+
+/** Where backups of VGs are, whether or not commands make them by themselves. */
+export function backupDirectory(context: CommandContext): string {
+  return fileDirectory(context, 'backup/backup_dir', 'backup');
 }
 
 /** As LVM2 has it for root on a host with LVM2's directory, or where it was set; else our own. */

@@ -13,12 +13,19 @@ import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import type { Config } from '../daemon/config-schema.ts';
-import { listDevices } from '../lvm/devices.ts';
+import { chooseDeviceId } from '../lvm/device-id.ts';
+import { describeDevice, listDevices } from '../lvm/devices.ts';
 import { deviceFilters } from '../lvm/filter.ts';
-import { DevicesFile, findEntry } from '../lvm/devices-file.ts';
-import { type DeviceGate, findHostDevices, type HostDevices } from '../lvm/host-devices.ts';
+import { type DeviceEntry, DevicesFile, findEntry } from '../lvm/devices-file.ts';
+import {
+  type DeviceGate,
+  findHostDevices,
+  type HostDevice,
+  type HostDevices,
+  NOT_LISTED,
+} from '../lvm/host-devices.ts';
 import type { Scan } from '../lvm/model.ts';
-import { scanDevices } from '../lvm/scan.ts';
+import { scanDevices, type ScanOptions } from '../lvm/scan.ts';
 import { systemIdOf } from '../lvm/settings/host.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
 import type { CommandContext } from './command.ts';
@@ -130,7 +137,7 @@ export function devicesFileOf(context: CommandContext, systemId: string | null):
 async function hostDevices(
   context: CommandContext,
   file: DevicesFile | null,
-): Promise<HostDevices & { readonly hasFile: boolean }> {
+): Promise<HostDevices & { readonly listed: readonly DeviceEntry[] | null }> {
   const listed = (await file?.read())?.entries ?? null;
   const gate: DeviceGate = {
     filters: deviceFilters(context.settings),
@@ -142,16 +149,16 @@ async function hostDevices(
       context.output.error(`Please remove the lvm.conf ${name}, it is ignored with the devices file.`);
     }
   }
-  return { ...(await findHostDevices(context.settings, gate)), hasFile: listed !== null };
+  return { ...(await findHostDevices(context.settings, gate)), listed };
 }
 
 /** Which devices a command works on, and what the configuration says of this host. */
 export interface CommandDevices {
   readonly paths: readonly string[];
-  /** The user named none: those that can't be opened are passed over. */
-  readonly all: boolean;
   readonly systemId: string | null;
   readonly extraSystemIds: readonly string[];
+  /** How to scan them: what nobody named and can't be opened is passed over; devices get their IDs. */
+  readonly scan: ScanOptions;
   /** Why devices that are there must not be used, in LVM2's words, by every name that they have. */
   readonly excluded: ReadonlyMap<string, string>;
   /** Where devices that become PVs are noted; null: nowhere. */
@@ -167,21 +174,45 @@ export async function commandDevices(context: CommandContext, added: readonly st
     return {
       ...host,
       paths: [...(await pathsOf(specs, context)), ...added],
-      all: false,
+      scan: {},
       excluded: new Map(),
       devicesFile: null,
     };
   }
   const file = devicesFileOf(context, host.systemId);
-  const { usable, byName, excluded, hasFile } = await hostDevices(context, file);
-  // A missing default file is made by lvmdevices only: one with the new PVs alone would hide all others.
-  const devicesFile = hasFile || context.options.has('devicesfile') ? file : null;
+  const { usable, byName, excluded, listed } = await hostDevices(context, file);
   // A name that LVM2 does not know of (an image file, a node elsewhere) was meant as it is; what isn't listed is to be.
   const others = added.filter((path) => {
     const name = resolve(context.cwd, path);
-    return !byName.has(name) || excluded.get(name) === 'device is not in devices file';
+    return !byName.has(name) || excluded.get(name) === NOT_LISTED;
   });
-  return { ...host, paths: [...usable.map(({ path }) => path), ...others], all: true, excluded, devicesFile };
+  return {
+    ...host,
+    paths: [...usable.map(({ path }) => path), ...others],
+    scan: {
+      skipUnopenable: true,
+      describe: listed === null ? describeDevice : describer(byName, listed, context.cwd),
+    },
+    excluded,
+    // A missing default file is made by lvmdevices only: one with the new PVs alone would hide all others.
+    devicesFile: listed !== null || context.options.has('devicesfile') ? file : null,
+  };
+}
+
+/** Describes devices with the IDs by which the devices file knows them, or will. */
+function describer(
+  byName: ReadonlyMap<string, HostDevice>,
+  listed: readonly DeviceEntry[],
+  cwd: string,
+): NonNullable<ScanOptions['describe']> {
+  return async (opened) => {
+    const device = await describeDevice(opened);
+    const host = byName.get(resolve(cwd, device.path));
+    if (host === undefined) return device;
+    const entry = await findEntry(listed, host);
+    if (entry === null) return { ...device, deviceId: await chooseDeviceId(host) };
+    return entry.idName === null ? device : { ...device, deviceId: { type: entry.idType, name: entry.idName } };
+  };
 }
 
 /** The host's system IDs: lvm.toml's, or lvm.conf's. */
@@ -205,8 +236,8 @@ function hostOf(context: CommandContext, config: ConfigValues): HostIds {
 
 /** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
 export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
-  const { paths, all, systemId, extraSystemIds } = await commandDevices(context, added);
-  const scan = await scanDevices(paths, { skipUnopenable: all });
+  const { paths, scan: options, systemId, extraSystemIds } = await commandDevices(context, added);
+  const scan = await scanDevices(paths, options);
   for (const { message, vgName, orphan } of scan.warnings) {
     if (vgName === undefined && orphan !== true) context.output.error(message);
   }

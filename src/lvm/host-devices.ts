@@ -40,6 +40,9 @@ export interface HostDevices {
   readonly byName: ReadonlyMap<string, HostDevice>;
 }
 
+/** Why a device is excluded that the devices file does not list. */
+export const NOT_LISTED = 'device is not in devices file';
+
 /** Looks at every device. `sysfs` is /sys, but for tests. */
 export async function findHostDevices(settings: Settings, gate: DeviceGate, sysfs = '/sys'): Promise<HostDevices> {
   const usable: HostDevice[] = [];
@@ -64,7 +67,7 @@ async function pass(
 ): Promise<HostDevice | string> {
   const named = gate.listed === null ? filtered(device, gate.filters) : device;
   if (named === null) return 'device is rejected by filter config';
-  if (gate.listed !== null && !(await gate.listed(device))) return 'device is not in devices file';
+  if (gate.listed !== null && !(await gate.listed(device))) return NOT_LISTED;
   return (await kindReason(device, scanLvs, sysfs)) ?? named;
 }
 

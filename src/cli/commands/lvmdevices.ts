@@ -40,7 +40,7 @@ class Editor {
     if (reason !== undefined) {
       this.#context.output.error(`WARNING: adding device ${device.path} that is excluded: ${reason}.`);
     }
-    return this.#add(device, await pvidOf(device));
+    return this.#add(device, await pvidOf(device, true));
   }
 
   async addPvid(text: string): Promise<ExitCode> {
@@ -179,9 +179,10 @@ function plainPvid(text: string): string {
   return plain;
 }
 
-/** The uuid of the PV on a device, without hyphens; null: there is none. */
-async function pvidOf({ path }: HostDevice): Promise<string | null> {
-  const { orphans, volumeGroups } = await scanDevices([path]);
+/** The uuid of the PV on a device, without hyphens; null: there is none, or it can't be read. */
+async function pvidOf({ path }: HostDevice, mustRead = false): Promise<string | null> {
+  const { devices, orphans, volumeGroups } = await scanDevices([path]);
+  if (mustRead && !devices.some(({ sizeBytes }) => sizeBytes > 0)) throw failure(`Failed to read ${path}.`);
   const pvs = [...orphans, ...volumeGroups.flatMap((group) => group.pvs)];
   return pvs.find(({ found }) => found !== null)?.uuid.replaceAll('-', '') ?? null;
 }

@@ -22,7 +22,9 @@ export function withPvFacts(vg: VolumeGroupText, plan: Plan): VolumeGroupText {
     physicalVolumes: vg.physicalVolumes.map((pv) => {
       const device = devices.get(pv.id);
       if (device === undefined) return asMissing(pv);
-      const present = { ...pv, device: resolve(device.path) };
+      const { path, deviceId } = device;
+      const known = deviceId === undefined ? {} : { deviceId: deviceId.name, deviceIdType: deviceId.type };
+      const present = { ...pv, device: resolve(path), ...known };
       return reappeared.has(pv.id) ? withoutMissing(present) : present;
     }),
   };
