@@ -54,6 +54,8 @@ export interface OpenedDevice extends BlockDevice {
   readonly kind: 'file' | 'block';
   /** The same for every path that leads to this file or block device, and for no other: "file:DEV:INODE", "block:MAJOR:MINOR". */
   readonly identity: string;
+  /** Asks the system for the size again: `limits` grow when it has grown, and never shrink. Absent where it can't change. */
+  readonly remeasure?: () => Promise<void>;
 }
 
 /** Asserts what a caller owes a device: a range inside it, in whole units of `requestAlignment`, with a payload that fits. */

@@ -10,7 +10,7 @@
 import { constants, type BigIntStats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { flock, loadAddon, Lock } from '../native/addon.ts';
-import type { OpenedDevice } from './device.ts';
+import type { DeviceLimits, OpenedDevice } from './device.ts';
 import { DeviceError, Errno, errnoOf, errnoText, type DeviceErrorCode } from './errors.ts';
 import { deviceNumbers, probeBlockDevice, probeFile } from './probe.ts';
 import { readSysfs } from './sysfs.ts';
@@ -45,8 +45,9 @@ export async function openBlockDevice(path: string, options: OpenOptions = {}): 
     if (kindOf(path, stats) !== kind)
       throw new DeviceError('WRONG_KIND', path, 'was replaced while it was being opened');
     if (kind === 'file' && exclusive) lockFile(path, handle, readOnly);
-    const limits =
-      kind === 'file' ? probeFile(path, stats, readOnly) : await probeBlockDevice(path, handle.fd, stats, readOnly);
+    const probe = (now: BigIntStats): DeviceLimits | Promise<DeviceLimits> =>
+      kind === 'file' ? probeFile(path, now, readOnly) : probeBlockDevice(path, handle.fd, now, readOnly);
+    const limits = await probe(stats);
     if (limits.readOnly && !readOnly) throw openError(path, Errno.EROFS, 'opened', undefined);
     return ENGINES[options.engine ?? 'threads']({
       name: path,
@@ -54,6 +55,7 @@ export async function openBlockDevice(path: string, options: OpenOptions = {}): 
       identity: identityOf(kind, stats),
       limits,
       handle,
+      measure: async () => probe(await handle.stat({ bigint: true })),
     });
   } catch (error) {
     await handle.close();

@@ -74,6 +74,8 @@ export interface ThreadsDeviceOptions {
   readonly limits: DeviceLimits;
   /** The device owns it from here on. */
   readonly handle: FileHandle;
+  /** What the limits would be if it were opened now; default: as they are. */
+  readonly measure?: () => Promise<DeviceLimits>;
   /** Default: the system's own. */
   readonly calls?: SystemCalls;
 }
@@ -82,10 +84,11 @@ export class ThreadsDevice implements OpenedDevice {
   readonly name: string;
   readonly kind: 'file' | 'block';
   readonly identity: string;
-  readonly limits: DeviceLimits;
   readonly #handle: FileHandle;
+  readonly #measure: () => Promise<DeviceLimits>;
   readonly #fd: number;
   readonly #calls: SystemCalls;
+  #limits: DeviceLimits;
   readonly #queue = new RequestQueue();
   readonly #freeSlots: Slot[] = [];
   #scheduled = false;
@@ -112,8 +115,9 @@ export class ThreadsDevice implements OpenedDevice {
     this.name = options.name;
     this.kind = options.kind;
     this.identity = options.identity;
-    this.limits = options.limits;
+    this.#limits = options.limits;
     this.#handle = options.handle;
+    this.#measure = options.measure ?? (() => Promise.resolve(options.limits));
     this.#fd = options.handle.fd;
     this.#calls = options.calls ?? SYSTEM;
     this.#canDiscard = options.limits.canDiscard;
@@ -131,9 +135,19 @@ export class ThreadsDevice implements OpenedDevice {
     }
   }
 
+  get limits(): DeviceLimits {
+    return this.#limits;
+  }
+
+  /** Those who use the device count on the size that they were told, so a smaller one is left to show as EIO. */
+  async remeasure(): Promise<void> {
+    const { sizeBytes } = await this.#measure();
+    if (sizeBytes > this.#limits.sizeBytes) this.#limits = { ...this.#limits, sizeBytes };
+  }
+
   submit(request: IoRequest): void {
     assert(this.#closed === null, 'submitted to a closed device');
-    assertInLimits(this.limits, request);
+    assertInLimits(this.#limits, request);
     request.error = 0;
     // A flush need not wait for what is queued before it: it covers what was completed before it.
     if (request.op === Op.flush) this.#unsynced.push(request);
@@ -185,7 +199,7 @@ export class ThreadsDevice implements OpenedDevice {
     slot.request = request;
     slot.position = request.offset;
     slot.end = request.offset + request.length;
-    if (request.op !== Op.read && this.limits.readOnly) {
+    if (request.op !== Op.read && this.#limits.readOnly) {
       this.#finish(slot, Errno.EROFS);
       return;
     }
@@ -259,7 +273,7 @@ export class ThreadsDevice implements OpenedDevice {
    */
   #advanceZeroes(slot: Slot): void {
     const mode = this.#zeroesMode(slot.request!);
-    const unit = this.kind === 'block' ? this.limits.logicalBlockSize : 1;
+    const unit = this.kind === 'block' ? this.#limits.logicalBlockSize : 1;
     const aligned = Math.ceil(slot.position / unit) * unit;
     const alignedEnd = slot.end - (slot.end % unit);
     if (mode !== 0 && slot.position === aligned && aligned < alignedEnd) {
@@ -274,7 +288,7 @@ export class ThreadsDevice implements OpenedDevice {
 
   /** Discards what whole blocks there are; a discard is a hint, so the rest, and failing to support it, is no error. */
   #advanceDiscard(slot: Slot): void {
-    const unit = this.kind === 'block' ? this.limits.logicalBlockSize : 1;
+    const unit = this.kind === 'block' ? this.#limits.logicalBlockSize : 1;
     const start = Math.ceil(slot.position / unit) * unit;
     const length = slot.end - (slot.end % unit) - start;
     slot.pieceEnd = slot.end;
@@ -308,7 +322,7 @@ export class ThreadsDevice implements OpenedDevice {
     this.#unsynced = this.#syncing;
     this.#syncing = covered;
     // Nothing was ever written through a read-only device.
-    if (this.limits.readOnly || this.#syncErrno !== 0) {
+    if (this.#limits.readOnly || this.#syncErrno !== 0) {
       this.#synced(this.#syncErrno);
       return;
     }

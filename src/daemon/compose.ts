@@ -74,6 +74,7 @@ export class Daemon {
       path: settings.controlPath,
       mode: settings.socketMode,
       status: () => this.status(),
+      log: this.#log,
     });
     this.#opened.defer(() => control.close());
     await listening(control.listen());

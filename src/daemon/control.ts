@@ -8,6 +8,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket, Server as SocketServer } from 'node:net';
 import { openListener } from '../nbd/listener.ts';
+import type { Logger } from './log.ts';
 
 const IDLE_MS = 10_000;
 
@@ -16,6 +17,7 @@ export interface ControlOptions {
   /** Permission bits. */
   readonly mode: number;
   readonly status: () => unknown;
+  readonly log: Logger;
 }
 
 export class ControlServer {
@@ -33,14 +35,20 @@ export class ControlServer {
 
   /** Binds the socket; a stale one is replaced. Throws an NbdError. */
   async listen(): Promise<void> {
-    const { path, mode } = this.#options;
-    const { server } = await openListener({ kind: 'unix', path, mode }, (socket) => {
-      this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
-      socket.setTimeout(IDLE_MS, () => socket.destroy());
-      this.#http.emit('connection', socket);
-    });
+    const { path, mode, log } = this.#options;
+    const { server } = await openListener(
+      { kind: 'unix', path, mode },
+      (socket) => this.#accept(socket),
+      (error) => log.warn({ path, error: error.message }, 'a control connection could not be accepted'),
+    );
     this.#listener = server;
+  }
+
+  #accept(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    socket.setTimeout(IDLE_MS, () => socket.destroy());
+    this.#http.emit('connection', socket);
   }
 
   /** Stops accepting, and resolves when the last answer is out. */

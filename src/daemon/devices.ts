@@ -6,7 +6,7 @@
  *  - A device is let go only by `keepOnly` and `close`, which the caller uses when no table names it any more.
  *  - A device that can't be opened takes nothing else with it: the failure is kept as a reason.
  */
-import type { BlockDevice } from '../block/device.ts';
+import type { BlockDevice, OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { flush } from '../block/sync-io.ts';
@@ -29,7 +29,7 @@ export interface HoldOutcome {
 
 interface Held {
   readonly scanned: ScannedDevice;
-  readonly device: BlockDevice;
+  readonly device: OpenedDevice;
 }
 
 export class DeviceSet {
@@ -53,7 +53,12 @@ export class DeviceSet {
   }
 
   async #open(scanned: ScannedDevice): Promise<void> {
-    if (this.#held.has(scanned.identity)) return;
+    const held = this.#held.get(scanned.identity);
+    if (held !== undefined) {
+      // A disk that was enlarged meanwhile may already hold extents past its old end.
+      if (scanned.sizeBytes > held.device.limits.sizeBytes) await held.device.remeasure?.();
+      return;
+    }
     const readOnly = this.#readOnly || scanned.readOnly;
     try {
       const device = await openBlockDevice(scanned.path, { readOnly, exclusive: true });

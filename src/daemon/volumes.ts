@@ -221,9 +221,9 @@ function continues(served: ServedVolume, desired: DesiredVolume | undefined): bo
 
 /** The chunk of a volume that is striped throughout, else 4096. LVM2's chunks are powers of two. */
 function preferredBlockBytes(table: Table): number {
-  const chunks = table.map(({ target, params }) =>
-    target === 'striped' ? (params as StripedParams).chunkSize * SECTOR_BYTES : PREFERRED_BLOCK_BYTES,
-  );
-  const smallest = Math.min(...chunks, MAX_PREFERRED_BLOCK_BYTES);
+  const smallest = table.reduce((least, { target, params }) => {
+    const chunk = target === 'striped' ? (params as StripedParams).chunkSize * SECTOR_BYTES : PREFERRED_BLOCK_BYTES;
+    return Math.min(least, chunk);
+  }, MAX_PREFERRED_BLOCK_BYTES);
   return smallest >= SECTOR_BYTES && Number.isInteger(Math.log2(smallest)) ? smallest : PREFERRED_BLOCK_BYTES;
 }

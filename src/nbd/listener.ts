@@ -79,10 +79,14 @@ async function listenUnix(server: Server, path: string, mode: number): Promise<v
   await chmod(path, mode);
 }
 
-/** Opens a listener; `accept` gets its sockets, paused by nobody. Throws an NbdError. Returns the address with its port. */
+/**
+ * Opens a listener; `accept` gets its sockets, paused by nobody, and `failed` the errors of connections that could not be
+ * accepted. Throws an NbdError. Returns the address with its port.
+ */
 export async function openListener(
   address: NbdAddress,
   accept: (socket: Socket) => void,
+  failed: (error: Error) => void,
 ): Promise<{ readonly server: Server; readonly address: NbdAddress }> {
   const server = createServer(
     { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS },
@@ -91,6 +95,7 @@ export async function openListener(
   try {
     if (address.kind === 'unix') {
       await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE);
+      server.on('error', failed);
       return { server, address };
     }
     server.listen({ host: address.host, port: address.port });
@@ -102,6 +107,7 @@ export async function openListener(
     const detail = error instanceof Error ? error.message : String(error);
     throw new NbdError(code, formatAddress(address), detail, error);
   }
+  server.on('error', failed);
   const bound = server.address();
   const port = bound === null || typeof bound === 'string' ? address.port : bound.port;
   return { server, address: { kind: 'tcp', host: address.host, port } };

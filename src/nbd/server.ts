@@ -93,12 +93,11 @@ export class NbdServer {
   async listen(address: NbdAddress): Promise<NbdAddress> {
     const name = formatAddress(address);
     if (this.#closing !== null) throw new NbdError('CLOSED', name, 'the server is closing');
-    const listener = await openListener(address, (socket) => {
-      this.#accept(socket, address);
-    });
-    listener.server.on('error', (error) => {
-      this.#log.warn({ address: name, error: error.message }, 'a connection could not be accepted');
-    });
+    const listener = await openListener(
+      address,
+      (socket) => this.#accept(socket, address),
+      (error) => this.#log.warn({ address: name, error: error.message }, 'a connection could not be accepted'),
+    );
     this.#listeners.push(listener.server);
     this.#log.info({ address: formatAddress(listener.address) }, 'listening');
     return listener.address;

@@ -1,6 +1,6 @@
 /** What ought to be served of a scan: activation lists, shared names, devices that others hold, and what must be held. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rename, rm } from 'node:fs/promises';
+import { mkdtemp, rename, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -115,5 +115,20 @@ describe('device set', () => {
     assert.equal((await rival.hold(scan.devices)).opened, 3);
     assert.equal(set.find(images[0] ?? '')?.name, images[0]);
     assert.equal(set.find(images[1] ?? ''), undefined);
+  });
+
+  test('a device that was enlarged while it was held has its new size, one that was cut keeps the old', async (t) => {
+    const path = join(folder, 'growing.img');
+    await new TestGroup(path, 'growing').write([{ name: 'lv', extent: 0, extents: 2 }]);
+    const set = new DeviceSet({ readOnly: false });
+    t.after(() => set.close());
+    const sizeAfter = async (bytes: number): Promise<number | undefined> => {
+      await truncate(path, bytes);
+      await set.hold((await scanDevices([path])).devices);
+      return set.find(path)?.limits.sizeBytes;
+    };
+    assert.equal(await sizeAfter(2 ** 26), 2 ** 26);
+    assert.equal(await sizeAfter(2 ** 27), 2 ** 27);
+    assert.equal(await sizeAfter(2 ** 25), 2 ** 27);
   });
 });
