@@ -120,12 +120,9 @@ export async function runSuite(options: SuiteOptions): Promise<ReadonlyMap<strin
   try {
     const commands = await makeCommands(work);
     const table = join(work, 'results.tsv');
-    const args = [
-      ...['--cmds', commands, '--src', source, '--tsv', table, '-j', String(options.jobs)],
-      ...['--timeout', String(options.timeoutSeconds), '--keep', options.logs ?? join(work, 'logs')],
-      ...(options.extra ?? []),
-      ...options.tests,
-    ];
+    const where = ['--cmds', commands, '--src', source, '--tsv', table, '--keep', options.logs ?? join(work, 'logs')];
+    const how = ['-j', String(options.jobs), '--timeout', String(options.timeoutSeconds)];
+    const args = [...where, ...how, ...(options.extra ?? []), ...options.tests];
     const child = spawn(join(HARNESS, 'run'), args, {
       stdio: ['ignore', options.show ? 'inherit' : 'ignore', 'inherit'],
     });

@@ -17,11 +17,12 @@ function typeOf({ options }: CommandContext): DumpType {
   ]);
 }
 
+function refuse(line: string): never {
+  throw new CommandError(EXIT.badUsage, [line]);
+}
+
 /** Throws CommandError for options that don't go together. */
 function checkOptions({ options }: CommandContext, type: DumpType): void {
-  const refuse = (line: string): never => {
-    throw new CommandError(EXIT.badUsage, [line]);
-  };
   if (options.has('type') && options.has('validate')) refuse('Only one of --type and --validate permitted.');
   if (options.has('type') && options.has('list')) refuse('Only one of --type and --list permitted.');
   if (options.has('mergedconfig') && type !== 'current' && type !== 'full') {

@@ -13,10 +13,8 @@ export interface Entry {
   load(): Promise<{ readonly command: Command }>;
 }
 
-type Fact = keyof typeof import('./facts.ts');
-
 /** A command of facts.ts. */
-function fact(name: Fact, summary: string): [string, Entry] {
+function fact(name: 'formats' | 'segtypes' | 'systemid' | 'tags' | 'version', summary: string): [string, Entry] {
   return [name, { summary, inner: true, load: async () => ({ command: (await import('./facts.ts'))[name] }) }];
 }
 
@@ -56,6 +54,8 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   fact('systemid', 'Display the system ID, if any, currently set on this host'),
   fact('tags', 'List tags defined on this host'),
   fact('version', 'Display software and driver version information'),
+  ['vgcfgbackup', { summary: 'Backup volume group configuration(s)', load: () => import('./vgcfgbackup.ts') }],
+  ['vgcfgrestore', { summary: 'Restore volume group configuration', load: () => import('./vgcfgrestore.ts') }],
   ['vgchange', { summary: 'Change volume group attributes', load: () => import('./vgchange.ts') }],
   ['vgck', { summary: 'Check the consistency of volume group(s)', load: () => import('./vgck.ts') }],
   ['vgcreate', { summary: 'Create a volume group', load: () => import('./vgcreate.ts') }],

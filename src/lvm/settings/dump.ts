@@ -67,47 +67,41 @@ export function dumpSettings(settings: Settings, dump: Dump): DumpText {
 function linesOf(settings: Settings, { type, layers }: Dump): readonly Line[] {
   const lines: Line[] = [];
   for (const [path, node] of SETTING_NODES) {
-    const set = firstValue(layers, path);
-    const byDefault = defaultValue(settings, node);
-    const line = lineFor(type, node, set, byDefault);
-    if (line !== null) lines.push({ path, ...line });
+    const facts = { node, set: firstValue(layers, path), byDefault: defaultValue(settings, node) };
+    const value = CHOICES[type](facts);
+    if (value !== null) lines.push({ path, value, commented: value !== facts.set && type !== 'full' });
   }
   if (type === 'current' || type === 'full') lines.push(...tagLines(layers));
   return lines;
 }
 
-function lineFor(
-  type: DumpType,
-  node: SettingNode,
-  set: ConfigValue | null,
-  byDefault: ConfigValue | null,
-): Omit<Line, 'path'> | null {
-  const asDefault = byDefault === null || node.gone === true ? null : { value: byDefault, commented: true };
-  switch (type) {
-    case 'current':
-      return set === null ? null : { value: set, commented: false };
-    case 'diff':
-      return set === null || sameValue(set, byDefault) ? null : { value: set, commented: false };
-    case 'full': {
-      const value = set ?? (node.gone === true ? null : byDefault);
-      return value === null ? null : { value, commented: false };
-    }
-    case 'list':
-      return node.gone === true ? null : { value: { kind: 'int', value: 0 }, commented: false };
-    case 'missing':
-      return set === null ? asDefault : null;
-    case 'default':
-      return asDefault;
-    case 'profilable':
-      return node.profile === undefined ? null : asDefault;
-    case 'profilable-command':
-      return node.profile === 'command' ? asDefault : null;
-    case 'profilable-metadata':
-      return node.profile === 'metadata' ? asDefault : null;
-    case 'new':
-      return null;
-  }
+interface Facts {
+  readonly node: SettingNode;
+  readonly set: ConfigValue | null;
+  readonly byDefault: ConfigValue | null;
 }
+
+/** The default of a setting that has an effect. */
+function asDefault({ node, byDefault }: Facts): ConfigValue | null {
+  return node.gone === true ? null : byDefault;
+}
+
+const NAME_ONLY: ConfigValue = { kind: 'int', value: 0 };
+
+/** The value that each type of dump shows of a setting; null: it is left out. */
+const CHOICES: Readonly<Record<DumpType, (facts: Facts) => ConfigValue | null>> = {
+  current: ({ set }) => set,
+  default: asDefault,
+  diff: ({ set, byDefault }) => (set === null || sameValue(set, byDefault) ? null : set),
+  full: (facts) => facts.set ?? asDefault(facts),
+  list: ({ node }) => (node.gone === true ? null : NAME_ONLY),
+  missing: (facts) => (facts.set === null ? asDefault(facts) : null),
+  // Of this version: there is no newer one.
+  new: () => null,
+  profilable: (facts) => (facts.node.profile === undefined ? null : asDefault(facts)),
+  'profilable-command': (facts) => (facts.node.profile === 'command' ? asDefault(facts) : null),
+  'profilable-metadata': (facts) => (facts.node.profile === 'metadata' ? asDefault(facts) : null),
+};
 
 function firstValue(layers: readonly SettingsLayer[], path: string): ConfigValue | null {
   for (const { nodes } of layers) {
@@ -154,15 +148,20 @@ function itemsOf(value: ConfigValue): readonly string[] {
 function sections(lines: readonly Line[], dump: Dump): string[] {
   if (dump.type === 'list') return lines.map(({ path }) => path);
   const names = [...new Set(lines.map(({ path }) => path.split('/', 1)[0] ?? ''))];
-  return names.flatMap((name) => {
+  const text: string[] = [];
+  for (const name of names) {
     const own = lines.filter(({ path }) => path.startsWith(`${name}/`));
-    return [`${name} {`, ...own.flatMap((line) => nestedLines(line, dump)), '}'];
-  });
+    text.push(`${name} {`, ...own.flatMap((line) => nestedLines(line, dump)), '}');
+  }
+  return text;
+}
+
+function indent(level: number): string {
+  return '\t'.repeat(level);
 }
 
 function nestedLines(line: Line, dump: Dump): string[] {
   const parts = line.path.split('/').slice(1, -1);
-  const indent = (level: number): string => '\t'.repeat(level);
   return [
     ...parts.map((part, at) => `${indent(at + 1)}${part} {`),
     `${indent(parts.length + 1)}${oneLine(line, dump)}`,
