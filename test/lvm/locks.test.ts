@@ -31,7 +31,7 @@ async function foreignLock(path: string, mode: '-x' | '-s'): Promise<{ release()
 }
 
 async function isFree(path: string, mode: '-x' | '-s'): Promise<boolean> {
-  const child = spawn('flock', [mode, '-n', path, 'true']);
+  const child = spawn('sh', ['-c', `exec flock ${mode} -n "$0" true`, path]);
   const [code] = (await once(child, 'exit')) as [number];
   return code === 0;
 }
