@@ -31,7 +31,21 @@ async function foreignLock(path: string, mode: '-x' | '-s'): Promise<{ release()
 }
 
 async function isFree(path: string, mode: '-x' | '-s'): Promise<boolean> {
-  const child = spawn('sh', ['-c', `exec flock ${mode} -n "$0" true`, path]);
+  const script = ['exec', 'flock', mode, '"$0"', 'sh', '-c', "'echo held; read line'"].join(' ');
+  const child = spawn('sh', ['-c', script, path], { stdio: ['pipe', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  return {
+    async release() {
+      const exited = once(child, 'exit');
+      child.stdin.end('\n');
+      await exited;
+    },
+  };
+}
+
+async function isFree(path: string, mode: '-x' | '-s'): Promise<boolean> {
+  const script = ['exec', 'flock', mode, '-n', '"$0"', 'true'].join(' ');
+  const child = spawn('sh', ['-c', script, path]);
   const [code] = (await once(child, 'exit')) as [number];
   return code === 0;
 }
