@@ -1,6 +1,6 @@
 /** The locks of commands: LVM2's files, order and queue, held against flock(1), which is what LVM2 does. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -15,11 +15,14 @@ function options(directory: string, more: Partial<LockOptions> = {}): LockOption
   return { directory, wait: false, prioritiseWriters: true, ...more };
 }
 
+/** A shell that runs flock(1) on a file. */
+function flockOf(path: string, mode: '-x' | '-s', ...words: readonly string[]): ChildProcessWithoutNullStreams {
+  return spawn('sh', ['-c', ['exec', 'flock', mode, ...words].join(' '), path]);
+}
+
 /** Another process that has the lock until `release`. */
 async function foreignLock(path: string, mode: '-x' | '-s'): Promise<{ release(): Promise<void> }> {
-  const child = spawn('flock', [mode, path, 'sh', '-c', 'echo held; read line'], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
+  const child = flockOf(path, mode, '"$0"', 'sh', '-c', "'echo held; read line'");
   await once(child.stdout, 'data');
   return {
     async release() {
@@ -31,22 +34,7 @@ async function foreignLock(path: string, mode: '-x' | '-s'): Promise<{ release()
 }
 
 async function isFree(path: string, mode: '-x' | '-s'): Promise<boolean> {
-  const script = ['exec', 'flock', mode, '"$0"', 'sh', '-c', "'echo held; read line'"].join(' ');
-  const child = spawn('sh', ['-c', script, path], { stdio: ['pipe', 'pipe', 'inherit'] });
-  await once(child.stdout, 'data');
-  return {
-    async release() {
-      const exited = once(child, 'exit');
-      child.stdin.end('\n');
-      await exited;
-    },
-  };
-}
-
-async function isFree(path: string, mode: '-x' | '-s'): Promise<boolean> {
-  const script = ['exec', 'flock', mode, '-n', '"$0"', 'true'].join(' ');
-  const child = spawn('sh', ['-c', script, path]);
-  const [code] = (await once(child, 'exit')) as [number];
+  const [code] = (await once(flockOf(path, mode, '-n', '"$0"', 'true'), 'exit')) as [number];
   return code === 0;
 }
 
