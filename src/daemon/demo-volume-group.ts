@@ -1,43 +1,41 @@
 /**
- * The demo's volume group, written into sparse image files with ondisk's encoders and printer, as pvcreate, vgcreate and
- * lvcreate would leave it: one label, one metadata area of 1020 KiB and the data from 1 MiB on each physical volume.
+ * The demo's volume group in sparse image files, made by the way of every command: pvcreate, vgcreate and lvcreate as plans that
+ * are validated and committed (lvm/command.ts).
  *
  *     demo-pv0  │notes│data ················│big ················│stripes │
  *     demo-pv1  │big (goes on) ······│                           │stripes │
  *     demo-pv2  │                                                │stripes │
  *
  * Invariants
- *  - The folder appears whole by one rename, so an interrupted run leaves nothing that looks like a demo.
+ *  - The folder appears whole by one rename, so an interrupted run leaves nothing that looks like a demo. The metadata names
+ *    the devices by where they are then.
  *  - A folder that exists is never written to: what its volumes hold is the user's.
- *  - LVM2 accepts the images without a warning.
  */
 import { mkdir, open, readdir, rename, rm } from 'node:fs/promises';
 import { hostname, machine, release, type, version } from 'node:os';
-import { join } from 'node:path';
-import { encodeLabel, PV_EXT_USED, PV_HEADER_EXTENSION_VERSION } from '../ondisk/label.ts';
-import { EMPTY_LOCN, encodeMdaHeader, MDA_HEADER_BYTES, type MdaHeader, textLocn } from '../ondisk/mda.ts';
-import type { LogicalVolumeText, MetadataText, PhysicalVolumeText, StripedSegment } from '../ondisk/metadata.ts';
+import { basename, join } from 'node:path';
+import type { OpenedDevice } from '../block/device.ts';
+import { openBlockDevice } from '../block/open.ts';
+import { PLAIN_HOST } from '../lvm/access.ts';
+import { findPvByPath } from '../lvm/allocate/pv-list.ts';
+import { DEFAULT_ALLOCATION } from '../lvm/allocate/request.ts';
+import { type ChangeContext, type Changes, withChanges } from '../lvm/command.ts';
+import { describeDevice } from '../lvm/devices.ts';
+import { createLv, type LvCreateRequest } from '../lvm/edit/lv-create.ts';
+import { Notes } from '../lvm/edit/lv-notes.ts';
+import { createPvPlan, newPvWrite } from '../lvm/edit/pv-create.ts';
+import { createVgPlan } from '../lvm/edit/vg-create.ts';
+import { EFFECTS } from '../lvm/effects.ts';
+import { openExclusively } from '../lvm/open.ts';
+import { DEFAULT_METADATA_SECTORS, LAYOUT_DEFAULTS } from '../lvm/pv-layout.ts';
 import { newUuid } from '../ondisk/uuid.ts';
-import { metadataTextBytes } from '../ondisk/vg-text.ts';
 import { DaemonError, reasonOf } from './errors.ts';
 
 const SECTOR_BYTES = 512;
-const MIB = 2 ** 20;
-const PV_BYTES = 256 * MIB;
+const PV_BYTES = 256 * 2 ** 20;
 const PV_COUNT = 3;
-const EXTENT_BYTES = 4 * MIB;
-/** Where the first extent starts, and where the metadata area ends. */
-const DATA_OFFSET = 1 * MIB;
-const MDA_OFFSET = 4096;
-const MDA_BYTES = DATA_OFFSET - MDA_OFFSET;
-const EXTENTS_PER_PV = Math.floor((PV_BYTES - DATA_OFFSET) / EXTENT_BYTES);
-/** The last 16 extents of each PV are the striped volume's. */
-const STRIPE_EXTENTS = 16;
-const STRIPE_START = EXTENTS_PER_PV - STRIPE_EXTENTS;
-const NOTES_EXTENTS = 1;
-const DATA_EXTENTS = 16;
-const BIG_START = NOTES_EXTENTS + DATA_EXTENTS;
-const BIG_ON_SECOND = 20;
+const EXTENT_SECTORS = 8192;
+const STRIPE_SECTORS = 128;
 
 export const DEMO_VG = 'demo';
 
@@ -50,6 +48,38 @@ It is a real LVM2 volume: attach the image files to loop devices and Linux shows
   ${DEMO_VG}/stripes  striped over three physical volumes
 `;
 
+/** A volume of so many extents on those of the PVs (by number) that are named, as lvcreate is told. */
+interface DemoVolume {
+  readonly name: string;
+  readonly extents: number;
+  readonly places: readonly (readonly [pv: number, extents: string])[];
+  readonly stripes?: number;
+  readonly writable?: boolean;
+}
+
+const VOLUMES: readonly DemoVolume[] = [
+  { name: 'notes', extents: 1, places: [[0, '0']], writable: false },
+  { name: 'data', extents: 16, places: [[0, '1-16']] },
+  {
+    name: 'big',
+    extents: 50,
+    places: [
+      [0, '17-46'],
+      [1, '0-19'],
+    ],
+  },
+  {
+    name: 'stripes',
+    extents: 48,
+    stripes: 3,
+    places: [
+      [0, '47-62'],
+      [1, '47-62'],
+      [2, '47-62'],
+    ],
+  },
+];
+
 /** The paths of the demo's images in `folder`, made if the folder does not exist. Throws a DaemonError DEMO_FAILED. */
 export async function ensureDemo(
   folder: string,
@@ -60,7 +90,7 @@ export async function ensureDemo(
     const partial = `${folder}.partial`;
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true });
-    await writeImages(partial, folder);
+    await makeImages(partial, folder);
     await rename(partial, folder);
     return { created: true, images: await imagesIn(folder) };
   } catch (error) {
@@ -81,131 +111,136 @@ async function imagesIn(folder: string): Promise<readonly string[]> {
   }
 }
 
-/** Writes the images into `partial`, which is going to be called `folder`. */
-async function writeImages(partial: string, folder: string): Promise<void> {
-  const pvs = Array.from({ length: PV_COUNT }, (_, index) => physicalVolume(index, join(folder, imageName(index))));
-  const time = Math.floor(Date.now() / 1000);
-  const uname = [type(), hostname(), release(), version(), machine()].join(' ');
-  const text = metadataTextBytes(demoText(pvs, time), { generator: 'Orion LVM', time, uname });
-  for (const [index, pv] of pvs.entries()) {
-    const file = await open(join(partial, imageName(index)), 'wx');
+/** Makes the images in `partial`, which is going to be called `folder`. */
+async function makeImages(partial: string, folder: string): Promise<void> {
+  const names = Array.from({ length: PV_COUNT }, (_, index) => `demo-pv${index}.img`);
+  for (const name of names) {
+    const file = await open(join(partial, name), 'wx');
     try {
       await file.truncate(PV_BYTES);
-      for (const { offset, bytes } of metadataWrites(pv, text)) await file.write(bytes, 0, bytes.length, offset);
-      if (index === 0) await file.write(DEMO_NOTES, DATA_OFFSET);
-      await file.sync();
     } finally {
       await file.close();
     }
   }
-}
-
-function imageName(index: number): string {
-  return `demo-pv${index}.img`;
-}
-
-/** Everything that a PV holds besides data: label, metadata area header, text. */
-function metadataWrites(pv: PhysicalVolumeText, text: Buffer): readonly { offset: number; bytes: Buffer }[] {
-  const label = encodeLabel({
-    sector: 1,
-    uuid: pv.id,
-    deviceSizeBytes: PV_BYTES,
-    dataAreas: [{ offset: DATA_OFFSET, size: 0 }],
-    metadataAreas: [{ offset: MDA_OFFSET, size: MDA_BYTES }],
-    extensionVersion: PV_HEADER_EXTENSION_VERSION,
-    extensionFlags: PV_EXT_USED,
-    bootloaderAreas: [],
+  const paths = names.map((name) => join(folder, name));
+  await withChanges(demoContext(paths, partial), {}, async (changes) => {
+    await makeVolumeGroup(changes);
+    for (const volume of VOLUMES) await makeVolume(changes, paths, volume);
+    await writeNotes(changes, partial);
   });
-  const header: MdaHeader = {
-    start: MDA_OFFSET,
-    size: MDA_BYTES,
-    slots: [textLocn(MDA_HEADER_BYTES, text), EMPTY_LOCN],
-  };
-  return [
-    { offset: SECTOR_BYTES, bytes: label },
-    { offset: MDA_OFFSET, bytes: encodeMdaHeader(header) },
-    { offset: MDA_OFFSET + MDA_HEADER_BYTES, bytes: text },
-  ];
 }
 
-function demoText(pvs: readonly PhysicalVolumeText[], time: number): MetadataText {
-  const host = hostname();
+/** Commands without a user: nobody else knows of the images, so nothing is locked, asked, told or kept a backup of. */
+function demoContext(paths: readonly string[], partial: string): ChangeContext {
+  const here = (path: string): string => join(partial, basename(path));
+  const named = (device: OpenedDevice): string => paths.find((path) => here(path) === device.name) ?? device.name;
   return {
-    header: {
-      contents: 'Text Format Volume Group',
-      version: 1,
-      description: 'Orion LVM demo',
-      creationHost: host,
-      creationTime: time,
+    devices: paths,
+    scan: {
+      open: (path) => openBlockDevice(here(path), { readOnly: true }),
+      describe: async (device) => ({ ...(await describeDevice(device)), path: named(device) }),
     },
-    vg: {
-      name: DEMO_VG,
-      id: newUuid(),
-      seqno: 1,
-      format: 'lvm2',
-      status: ['RESIZEABLE', 'READ', 'WRITE'],
-      flags: [],
-      tags: [],
-      extentSizeSectors: EXTENT_BYTES / SECTOR_BYTES,
-      maxLv: 0,
-      maxPv: 0,
-      metadataCopies: 0,
-      physicalVolumes: pvs,
-      logicalVolumes: demoVolumes(time, host),
-      historicalLogicalVolumes: [],
-      extra: [],
+    open: (path) => openExclusively(here(path)),
+    host: PLAIN_HOST,
+    locking: null,
+    writer: {
+      commandLine: 'the Orion LVM demo',
+      generator: 'Orion LVM',
+      hostName: hostname(),
+      uname: [type(), hostname(), release(), version(), machine()].join(' '),
     },
-    extra: [],
+    backup: { archive: null, backup: null },
+    hintsDirectory: null,
+    effects: EFFECTS,
+    test: false,
+    yes: 0,
+    force: 0,
+    prompt: () => Promise.resolve(false),
+    out: () => undefined,
+    err: () => undefined,
+    now: () => Math.floor(Date.now() / 1000),
   };
 }
 
-function physicalVolume(index: number, device: string): PhysicalVolumeText {
-  return {
-    label: `pv${index}`,
+async function makeVolumeGroup(changes: Changes): Promise<void> {
+  for (const device of changes.scan.devices) {
+    const pv = { name: device.path, device, topology: null, uuid: newUuid() };
+    const write = newPvWrite(pv, {
+      zero: true,
+      labelSector: 1,
+      metadataIgnore: false,
+      metadataSectors: DEFAULT_METADATA_SECTORS,
+      metadataCopies: 1,
+      alignmentSectors: 0,
+      alignmentOffsetSectors: 0,
+      bootloaderSectors: 0,
+      sizeSectors: 0,
+      restored: null,
+      defaults: LAYOUT_DEFAULTS,
+    });
+    await changes.apply(createPvPlan(device.path, write));
+  }
+  const { devices, orphans } = changes.scan;
+  const joining = devices.flatMap(({ path }) =>
+    orphans.flatMap(({ found }) => (found?.device.path === path ? found : [])),
+  );
+  const group = {
+    name: DEMO_VG,
     id: newUuid(),
-    device,
-    status: ['ALLOCATABLE'],
-    flags: [],
+    extentSizeSectors: EXTENT_SECTORS,
+    maxLv: 0,
+    maxPv: 0,
+    allocationPolicy: 'normal',
     tags: [],
-    devSizeSectors: PV_BYTES / SECTOR_BYTES,
-    peStartSectors: DATA_OFFSET / SECTOR_BYTES,
-    peCount: EXTENTS_PER_PV,
-    extra: [],
-  };
+    metadataCopies: 0,
+    systemId: null,
+    noAutoactivation: false,
+  } as const;
+  await changes.apply(createVgPlan(group, joining));
 }
 
-function demoVolumes(creationTime: number, creationHost: string): readonly LogicalVolumeText[] {
-  const volume = (name: string, status: readonly string[], segments: StripedSegment[]): LogicalVolumeText => ({
+async function makeVolume(changes: Changes, paths: readonly string[], volume: DemoVolume): Promise<void> {
+  const { name, extents, places, stripes = 1, writable = true } = volume;
+  const request: LvCreateRequest = {
     name,
-    id: newUuid(),
-    status,
-    flags: [],
+    type: 'striped',
+    size: { kind: 'extents', count: extents },
+    stripes,
+    stripeSizeSectors: stripes === 1 ? 0 : STRIPE_SECTORS,
+    policy: 'inherit',
+    pvs: places.map(([pv, range]) => `${paths[pv]}:${range}`),
+    findPv: findPvByPath,
+    writable,
+    readOnlyVolumes: null,
+    readAhead: null,
+    device: null,
     tags: [],
-    creationTime,
-    creationHost,
-    segments,
-    extra: [],
-  });
-  const writable = ['READ', 'WRITE', 'VISIBLE'];
-  const bigOnFirst = STRIPE_START - BIG_START;
-  return [
-    volume('notes', ['READ', 'VISIBLE'], [segment(0, NOTES_EXTENTS, [{ name: 'pv0', extent: 0 }])]),
-    volume('data', writable, [segment(0, DATA_EXTENTS, [{ name: 'pv0', extent: NOTES_EXTENTS }])]),
-    volume('big', writable, [
-      segment(0, bigOnFirst, [{ name: 'pv0', extent: BIG_START }]),
-      segment(bigOnFirst, BIG_ON_SECOND, [{ name: 'pv1', extent: 0 }]),
-    ]),
-    volume('stripes', writable, [
-      segment(
-        0,
-        PV_COUNT * STRIPE_EXTENTS,
-        Array.from({ length: PV_COUNT }, (_, index) => ({ name: `pv${index}`, extent: STRIPE_START })),
-      ),
-    ]),
-  ];
+    skipActivation: false,
+    noAutoActivate: false,
+    // A new sparse file is all zeroes.
+    zero: false,
+    wipeSignatures: false,
+    now: changes.context.now(),
+    hostName: hostname(),
+    settings: DEFAULT_ALLOCATION,
+  };
+  const group = await changes.volumeGroup({ vgName: DEMO_VG });
+  await changes.apply(createLv(group, request, new Notes(String)).plan);
 }
 
-function segment(startExtent: number, extentCount: number, areas: StripedSegment['areas']): StripedSegment {
-  const base = { type: 'striped' as const, startExtent, extentCount, areas, tags: [], typeFlags: [], extra: [] };
-  return areas.length === 1 ? base : { ...base, stripeSizeSectors: (64 * 1024) / SECTOR_BYTES };
+/** Puts the text where the first extent of `notes` is. */
+async function writeNotes(changes: Changes, partial: string): Promise<void> {
+  const { vg, pvs } = await changes.volumeGroup({ vgName: DEMO_VG });
+  const [segment] = vg.logicalVolumes.find(({ name }) => name === 'notes')?.segments ?? [];
+  const area = segment?.type === 'striped' ? segment.areas[0] : undefined;
+  const pv = pvs.find(({ text }) => text !== undefined && text.label === area?.name);
+  if (area === undefined || pv?.text === undefined || pv.found === null) throw new TypeError('notes lies nowhere');
+  const file = await open(join(partial, basename(pv.found.device.path)), 'r+');
+  try {
+    const start = (pv.text.peStartSectors + area.extent * vg.extentSizeSectors) * SECTOR_BYTES;
+    await file.write(DEMO_NOTES, start);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
 }

@@ -133,7 +133,7 @@ describe('the demo', () => {
     };
     assert.deepEqual(await lvm2('vgck', 'demo'), []);
     assert.deepEqual(await lvm2('vgs', '--noheadings', '-o', 'vg_name,pv_count,lv_count,vg_attr,seqno'), [
-      ['demo', '3', '4', 'wz--n-', '1'],
+      ['demo', '3', '4', 'wz--n-', '5'],
     ]);
     const pvs = await lvm2(
       'pvs',
