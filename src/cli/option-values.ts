@@ -5,6 +5,7 @@
  */
 import { isTag } from './report/arguments.ts';
 import type { AllocationPolicy } from '../ondisk/metadata.ts';
+import type { MetadataCopies } from '../lvm/edit/vg-create.ts';
 import { yesOrNo } from './common-options.ts';
 import { CommandError, EXIT } from './messages.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
@@ -41,15 +42,12 @@ export function isAllocationPolicy(value: string): boolean {
 
 /** "all", "unmanaged" or a number. */
 export function isMetadataCopies(value: string): boolean {
-  return value === 'all' || value === 'unmanaged' || /^\d+$/.test(value);
+  return /^(?:all|unmanaged|\d+)$/i.test(value);
 }
 
-/** What text says for "all". */
-const ALL_COPIES = MAX_U32;
-
-export function metadataCopies(value: string): number {
-  if (value === 'all') return ALL_COPIES;
-  return value === 'unmanaged' ? 0 : Number(value);
+export function metadataCopies(value: string): MetadataCopies {
+  if (value.toLowerCase() === 'all') return 'all';
+  return value.toLowerCase() === 'unmanaged' ? 0 : Number(value);
 }
 
 export function isYes(value: string): boolean {

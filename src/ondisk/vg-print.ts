@@ -180,7 +180,7 @@ const DAYS = ['Sun', 'Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat'];
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'];
 
 /** "Sun Nov 22 12:13:04 2026", local time. */
-function ctime(seconds: number): string {
+export function ctime(seconds: number): string {
   const date = new Date(seconds * 1000);
   const day = String(date.getDate()).padStart(2);
   return `${DAYS[date.getDay()]} ${MONTHS[date.getMonth()]} ${day} ${clock(date)} ${date.getFullYear()}`;

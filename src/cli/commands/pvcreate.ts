@@ -100,10 +100,10 @@ async function createOne(
 
 function checkedUuid({ options, args, settings }: CommandContext): string | null {
   if (options.has('norestorefile') && options.has('restorefile')) {
-    refuse('Command does not accept option combination: --norestorefile with --restorefile');
+    refuse('Command does not accept option combination: --norestorefile  with --restorefile');
   }
   if (options.has('bootloaderareasize') && options.has('restorefile')) {
-    refuse('Command does not accept option combination: --bootloaderareasize with --restorefile');
+    refuse('Command does not accept option combination: --bootloaderareasize  with --restorefile');
   }
   const text = options.value('uuid');
   const needsFile = settings.bool('devices/require_restorefile_with_uuid');

@@ -54,7 +54,6 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   fact('systemid', 'Display the system ID, if any, currently set on this host'),
   fact('tags', 'List tags defined on this host'),
   fact('version', 'Display software and driver version information'),
-  ['vgcfgbackup', { summary: 'Backup volume group configuration(s)', load: () => import('./vgcfgbackup.ts') }],
   ['vgcfgrestore', { summary: 'Restore volume group configuration', load: () => import('./vgcfgrestore.ts') }],
   ['vgchange', { summary: 'Change volume group attributes', load: () => import('./vgchange.ts') }],
   ['vgck', { summary: 'Check the consistency of volume group(s)', load: () => import('./vgck.ts') }],

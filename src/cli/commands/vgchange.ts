@@ -119,6 +119,7 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
   const setsSystemId = options.has('systemid');
   if (!updates && !setsSystemId && !NO_UPDATE.some((name) => options.has(name))) throw noSuchSyntax(context.name);
   if (setsSystemId && (updates || context.args.length !== 1)) throw noSuchSyntax(context.name);
+  checkCombinations(context);
   const request = requestOf(context);
   const change = await changeContext(context);
   const mode = updates || setsSystemId ? 'write' : 'read';
@@ -130,6 +131,13 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
     if (options.has('activate')) tellOfActivation(context, group, options.value('activate') ?? '');
   });
   return EXIT.ok;
+}
+
+function checkCombinations({ options }: CommandContext): void {
+  const deactivates = options.value('activate')?.endsWith('n') === true;
+  if (deactivates && (options.has('monitor') || options.has('poll'))) {
+    throw new CommandError(EXIT.badUsage, ['Only -ay* allowed with --monitor or --poll.']);
+  }
 }
 
 function requestOf({ options }: CommandContext): VgChangeRequest {

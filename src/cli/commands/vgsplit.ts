@@ -94,13 +94,15 @@ function newGroup({ options }: CommandContext, name: string): NewGroupOptions {
   }
   const maxLv = countOf(options, 'maxlogicalvolumes', 'Max Logical Volumes may not be negative.');
   const maxPv = countOf(options, 'maxphysicalvolumes', 'Max Physical Volumes may not be negative.');
+  const copies = metadataCopies(options.value('vgmetadatacopies') ?? 'unmanaged');
   return {
     name,
     id: newUuid(),
     ...(allocationPolicy === undefined ? {} : { allocationPolicy }),
     ...(maxLv === null ? {} : { maxLv }),
     ...(maxPv === null ? {} : { maxPv }),
-    metadataCopies: metadataCopies(options.value('vgmetadatacopies') ?? 'unmanaged'),
+    // All of them is what LVM2 stores as unmanaged.
+    metadataCopies: copies === 'all' ? 0 : copies,
   };
 }
 

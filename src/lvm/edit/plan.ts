@@ -69,6 +69,8 @@ export interface Plan {
   readonly movedAway?: readonly string[];
   /** Repair metadata areas whose header or text is damaged, where that is safe (vgck --updatemetadata). */
   readonly repairDamaged?: boolean;
+  /** Where PVs' extents lie is stated by a backup (vgcfgrestore): free ones are not held against headers and devices. */
+  readonly restoresPlaces?: boolean;
   /** Clear the metadata of devices that hold an old copy of this VG and are no longer its PVs (vgremove, vgck). */
   readonly clearOutdated?: boolean;
   readonly labels: readonly PvLabelWrite[];

@@ -11,6 +11,7 @@ import { FormatError } from '../../ondisk/errors.ts';
 import { type DiskLocation, type Label, SECTOR_BYTES } from '../../ondisk/label.ts';
 import type { PhysicalVolumeText, VolumeGroupText } from '../../ondisk/metadata.ts';
 import { validateVolumeGroup } from '../../ondisk/vg-validate.ts';
+import { allocationMapOf } from '../allocation-map.ts';
 import type { LabelledDevice, ScannedDevice } from '../model.ts';
 import { vgProblem } from '../validate.ts';
 import { withBalancedAreas } from './area-balance.ts';
@@ -80,7 +81,7 @@ function checkDevices(plan: Plan, after: VolumeGroupText): void {
     const was = old.get(pv.id);
     // What was there before is not refused now: the device may have shrunk, and the command may be the cure.
     if (was === undefined || was.peCount < pv.peCount || was.peStartSectors !== pv.peStartSectors) {
-      checkExtents(after, pv, place);
+      for (const extents of extentsToCheck(plan, after, pv)) checkExtents(after, pv, place, extents);
     }
   }
 }
@@ -94,12 +95,30 @@ function placesOf(plan: Plan): ReadonlyMap<string, Place> {
   return places;
 }
 
-function checkExtents(vg: VolumeGroupText, pv: PhysicalVolumeText, { device, metadataAreas }: Place): void {
-  const start = pv.peStartSectors * SECTOR_BYTES;
-  const end = start + pv.peCount * vg.extentSizeSectors * SECTOR_BYTES;
+interface Extents {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** All of the PV, but of restored places only what LVs are on. */
+function extentsToCheck(plan: Plan, after: VolumeGroupText, pv: PhysicalVolumeText): readonly Extents[] {
+  if (plan.restoresPlaces !== true) return [{ first: 0, count: pv.peCount }];
+  const segments = allocationMapOf(after).pvs.get(pv.label)?.segments ?? [];
+  return segments.flatMap(({ owner, startPe, length }) => (owner === null ? [] : { first: startPe, count: length }));
+}
+
+function checkExtents(
+  vg: VolumeGroupText,
+  pv: PhysicalVolumeText,
+  { device, metadataAreas }: Place,
+  { first, count }: Extents,
+): void {
+  const extentBytes = vg.extentSizeSectors * SECTOR_BYTES;
+  const start = pv.peStartSectors * SECTOR_BYTES + first * extentBytes;
+  const end = start + count * extentBytes;
   if (end > device.sizeBytes) {
     throw new CommandError(
-      `${device.path}: ${pv.peCount} extents from byte ${start} don't fit: the device has ${device.sizeBytes} bytes.`,
+      `${device.path}: ${count} extents from byte ${start} don't fit: the device has ${device.sizeBytes} bytes.`,
     );
   }
   for (const area of metadataAreas) {

@@ -17,7 +17,7 @@ import type { VolumeGroup } from '../model.ts';
 import { CommandError } from './errors.ts';
 import { emptyPlan, type Plan, type PlanMessage } from './plan.ts';
 import { changeTags } from './pv-change.ts';
-import { extentSizeProblem } from './vg-create.ts';
+import { extentSizeProblem, type MetadataCopies, noIgnoredAreas } from './vg-create.ts';
 import { visibleVolumes } from './vg-remove.ts';
 
 const MAX_EXTENTS = 2 ** 32 - 1;
@@ -33,7 +33,7 @@ export interface VgChangeRequest {
   readonly extentSizeSectors: number | null;
   readonly id: string | null;
   readonly allocationPolicy: AllocationPolicy | null;
-  readonly metadataCopies: number | null;
+  readonly metadataCopies: MetadataCopies | null;
 }
 
 /** Formats a size for messages. */
@@ -56,7 +56,9 @@ export function changeVgPlan(group: VolumeGroup, request: VgChangeRequest, sizeT
   if (request.allocationPolicy !== null) vg = withPolicy(vg, request.allocationPolicy);
   if (request.metadataCopies !== null) vg = withCopies(vg, request.metadataCopies, warn);
   messages.push({ stream: 'stdout', when: 'after', text: `Volume group "${vg.name}" successfully changed` });
-  return { ...emptyPlan(group, vg), messages };
+  const plan = { ...emptyPlan(group, vg), messages };
+  if (request.metadataCopies !== 'all') return plan;
+  return { ...plan, ignoredAreas: noIgnoredAreas(group.pvs.flatMap((pv) => pv.found ?? [])) };
 }
 
 function checkResizeable(vg: VolumeGroupText, what: string): void {
@@ -110,7 +112,8 @@ function withPolicy(vg: VolumeGroupText, policy: AllocationPolicy): VolumeGroupT
   return policy === 'normal' ? rest : { ...rest, allocationPolicy: policy };
 }
 
-function withCopies(vg: VolumeGroupText, copies: number, warn: (text: string) => void): VolumeGroupText {
+function withCopies(vg: VolumeGroupText, copies: MetadataCopies, warn: (text: string) => void): VolumeGroupText {
+  if (copies === 'all') return { ...vg, metadataCopies: 0 };
   if ((vg.metadataCopies ?? 0) !== copies) return { ...vg, metadataCopies: copies };
   warn(`Number of metadata copies for VG ${vg.name} is already ${copies === 0 ? 'unmanaged' : copies}.`);
   return vg;

@@ -9,6 +9,9 @@ import { CommandError } from './errors.ts';
 import { emptyPlan, type Plan } from './plan.ts';
 import { withMembers } from './vg-member.ts';
 
+/** How many metadata areas are used; 0: unmanaged. all: every one, from then on unmanaged, as LVM2 stores it. */
+export type MetadataCopies = number | 'all';
+
 export interface VgCreateRequest {
   readonly name: string;
   readonly id: string;
@@ -17,8 +20,7 @@ export interface VgCreateRequest {
   readonly maxPv: number;
   readonly allocationPolicy: AllocationPolicy;
   readonly tags: readonly string[];
-  /** 0: unmanaged. */
-  readonly metadataCopies: number;
+  readonly metadataCopies: MetadataCopies;
   /** Null: none. */
   readonly systemId: string | null;
   /** --setautoactivation n */
@@ -44,8 +46,14 @@ export function createVgPlan(request: VgCreateRequest, joining: readonly Labelle
   return {
     ...emptyPlan(null, after),
     joining,
+    ...(request.metadataCopies === 'all' ? { ignoredAreas: noIgnoredAreas(joining) } : {}),
     messages: [{ stream: 'stdout', when: 'after', text: `Volume group "${name}" successfully created${owner}` }],
   };
+}
+
+/** Every area of these PVs is to be used. */
+export function noIgnoredAreas(devices: readonly LabelledDevice[]): ReadonlyMap<string, readonly number[]> {
+  return new Map(devices.map(({ uuid }) => [uuid, []]));
 }
 
 function newGroup(request: VgCreateRequest): VolumeGroupText {
@@ -63,7 +71,7 @@ function newGroup(request: VgCreateRequest): VolumeGroupText {
     maxLv: request.maxLv,
     maxPv: request.maxPv,
     ...(allocationPolicy === 'normal' ? {} : { allocationPolicy }),
-    metadataCopies,
+    metadataCopies: metadataCopies === 'all' ? 0 : metadataCopies,
     physicalVolumes: [],
     logicalVolumes: [],
     historicalLogicalVolumes: [],
