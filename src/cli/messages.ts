@@ -48,6 +48,8 @@ export interface Output {
   error(line: string): void;
   /** stderr without the indent: what getopt says. */
   plainError(line: string): void;
+  /** Lets out what was gathered: progress is worth nothing later. */
+  flush?(): void;
 }
 
 interface TextSink {

@@ -72,7 +72,12 @@ function pathOf(pv: PhysicalVolume): string {
   return pv.found?.device.path ?? '[unknown]';
 }
 
-function splitArgument(arg: string): { readonly name: string; readonly extents: string | null; readonly tag: boolean } {
+/** Takes "/dev/sdb:0-9" or "@tag" apart. */
+export function splitArgument(arg: string): {
+  readonly name: string;
+  readonly extents: string | null;
+  readonly tag: boolean;
+} {
   if (arg.startsWith('@')) return { name: unescape(arg.slice(1)), extents: null, tag: true };
   const colon = /(?<!\\):/.exec(arg)?.index;
   if (colon === undefined) return { name: unescape(arg), extents: null, tag: false };
@@ -95,7 +100,7 @@ function isAllocatable(group: VolumeGroup, pv: PhysicalVolume, warn: (line: stri
 }
 
 /** Reads ":0-9:20"; null means all. Throws CommandError. */
-function parseRanges(text: string | null, pv: PhysicalVolume): readonly ExtentRange[] {
+export function parseRanges(text: string | null, pv: PhysicalVolume): readonly ExtentRange[] {
   const size = pv.text?.peCount ?? 0;
   if (text === null) return [{ start: 0, count: size }];
   const ranges: ExtentRange[] = [];

@@ -1,0 +1,282 @@
+/**
+ * pvmove: moves extents of a PV to other PVs; goes on with, or aborts, moves in progress.
+ *
+ *     pvmove SOURCE[:PE[-PE]…] [DESTINATION[:PE[-PE]…] …]    begins a move, or goes on with the one in progress there
+ *     pvmove                                                 goes on with every move in progress
+ *     pvmove --abort [SOURCE]                                what was moved stays moved, the rest where it was
+ */
+import { hostname } from 'node:os';
+import { resolve } from 'node:path';
+import { allCandidates, namedCandidates, parseRanges, splitArgument } from '../../lvm/allocate/pv-list.ts';
+import type { CandidatePv, ConcretePolicy } from '../../lvm/allocate/request.ts';
+import { type ChangeContext, type Changes, withChanges } from '../../lvm/command.ts';
+import { CommandError } from '../../lvm/edit/errors.ts';
+import { policyOf } from '../../lvm/edit/lv-facts.ts';
+import type { PhysicalVolume, Scan, VolumeGroup } from '../../lvm/model.ts';
+import { deviceNamed } from '../../lvm/pv-devices.ts';
+import { movesOf, type PvMove } from '../../lvm/pvmove/moves.ts';
+import { abortMove, carryOutMove, type MoveName } from '../../lvm/pvmove/run.ts';
+import { startMove } from '../../lvm/pvmove/start.ts';
+import { relationsOf } from '../../lvm/relations.ts';
+import type { AllocationPolicy } from '../../ondisk/metadata.ts';
+import { isValidName } from '../../ondisk/vg-validate.ts';
+import { changeContext } from '../change.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { allocationSettings } from '../lv/edit.ts';
+import { EXIT, type ExitCode, worse } from '../messages.ts';
+import { ALLOC_OPTION, AUTOBACKUP_OPTION, isCount, REPORTFORMAT_OPTION } from '../option-values.ts';
+
+/** A move, and the PV by which it is shown. */
+interface NamedMove extends MoveName {
+  readonly display: string;
+}
+
+async function run(context: CommandContext): Promise<ExitCode> {
+  const { options, args, output } = context;
+  if (options.value('interval')?.startsWith('-') === true) {
+    output.error('Argument to --interval cannot be negative.');
+    return EXIT.badUsage;
+  }
+  const [source, ...destinations] = args;
+  if (source === undefined && (options.has('name') || options.has('alloc'))) {
+    output.error('No command with matching syntax recognised.');
+    return EXIT.badUsage;
+  }
+  const change = await changeContext(context);
+  if (source === undefined) return eachMove(context, change);
+  const move = options.has('abort')
+    ? await findMove(change, source)
+    : await beginMove(context, change, source, destinations);
+  return move === null ? EXIT.ok : endOrGoOn(context, change, move);
+}
+
+/** Goes on with (or aborts) every move of every VG. A failure does not keep the others from being done. */
+async function eachMove(context: CommandContext, change: ChangeContext): Promise<ExitCode> {
+  let code: ExitCode = EXIT.ok;
+  const found = await withChanges(change, { globalLock: 'read' }, ({ scan }) =>
+    Promise.resolve(scan.volumeGroups.flatMap((group) => movesIn(group))),
+  );
+  for (const move of found) {
+    try {
+      code = worse(code, await endOrGoOn(context, change, move));
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      for (const line of error.lines) context.output.error(line);
+      code = worse(code, error.exitCode);
+    }
+  }
+  return code;
+}
+
+async function endOrGoOn(context: CommandContext, change: ChangeContext, move: NamedMove): Promise<ExitCode> {
+  const { options, output } = context;
+  if (options.has('abort')) {
+    if (!(await abortMove(change, move))) output.print(alreadyDone(move.display));
+    return EXIT.ok;
+  }
+  // The VG was archived when the move began; its steps are no changes that anybody would go back to.
+  const quiet = { ...change, backup: { ...change.backup, archive: null } };
+  const progress = new Progress(context, move.display);
+  try {
+    const outcome = await carryOutMove(quiet, move, (moved, total) => progress.note(moved, total));
+    if (outcome === 'finished') progress.finish();
+    else if (!change.test) output.print(alreadyDone(move.display));
+  } finally {
+    progress.stop();
+  }
+  return EXIT.ok;
+}
+
+function alreadyDone(display: string): string {
+  return `${display}: No pvmove in progress - already finished or aborted.`;
+}
+
+/** "  /dev/sdb: Moved: 12.34%", at once, every interval, and at the end; an interval of 0: nothing. */
+class Progress {
+  readonly #context: CommandContext;
+  readonly #display: string;
+  readonly #timer: NodeJS.Timeout | null;
+  readonly #shown: boolean;
+  #percent: number | null = null;
+
+  constructor(context: CommandContext, display: string) {
+    const { options, settings } = context;
+    const seconds = Number(options.value('interval') ?? settings.int('activation/polling_interval'));
+    this.#context = context;
+    this.#display = display;
+    this.#shown = seconds > 0 && !options.has('test');
+    this.#timer = this.#shown ? setInterval(() => this.#show(), Math.min(seconds * 1000, 2 ** 31 - 1)) : null;
+  }
+
+  /** Extents. */
+  note(moved: number, total: number): void {
+    // Rounded down: 100 % is said only at the end.
+    const percent = Math.min(Math.floor((moved / total) * 10_000), 9999) / 100;
+    const first = this.#percent === null;
+    this.#percent = percent;
+    if (first) this.#show();
+  }
+
+  finish(): void {
+    this.#percent = 100;
+    this.#show();
+  }
+
+  stop(): void {
+    if (this.#timer !== null) clearInterval(this.#timer);
+  }
+
+  #show(): void {
+    if (!this.#shown || this.#percent === null) return;
+    const { output } = this.#context;
+    output.print(`${this.#display}: Moved: ${this.#percent.toFixed(2)}%`);
+    output.flush?.();
+  }
+}
+
+function movesIn(group: VolumeGroup): readonly NamedMove[] {
+  return movesOf(group.vg).map((move) => named(group, move));
+}
+
+function named(group: VolumeGroup, { lv, source }: PvMove): NamedMove {
+  const pv = group.pvs.find(({ text }) => text?.label === source);
+  return { vgName: group.vg.name, lvId: lv.id, display: pv?.found?.device.path ?? '[unknown]' };
+}
+
+/** The move in progress on a PV; null if there is none, which is said. */
+async function findMove(change: ChangeContext, source: string): Promise<NamedMove | null> {
+  return onGroupOf(change, source, (_changes, group, pv) => {
+    const move = movesOf(group.vg).find((candidate) => candidate.source === pv.text?.label);
+    if (move !== undefined) return Promise.resolve(named(group, move));
+    change.out(alreadyDone(pv.found?.device.path ?? source));
+    return Promise.resolve(null);
+  });
+}
+
+/** Runs `body` on the PV and its VG, under the VG's lock. */
+async function onGroupOf<Result>(
+  change: ChangeContext,
+  source: string,
+  body: (changes: Changes, group: VolumeGroup, pv: PhysicalVolume) => Promise<Result>,
+): Promise<Result> {
+  const { name } = splitArgument(source);
+  const vgName = await withChanges(
+    change,
+    { globalLock: 'read' },
+    async ({ scan }) => (await memberOf(scan, name)).group,
+  );
+  return withChanges(change, { vgs: [{ name: vgName.vg.name, mode: 'write' }] }, async (changes) => {
+    const { pv } = await memberOf(changes.scan, name);
+    return body(changes, await changes.volumeGroup({ vgName: vgName.vg.name }), pv);
+  });
+}
+
+async function memberOf(
+  scan: Scan,
+  name: string,
+): Promise<{ readonly group: VolumeGroup; readonly pv: PhysicalVolume }> {
+  const device = await deviceNamed(scan, resolve(name));
+  for (const group of scan.volumeGroups) {
+    const pv = group.pvs.find(({ found }) => device !== null && found?.device.identity === device.identity);
+    if (pv !== undefined) return { group, pv };
+  }
+  throw new CommandError(`Failed to find physical volume "${name}".`);
+}
+
+function beginMove(
+  context: CommandContext,
+  change: ChangeContext,
+  source: string,
+  destinations: readonly string[],
+): Promise<NamedMove> {
+  return onGroupOf(change, source, async (changes, group, pv) => {
+    const { options, settings, output } = context;
+    const lvName = options.value('name') === undefined ? null : lvNameOf(group, options.value('name') ?? '');
+    const label = pv.text?.label ?? '';
+    const running = movesOf(group.vg).find((move) => move.source === label);
+    if (running !== undefined) {
+      output.print(`Detected pvmove in progress for ${pv.found?.device.path}.`);
+      if (destinations.length > 0 || lvName !== null) {
+        output.error('WARNING: Ignoring remaining command line arguments.');
+      }
+      return named(group, running);
+    }
+    const policy = policyOf(group.vg, options.value('alloc') as AllocationPolicy | undefined);
+    const plan = startMove({
+      group,
+      source: { label, ranges: parseRanges(splitArgument(source).extents, pv) },
+      lvName,
+      candidates: await candidatesFor(changes, group, label, destinations, policy),
+      policy,
+      settings: allocationSettings(context),
+      regionSectors: settings.int('activation/raid_region_size') * 2,
+      creationTime: change.now(),
+      creationHost: hostname(),
+      say: (line) => output.print(line),
+    });
+    const started = await changes.apply(plan);
+    const move = movesOf((started ?? group).vg).find((candidate) => candidate.source === label);
+    if (started === null || move === undefined) throw new CommandError('Creation of temporary pvmove LV failed.');
+    return named(started, move);
+  });
+}
+
+/** What may be allocated from: the PVs that were named, or all; not the source, unless `anywhere` is asked for. */
+async function candidatesFor(
+  { scan, context }: Changes,
+  group: VolumeGroup,
+  source: string,
+  destinations: readonly string[],
+  policy: ConcretePolicy,
+): Promise<readonly CandidatePv[]> {
+  const devices = new Map<string, string>();
+  for (const argument of destinations) {
+    const { name } = splitArgument(argument);
+    const device = await deviceNamed(scan, resolve(name));
+    if (device !== null) devices.set(name, device.identity);
+  }
+  const find = ({ pvs }: VolumeGroup, name: string): PhysicalVolume | null =>
+    pvs.find(({ found }) => found !== null && found.device.identity === devices.get(name)) ?? null;
+  const all =
+    destinations.length === 0
+      ? allCandidates(group)
+      : namedCandidates(group, destinations, (line) => context.err(line), find);
+  const candidates = all.filter((pv) => policy === 'anywhere' || pv.label !== source);
+  if (candidates.length === 0) throw new CommandError('No extents available for allocation.');
+  return candidates;
+}
+
+/** --name: LV, VG/LV or /dev/VG/LV. Throws CommandError. */
+function lvNameOf(group: VolumeGroup, argument: string): string {
+  const path = argument.replace(/^\/dev\//, '').replace(/^\/+/, '');
+  const slash = path.indexOf('/');
+  if (slash < 0 && argument.includes('/')) throw new CommandError('--name takes a logical volume name.', EXIT.badUsage);
+  if (slash >= 0 && path.slice(0, slash) !== group.vg.name) {
+    throw new CommandError('Named LV and old PV must be in the same VG.', EXIT.badUsage);
+  }
+  const name = path.slice(slash + 1);
+  if (name === '') throw new CommandError('Incomplete LV name supplied with --name.', EXIT.badUsage);
+  if (!isValidName(name)) throw new CommandError(`Logical volume name ${name} is invalid.`, EXIT.badUsage);
+  if (!relationsOf(group.vg).lvs.has(name)) throw new CommandError(`Logical volume ${name} not found.`);
+  return name;
+}
+
+export const command: Command = {
+  summary: 'Move extents from one physical volume to another',
+  argumentsUsage: '[ PV[:PE-PE] [ PV[:PE-PE] ... ] ]',
+  options: [
+    { long: 'abort', description: 'End moves in progress: what was moved stays moved, the rest is where it was.' },
+    ALLOC_OPTION,
+    AUTOBACKUP_OPTION,
+    {
+      long: 'interval',
+      short: 'i',
+      argument: 'Number',
+      check: isCount,
+      description: 'Seconds between lines of progress; 0: none. Default: activation/polling_interval.',
+    },
+    { long: 'name', short: 'n', argument: 'LV', description: 'Move only the extents of this LV and its parts.' },
+    REPORTFORMAT_OPTION,
+  ],
+  run,
+};

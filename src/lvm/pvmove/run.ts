@@ -1,0 +1,136 @@
+/**
+ * Carrying a pvmove out, step by step: copy, flush, commit. Each step is done under the VG's lock, which is let go between steps,
+ * so that others get their turn and may abort the move.
+ *
+ * Invariants
+ *  - What a step copies was read under the lock that is held until its commit; the devices are held exclusively meanwhile, so no
+ *    kernel can have the volumes active.
+ *  - A crash or a failure at any moment leaves a move that can be gone on with or aborted, and no data in doubt.
+ */
+import type { OpenedDevice } from '../../block/device.ts';
+import { DeviceError } from '../../block/errors.ts';
+import { SECTOR_BYTES } from '../../ondisk/label.ts';
+import { type ChangeContext, type Changes, withChanges } from '../command.ts';
+import { CommandError } from '../edit/errors.ts';
+import type { PhysicalVolume, VolumeGroup } from '../model.ts';
+import { openExclusively } from '../open.ts';
+import { copyExtents } from './copy.ts';
+import { endMove, stepDone } from './finish.ts';
+import { type MoveStep, movesOf, type PvMove } from './moves.ts';
+
+/** Which move: of a VG, by the id of its temporary LV. */
+export interface MoveName {
+  readonly vgName: string;
+  readonly lvId: string;
+}
+
+/** finished: all data is on its destination; gone: somebody else ended the move. */
+export type MoveOutcome = 'finished' | 'gone';
+
+/** Told of the extents moved so far, of all. */
+export type MoveProgress = (moved: number, total: number) => void;
+
+/** Goes on with a move to its end; not in test mode. Throws CommandError: then the move can be gone on with, or aborted. */
+export async function carryOutMove(
+  context: ChangeContext,
+  name: MoveName,
+  onProgress: MoveProgress,
+): Promise<MoveOutcome> {
+  if (context.test) return 'gone';
+  for (;;) {
+    const outcome = await onMove(context, name, (changes, group, move) => takeStep(changes, group, move, onProgress));
+    if (outcome !== 'step') return outcome ?? 'gone';
+  }
+}
+
+/** Ends a move where it is: what was moved stays moved. False: somebody else has ended it. */
+export async function abortMove(context: ChangeContext, name: MoveName): Promise<boolean> {
+  const done = await onMove(context, name, async (changes, group, move) => {
+    await changes.apply(endMove(group, move));
+    return true;
+  });
+  return done ?? false;
+}
+
+/** Runs `body` under the VG's lock; null if the move is no more. */
+function onMove<Result>(
+  context: ChangeContext,
+  { vgName, lvId }: MoveName,
+  body: (changes: Changes, group: VolumeGroup, move: PvMove) => Promise<Result>,
+): Promise<Result | null> {
+  return withChanges(context, { vgs: [{ name: vgName, mode: 'write' }] }, async (changes) => {
+    const group = await changes.volumeGroup({ vgName });
+    const move = movesOf(group.vg).find(({ lv }) => lv.id === lvId);
+    return move === undefined ? null : body(changes, group, move);
+  });
+}
+
+async function takeStep(
+  changes: Changes,
+  group: VolumeGroup,
+  move: PvMove,
+  onProgress: MoveProgress,
+): Promise<'step' | 'finished'> {
+  const step = move.steps.find(({ done }) => !done);
+  if (step === undefined) {
+    await changes.apply(endMove(group, move));
+    return 'finished';
+  }
+  onProgress(move.moved, move.total);
+  await copyStep(changes.context, group, step, (extents) => onProgress(move.moved + extents, move.total));
+  if (move.moved + step.length === move.total) {
+    await changes.apply(endMove(group, move, step));
+    return 'finished';
+  }
+  await changes.apply(stepDone(group, move, step));
+  return 'step';
+}
+
+async function copyStep(
+  context: ChangeContext,
+  group: VolumeGroup,
+  { from, to, length }: MoveStep,
+  onProgress: (extents: number) => void,
+): Promise<void> {
+  const extentBytes = group.vg.extentSizeSectors * SECTOR_BYTES;
+  const [source, target] = [pvLabelled(group, from.name), pvLabelled(group, to.name)];
+  const devices = new Map<string, OpenedDevice>();
+  const open = async ({ found }: PhysicalVolume): Promise<OpenedDevice> => {
+    if (found === null) throw new CommandError(`Cannot move extents in ${group.vg.name}: a PV is missing.`);
+    const { identity, path } = found.device;
+    const device = devices.get(identity) ?? (await (context.open ?? openExclusively)(path));
+    devices.set(identity, device);
+    if (device.identity !== identity)
+      throw new CommandError(`${path}: is no longer the device that was read; try again.`);
+    return device;
+  };
+  let bytes = 0;
+  try {
+    await copyExtents({
+      from: { device: await open(source), offset: placeOnDevice(source, from.extent, extentBytes) },
+      to: { device: await open(target), offset: placeOnDevice(target, to.extent, extentBytes) },
+      length: length * extentBytes,
+      onProgress(count) {
+        bytes += count;
+        onProgress(bytes / extentBytes);
+      },
+    });
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    const advice = 'The data is where it was. Run pvmove to go on, or pvmove --abort.';
+    throw new CommandError([error.message, advice], 5, { cause: error });
+  } finally {
+    await Promise.all([...devices.values()].map((device) => device.close()));
+  }
+}
+
+function pvLabelled(group: VolumeGroup, label: string): PhysicalVolume {
+  const pv = group.pvs.find(({ text }) => text?.label === label);
+  if (pv === undefined) throw new CommandError(`Cannot move extents in ${group.vg.name}: it has no PV ${label}.`);
+  return pv;
+}
+
+/** Bytes from the device's start. */
+function placeOnDevice({ text }: PhysicalVolume, extent: number, extentBytes: number): number {
+  return (text?.peStartSectors ?? 0) * SECTOR_BYTES + extent * extentBytes;
+}
