@@ -65,8 +65,8 @@ export class HeldLocks {
   static async take(requests: readonly LockRequest[], options: LockOptions | null): Promise<HeldLocks> {
     const locks = new HeldLocks();
     if (options === null) return locks;
-    await mkdir(options.directory, { recursive: true, mode: 0o700 });
     try {
+      await makeDirectory(options.directory);
       for (const request of inOrder(requests)) await locks.#take(request, options);
     } catch (error) {
       await locks.release();
@@ -131,11 +131,19 @@ async function lockFile(path: string, mode: LockMode, options: LockOptions): Pro
   }
 }
 
+async function makeDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new CommandError(`Can't make the directory for locks: ${(error as Error).message}`, 5, { cause: error });
+  }
+}
+
 async function openLockFile(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_CREAT | constants.O_APPEND | constants.O_RDWR, 0o777);
   } catch (error) {
-    throw new CommandError(`Can't open lock file ${path}: ${(error as Error).message}`, 5, { cause: error });
+    throw new CommandError(`${path}: open failed: ${(error as Error).message}`, 5, { cause: error });
   }
 }
 

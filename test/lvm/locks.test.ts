@@ -100,6 +100,25 @@ void describe('locks', () => {
     });
   });
 
+  void test('a refusal says what LVM2 says', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const other = await foreignLock(join(folder, 'V_vg'), '-x');
+      await assert.rejects(HeldLocks.take([vgLock('vg', 'read')], options(folder)), {
+        lines: [
+          `${folder}/V_vg: flock failed: Resource temporarily unavailable`,
+          "Can't get lock for vg.",
+          'Cannot process volume group vg',
+        ],
+      });
+      await other.release();
+      const inTheWay = options(join(import.meta.filename, 'x'));
+      await assert.rejects(
+        HeldLocks.take([vgLock('vg', 'read')], inTheWay),
+        /Can't make the directory for locks: ENOTDIR/,
+      );
+    });
+  });
+
   void test('an abort ends the wait', async () => {
     await withTemporaryFolder(async (folder) => {
       const other = await foreignLock(join(folder, 'V_vg'), '-x');
