@@ -40,6 +40,12 @@ export function isAllocationPolicy(value: string): boolean {
   return POLICIES.some((policy) => policy === value);
 }
 
+/** --alloc; null if it was not given. cling_by_tags is part of cling, and LVM2 stores it as that. */
+export function allocationPolicyOf(options: ParsedOptions): AllocationPolicy | null {
+  const value = options.value('alloc');
+  return value === 'cling_by_tags' ? 'cling' : (POLICIES.find((policy) => policy === value) ?? null);
+}
+
 /** "all", "unmanaged" or a number. */
 export function isMetadataCopies(value: string): boolean {
   return /^(?:all|unmanaged|\d+)$/i.test(value);

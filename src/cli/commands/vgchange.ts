@@ -2,13 +2,13 @@
 import type { Changes } from '../../lvm/command.ts';
 import { changeVgPlan, systemIdPlan, type VgChangeRequest } from '../../lvm/edit/vg-change.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
-import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import {
+  allocationPolicyOf,
   ADDTAG_OPTION,
   ALLOC_OPTION,
   AUTOBACKUP_OPTION,
@@ -154,7 +154,7 @@ function requestOf({ options }: CommandContext): VgChangeRequest {
     removeTags: tagsOf(options, 'deltag'),
     extentSizeSectors: size?.sectors ?? null,
     id: null,
-    allocationPolicy: (options.value('alloc') ?? null) as AllocationPolicy | null,
+    allocationPolicy: allocationPolicyOf(options),
     metadataCopies: copies === undefined ? null : metadataCopies(copies),
   };
 }

@@ -3,13 +3,13 @@ import { existsSync } from 'node:fs';
 import { createVgPlan, type VgCreateRequest } from '../../lvm/edit/vg-create.ts';
 import { nameProblem } from '../../lvm/edit/vg-names.ts';
 import { withChanges } from '../../lvm/command.ts';
-import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { joinDevices } from '../join-devices.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import {
+  allocationPolicyOf,
   ADDTAG_OPTION,
   ALLOC_OPTION,
   AUTOBACKUP_OPTION,
@@ -125,7 +125,7 @@ function vgRequest(
   if (problem !== null) refuse(problem, `New volume group name "${name}" is invalid.`);
   const path = `${env['DM_DEV_DIR'] ?? '/dev'}/${name}`;
   if (existsSync(path)) refuse(`${path}: already exists in filesystem`);
-  const allocationPolicy = (options.value('alloc') ?? 'normal') as AllocationPolicy;
+  const allocationPolicy = allocationPolicyOf(options) ?? 'normal';
   if (allocationPolicy === 'inherit') refuse('Volume Group allocation policy cannot inherit from anything');
   if (extentSizeSectors === 0) refuse('Physical extent size may not be zero');
   const copies = options.value('vgmetadatacopies');

@@ -5,7 +5,6 @@ import { CommandError } from '../../lvm/edit/errors.ts';
 import { importSplit, type NewGroupOptions, type SplitRequest, splitPlans } from '../../lvm/edit/vg-split.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { deviceNamed } from '../../lvm/pv-devices.ts';
-import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 import { changeContext } from '../change.ts';
@@ -13,6 +12,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { withoutDevDirectory } from '../names.ts';
 import {
+  allocationPolicyOf,
   ALLOC_OPTION,
   AUTOBACKUP_OPTION,
   countOf,
@@ -88,7 +88,7 @@ async function pvsNamed(changes: Changes, group: VolumeGroup, names: readonly st
 }
 
 function newGroup({ options }: CommandContext, name: string): NewGroupOptions {
-  const allocationPolicy = options.value('alloc') as AllocationPolicy | undefined;
+  const allocationPolicy = allocationPolicyOf(options);
   if (allocationPolicy === 'inherit') {
     throw new CommandError('Volume Group allocation policy cannot inherit from anything', EXIT.badUsage);
   }
@@ -98,7 +98,7 @@ function newGroup({ options }: CommandContext, name: string): NewGroupOptions {
   return {
     name,
     id: newUuid(),
-    ...(allocationPolicy === undefined ? {} : { allocationPolicy }),
+    ...(allocationPolicy === null ? {} : { allocationPolicy }),
     ...(maxLv === null ? {} : { maxLv }),
     ...(maxPv === null ? {} : { maxPv }),
     // All of them is what LVM2 stores as unmanaged.
