@@ -27,9 +27,10 @@ export interface LockRequest {
 }
 
 export const GLOBAL_LOCK = 'P_global';
+const VG_PREFIX = 'V_';
 
 export function vgLock(vgName: string, mode: LockMode): LockRequest {
-  return { resource: `V_${vgName}`, mode };
+  return { resource: VG_PREFIX + vgName, mode };
 }
 
 export interface LockOptions {
@@ -86,7 +87,18 @@ export class HeldLocks {
     for (let held = this.#held.pop(); held !== undefined; held = this.#held.pop()) await unlockFile(held);
   }
 
-  async #take({ resource, mode }: LockRequest, options: LockOptions): Promise<void> {
+  async #take(request: LockRequest, options: LockOptions): Promise<void> {
+    try {
+      await this.#wait(request, options);
+    } catch (error) {
+      if (!(error instanceof CommandError) || !request.resource.startsWith(VG_PREFIX)) throw error;
+      const name = request.resource.slice(VG_PREFIX.length);
+      const lines = [...error.lines, `Can't get lock for ${name}.`, `Cannot process volume group ${name}`];
+      throw new CommandError(lines, 5, { cause: error });
+    }
+  }
+
+  async #wait({ resource, mode }: LockRequest, options: LockOptions): Promise<void> {
     if (mode === 'write' && options.metadataReadOnly === true) {
       throw new CommandError('Operation prohibited while global/metadata_read_only is set.');
     }

@@ -102,8 +102,8 @@ void describe('locks', () => {
 
   void test('a refusal says what LVM2 says', async () => {
     await withTemporaryFolder(async (folder) => {
-      const other = await foreignLock(join(folder, 'V_vg'), '-x');
-      await assert.rejects(HeldLocks.take([vgLock('vg', 'read')], options(folder)), {
+      const other = await HeldLocks.take([vgLock('vg', 'write')], options(folder));
+      await assert.rejects(HeldLocks.take([vgLock('vg', 'read')], options(folder, { prioritiseWriters: false })), {
         lines: [
           `${folder}/V_vg: flock failed: Resource temporarily unavailable`,
           "Can't get lock for vg.",
