@@ -9,6 +9,7 @@
 import { existsSync } from 'node:fs';
 import { hostname, machine, release, tmpdir, type, version } from 'node:os';
 import { join } from 'node:path';
+import type { Config } from '../daemon/config-schema.ts';
 import type { ArchiveOptions } from '../lvm/archive.ts';
 import type { ChangeContext } from '../lvm/command.ts';
 import { notePvs } from '../lvm/devices-file.ts';
@@ -42,6 +43,7 @@ export async function changeContext(context: CommandContext, added: readonly str
     hintsDirectory: context.uid === 0 ? HINTS_DIRECTORY : null,
     ...(devicesFile === null ? {} : { pvsChanged: (plan: Plan) => notePvs(devicesFile, plan) }),
     effects: EFFECTS,
+    ...(context.toml === null ? {} : tomlChoices(context.toml.config)),
     allowDuplicates: settings.bool('devices/allow_changes_with_duplicate_pvs'),
     test: options.has('test'),
     yes,
@@ -53,6 +55,19 @@ export async function changeContext(context: CommandContext, added: readonly str
     out: (line) => output.print(line),
     err: (line) => output.error(line),
     now: () => Math.floor(Date.now() / 1000),
+  };
+}
+
+function tomlChoices(config: Config): Required<Pick<ChangeContext, 'limits' | 'autoRecovery'>> {
+  return {
+    limits: {
+      physicalVolumeBytes: config.physical_volume_size_limit,
+      pvsPerVg: config.volume_group_max_pvs,
+      lvsPerVg: config.volume_group_max_lvs,
+      extentsPerVg: config.volume_group_max_pes,
+      logicalVolumeBytes: config.logical_volume_max_size,
+    },
+    autoRecovery: config.auto_recovery,
   };
 }
 

@@ -8,6 +8,7 @@
 import type { Settings } from '../lvm/settings.ts';
 import type { ExitCode, Output } from './messages.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
+import type { ConfigFile } from './settings.ts';
 
 export interface CommandContext {
   readonly name: string;
@@ -19,6 +20,8 @@ export interface CommandContext {
   readonly output: Output;
   /** LVM2's: lvm.conf, --config, profiles. */
   readonly settings: Settings;
+  /** lvm.toml; null: there is none. */
+  readonly toml: ConfigFile | null;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
   /** The effective user id; -1 where there is none. */

@@ -11,7 +11,7 @@ import { COMMON_OPTIONS } from './common-options.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from './messages.ts';
 import { parseOptions } from './options.ts';
-import { settingsForCommand } from './settings.ts';
+import { readToml, settingsForCommand } from './settings.ts';
 import { printUsage } from './usage.ts';
 import { printVersion } from './version.ts';
 
@@ -46,10 +46,13 @@ async function runCommand(
   }
   let pointToHelp = true;
   const code = await guarded(output, async () => {
-    const settings = settingsForCommand(name, options, around.env, output);
+    const toml = await readToml(options, around);
+    const settings = settingsForCommand(name, options, around.env, output, toml);
     process.umask(settings.int('global/umask'));
+    const context: CommandContext = { ...around, name, argv, options, args: options.args, output, settings, toml };
+    await recover(context);
     try {
-      return await command.run({ ...around, name, argv, options, args: options.args, output, settings });
+      return await command.run(context);
     } catch (error) {
       if (error instanceof UnmatchedSyntax) pointToHelp = false;
       throw error;
@@ -57,6 +60,11 @@ async function runCommand(
   });
   if (code === EXIT.badUsage && pointToHelp) output.error(`Run \`${name} --help' for more information.`);
   return code;
+}
+
+/** The commands' machinery for changes is loaded only where it may be needed: start-up time is the user's. */
+async function recover(context: CommandContext): Promise<void> {
+  if (context.toml?.config.auto_recovery === true) await (await import('./recover.ts')).recoverAtOnce(context);
 }
 
 async function guarded(output: Output, body: () => Promise<ExitCode>): Promise<ExitCode> {

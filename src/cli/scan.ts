@@ -5,14 +5,12 @@
  *
  * Invariants
  *  - Without root and without any device named, that is an error which says what to do, not an empty answer.
- *  - The config file's parser is loaded only if there is a file: start-up time is the user's.
  *  - Warnings of the scan are printed before any result; those about one VG by whoever looks at that VG (report/walk.ts),
  *    so that commands on other VGs don't show them.
  */
 import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
-import type { Config } from '../daemon/config-schema.ts';
 import { chooseDeviceId } from '../lvm/device-id.ts';
 import { describeDevice, listDevices } from '../lvm/devices.ts';
 import { deviceFilters } from '../lvm/filter.ts';
@@ -30,7 +28,7 @@ import { systemIdOf } from '../lvm/settings/host.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
 import type { CommandContext } from './command.ts';
 import { CommandError, EXIT } from './messages.ts';
-import { systemDirectory, tomlPath } from './settings.ts';
+import { systemDirectory } from './settings.ts';
 
 export interface Reading {
   readonly scan: Scan;
@@ -40,38 +38,19 @@ export interface Reading {
 }
 
 interface ConfigValues {
-  /** Absolute, or relative to the file's directory. */
+  /** Absolute. */
   readonly devices: readonly string[];
   readonly systemId: string | null;
   readonly extraSystemIds: readonly string[];
 }
 
-const SYSTEM_CONFIG = '/etc/orion-lvm/lvm.toml';
 const NO_CONFIG: ConfigValues = { devices: [], systemId: null, extraSystemIds: [] };
 
 function splitList(list: string): string[] {
   return list.split(',').filter((path) => path !== '');
 }
 
-/** The config file and its values; null if there is none. Throws CommandError (3) for one that makes no sense. */
-export async function readConfigFileOf(
-  context: CommandContext,
-): Promise<{ readonly path: string; readonly config: Config } | null> {
-  const flag = tomlPath(context.options);
-  const named = flag ?? context.env['ORION_LVM_CONFIG'] ?? '';
-  if (named === '' && ![resolve(context.cwd, 'lvm.toml'), SYSTEM_CONFIG].some((path) => existsSync(path))) return null;
-  const { readConfigFile } = await import('../daemon/config.ts');
-  const around = { env: context.env, cwd: context.cwd, uid: context.uid, systemConfigFile: SYSTEM_CONFIG };
-  try {
-    return readConfigFile(flag, around);
-  } catch (error) {
-    if (!(error instanceof Error)) throw error;
-    throw new CommandError(EXIT.badUsage, error.message.split('\n'));
-  }
-}
-
-async function readConfig(context: CommandContext): Promise<ConfigValues> {
-  const file = await readConfigFileOf(context);
+function configOf({ toml: file }: CommandContext): ConfigValues {
   if (file === null) return NO_CONFIG;
   const base = dirname(file.path);
   return {
@@ -167,7 +146,7 @@ export interface CommandDevices {
 
 /** Finds the devices that the user named, with `added` ones (PVs named as arguments). */
 export async function commandDevices(context: CommandContext, added: readonly string[] = []): Promise<CommandDevices> {
-  const config = await readConfig(context);
+  const config = configOf(context);
   const host = hostOf(context, config);
   const specs = specsOf(context, config, added.length > 0);
   if (specs !== null) {
@@ -216,8 +195,8 @@ function describer(
 }
 
 /** The host's system IDs: lvm.toml's, or lvm.conf's. */
-export async function hostIds(context: CommandContext): Promise<HostIds> {
-  return hostOf(context, await readConfig(context));
+export function hostIds(context: CommandContext): HostIds {
+  return hostOf(context, configOf(context));
 }
 
 interface HostIds {

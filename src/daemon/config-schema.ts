@@ -12,6 +12,18 @@ import { z } from 'zod';
 const volumePattern = /^(@[A-Za-z0-9_+.\-/=!:&#]+|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/;
 
 const path = z.string().min(1);
+/** Bytes: what a number holds exactly, and more than any device has. */
+const size = z
+  .int()
+  .min(0)
+  .max(2 ** 53 - 1);
+const count = z
+  .int()
+  .min(0)
+  .max(2 ** 32 - 1)
+  .default(0);
+/** A year. */
+const MAX_INTERVAL = 31_536_000;
 const systemId = z.string().regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/);
 
 export const ENGINES = ['auto', 'uring', 'threads'] as const;
@@ -34,6 +46,20 @@ export interface Config {
   system_id?: string | undefined;
   /** Other system IDs whose volume groups are served. */
   extra_system_ids: string[];
+  /** Bytes; 0: no limit but the format's. */
+  physical_volume_size_limit: number;
+  /** Bytes; 0: LVM2's default. */
+  physical_volume_alignment: number;
+  physical_volume_metadata_size: number;
+  /** Counts; 0: no limit but the format's. */
+  volume_group_max_pvs: number;
+  volume_group_max_lvs: number;
+  volume_group_max_pes: number;
+  /** Bytes; 0: no limit but the format's. */
+  logical_volume_max_size: number;
+  /** Seconds; 0: the daemon makes none. */
+  metadata_backup_interval: number;
+  auto_recovery: boolean;
   log: { level: (typeof LOG_LEVELS)[number]; format: (typeof LOG_FORMATS)[number] };
   /** Absent list: every volume. */
   activation: { auto_activation_volume_list?: string[] | undefined };
@@ -61,6 +87,15 @@ const configSchema: z.ZodType<Config> = z.strictObject({
     .default('0600'),
   system_id: systemId.optional(),
   extra_system_ids: z.array(systemId).default([]),
+  physical_volume_size_limit: size.default(0),
+  physical_volume_alignment: size.multipleOf(1024).default(0),
+  physical_volume_metadata_size: size.multipleOf(512).default(0),
+  volume_group_max_pvs: count,
+  volume_group_max_lvs: count,
+  volume_group_max_pes: count,
+  logical_volume_max_size: size.default(0),
+  metadata_backup_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
+  auto_recovery: z.boolean().default(false),
   log: z
     .strictObject({
       level: z.enum(LOG_LEVELS).default('info'),
@@ -104,6 +139,15 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   socket_mode: 'three octal digits in quotes, such as "0600"',
   system_id: 'at most 128 letters, digits and _ + . - (not starting with -)',
   extra_system_ids: 'a list of system IDs',
+  physical_volume_size_limit: 'a whole number of bytes below 2^53; 0: no limit',
+  physical_volume_alignment: 'a whole number of bytes below 2^53, a multiple of 1024; 0: the default',
+  physical_volume_metadata_size: 'a whole number of bytes below 2^53, a multiple of 512; 0: the default',
+  volume_group_max_pvs: 'a whole number below 2^32; 0: no limit',
+  volume_group_max_lvs: 'a whole number below 2^32; 0: no limit',
+  volume_group_max_pes: 'a whole number below 2^32; 0: no limit',
+  logical_volume_max_size: 'a whole number of bytes below 2^53; 0: no limit',
+  metadata_backup_interval: 'a whole number of seconds, at most 31536000; 0: never',
+  auto_recovery: 'true or false',
   log: 'a table: [log]',
   'log.level': '"trace", "debug", "info", "warn", "error", "fatal" or "silent"',
   'log.format': '"auto", "json" or "text"',
@@ -155,7 +199,9 @@ function unknownKey(key: string): string {
 
 /** The known key with the fewest edits from `key`, if it is near enough to be what was meant. */
 function nearest(key: string, known: readonly string[]): string | undefined {
-  const moved = known.find((name) => name.endsWith(`.${key}`) || key.endsWith(`.${name}`));
+  const moved = known.find(
+    (name) => (/[._]/.test(name.at(-key.length - 1) ?? '') && name.endsWith(key)) || key.endsWith(`.${name}`),
+  );
   if (moved !== undefined) return moved;
   const ranked = known.map((name) => ({ name, distance: editDistance(key, name) }));
   const best = ranked.reduce((a, b) => (b.distance < a.distance ? b : a));

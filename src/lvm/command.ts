@@ -27,6 +27,7 @@ import { type CommitContext, type Committed, commitPlan, nextMetadata } from './
 import { groupAfter, scanAfter } from './edit/after.ts';
 import { describePlan } from './edit/describe.ts';
 import { CommandError } from './edit/errors.ts';
+import type { OwnLimits } from './edit/limits.ts';
 import type { Effect, Plan, PlanMessage } from './edit/plan.ts';
 import { validatePlan } from './edit/validate.ts';
 import { dropHints } from './hints.ts';
@@ -90,6 +91,8 @@ export interface ChangeContext {
   readonly force: number;
   /** `devices/allow_changes_with_duplicate_pvs`. */
   readonly allowDuplicates?: boolean;
+  /** The limits that lvm.toml sets. */
+  readonly limits?: OwnLimits;
   /** The auto_recovery setting: stale and damaged copies are repaired before a VG is changed, not with its change. */
   readonly autoRecovery?: boolean;
   /** A question ending in "[y/n]: "; true: yes. */
@@ -304,7 +307,7 @@ export class Changes {
    */
   async apply(plan: Plan): Promise<VolumeGroup | null> {
     this.#refuse(plan);
-    const checked = validatePlan(plan);
+    const checked = validatePlan(plan, this.context.limits);
     this.#print(checked, 'before');
     const header = this.#header(checked);
     const print = this.#printContext();

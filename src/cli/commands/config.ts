@@ -9,7 +9,6 @@
  */
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
-import { readConfigFileOf } from '../scan.ts';
 
 type Value = string | number | boolean | readonly Value[];
 type Section = Readonly<Record<string, unknown>>;
@@ -56,7 +55,7 @@ function named(config: Section, name: string): string[] | null {
 
 async function run(context: CommandContext): Promise<ExitCode> {
   const { defaultConfig } = await import('../../daemon/config-schema.ts');
-  const file = context.options.value('type') === 'default' ? null : await readConfigFileOf(context);
+  const file = context.options.value('type') === 'default' ? null : context.toml;
   const config: Section = { ...(file?.config ?? defaultConfig()) };
   if (context.args.length === 0) {
     context.output.print(file === null ? '# No configuration file: defaults.' : `# ${file.path}`);

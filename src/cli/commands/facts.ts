@@ -64,8 +64,8 @@ export const formats: Command = fact('List available metadata formats', () => ['
 
 export const segtypes: Command = fact('List available segment types', () => SEGMENT_TYPES);
 
-export const systemid: Command = fact('Display the system ID, if any, currently set on this host', async (context) => [
-  `system ID: ${(await hostIds(context)).systemId ?? ''}`,
+export const systemid: Command = fact('Display the system ID, if any, currently set on this host', (context) => [
+  `system ID: ${hostIds(context).systemId ?? ''}`,
 ]);
 
 export const tags: Command = fact('List tags defined on this host', ({ settings }) =>

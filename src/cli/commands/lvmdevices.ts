@@ -204,7 +204,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   if (action !== undefined && second !== undefined) {
     throw new CommandError(EXIT.badUsage, [`Only one of --${action[0]} and --${second[0]} is allowed.`]);
   }
-  const { systemId } = await hostIds(context);
+  const { systemId } = hostIds(context);
   const file = devicesFileOf(context, systemId);
   if (file === null) throw failure('Devices file not enabled.');
   const gate = { filters: deviceFilters(settings), listed: (): Promise<boolean> => Promise.resolve(true) };

@@ -17,14 +17,16 @@ import { vgProblem } from '../validate.ts';
 import { withBalancedAreas } from './area-balance.ts';
 import { canonical } from './canonical.ts';
 import { CommandError } from './errors.ts';
+import { checkOwnLimits, type OwnLimits } from './limits.ts';
 import type { Plan, PvLabelWrite } from './plan.ts';
 
 const MAX_EXTENTS = 2 ** 32 - 1;
 const LABEL_SECTORS = 4;
 
-/** The plan, completed by the ignored metadata areas. Throws CommandError for the first thing that is wrong. */
-export function validatePlan(plan: Plan): Plan {
+/** The plan, completed by the ignored metadata areas. `limits`: lvm.toml's. Throws CommandError for the first thing that is wrong. */
+export function validatePlan(plan: Plan, limits?: OwnLimits): Plan {
   for (const write of plan.labels) checkLabel(write);
+  if (limits !== undefined) checkOwnLimits(plan, limits);
   if (plan.after === null) return plan;
   const balanced = withBalancedAreas(plan);
   const after = canonical(plan.after);
