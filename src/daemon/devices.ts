@@ -62,7 +62,8 @@ export class DeviceSet {
     const readOnly = this.#readOnly || scanned.readOnly;
     try {
       const device = await openBlockDevice(scanned.path, { readOnly, exclusive: true });
-      this.#held.set(scanned.identity, { scanned, device });
+      // By what was opened: the path may have got another device since the scan, and then the next scan finds this one held.
+      this.#held.set(device.identity, { scanned, device });
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       this.#failed.set(scanned.identity, { scanned, error });

@@ -117,6 +117,18 @@ describe('device set', () => {
     assert.equal(set.find(images[1] ?? ''), undefined);
   });
 
+  test('a device that took the place of the scanned one is known as what it is', async (t) => {
+    const [now] = scan.devices;
+    assert(now !== undefined);
+    const set = new DeviceSet({ readOnly: false });
+    t.after(() => set.close());
+    assert.equal((await set.hold([{ ...now, identity: 'file:0:0' }])).opened, 1);
+    assert.equal(set.find(now.path), undefined);
+    const again = await set.hold([now]);
+    assert.deepEqual([again.opened, again.failures.size], [0, 0]);
+    assert.equal(set.find(now.path)?.name, now.path);
+  });
+
   test('a device that was enlarged while it was held has its new size, one that was cut keeps the old', async (t) => {
     const path = join(folder, 'growing.img');
     await new TestGroup(path, 'growing').write([{ name: 'lv', extent: 0, extents: 2 }]);
