@@ -2,11 +2,12 @@
  * Growing and shrinking the file system on an LV with its own tools, for `-r`: e2fsck and resize2fs for ext2, ext3 and ext4,
  * xfs_growfs for XFS.
  *
- * The tools need the LV's bytes as one range of one device: e2fsprogs takes it as `DEVICE?offset=N`, XFS is mounted through a loop
- * device. An LV in several pieces has no such range as long as nothing serves it, and is refused.
+ * The tools get the LV as a loop device over its one range of one PV (so root is needed), never the PV itself: resize2fs, for
+ * one, cuts an image file off behind the file system. An LV in several pieces has no such range as long as nothing serves it,
+ * and is refused.
  *
  * Invariants
- *  - Whatever speaks against it is found before anything is changed: type, tools, place, direction.
+ *  - Whatever speaks against it is found before anything is changed: type, tools, place, direction, privileges.
  *  - A file system is checked before it is resized, shrunk before the LV is, and grown after it.
  *  - The tools never get a range that is not the LV's.
  */
@@ -24,7 +25,7 @@ import { findSignatures, SIGNATURE_HEAD_BYTES, SIGNATURE_TAIL_BYTES } from './si
 
 const SECTOR_BYTES = 512;
 const EXT_TYPES: ReadonlySet<string> = new Set(['ext2', 'ext3', 'ext4']);
-const TOOLS = { ext: ['e2fsck', 'resize2fs'], xfs: ['losetup', 'mount', 'umount', 'xfs_growfs'] } as const;
+const TOOLS = { ext: ['losetup', 'e2fsck', 'resize2fs'], xfs: ['losetup', 'mount', 'umount', 'xfs_growfs'] } as const;
 /** e2fsck: errors corrected. */
 const FSCK_CORRECTED = 1;
 
@@ -49,6 +50,12 @@ interface Place {
   readonly length: number;
 }
 
+/** The LV before and after; both start at the same byte. */
+interface Places {
+  readonly before: Place;
+  readonly after: Place;
+}
+
 /** Opens the LV as it is. */
 export type OpenLv = () => Promise<{ readonly device: BlockDevice; close(): Promise<void> }>;
 
@@ -70,12 +77,20 @@ export async function planFilesystem(resize: FilesystemResize, open: OpenLv): Pr
     await opened.close();
   }
   if (type === null) throw new CommandError(`No filesystem found on ${name} to resize.`);
-  const place = placeOf(resize.group, resize.after, name);
-  const old = placeOf(resize.group, resize.before, name);
-  if (place.path !== old.path || place.offset !== old.offset) throw scattered(name);
-  if (EXT_TYPES.has(type)) return extWork(type, place, resize, name);
-  if (type === 'xfs') return xfsWork(place, resize, name);
-  throw new CommandError(`Filesystem "${type}" on ${name} is not supported by --resizefs.`);
+  if (!EXT_TYPES.has(type) && type !== 'xfs') {
+    throw new CommandError(`Filesystem "${type}" on ${name} is not supported by --resizefs.`);
+  }
+  const places = {
+    before: placeOf(resize.group, resize.before, name),
+    after: placeOf(resize.group, resize.after, name),
+  };
+  if (places.before.path !== places.after.path || places.before.offset !== places.after.offset) throw scattered(name);
+  if (process.getuid?.() !== 0) {
+    throw new CommandError(
+      `Cannot resize the filesystem on ${name}: a loop device is needed, which only root can make.`,
+    );
+  }
+  return type === 'xfs' ? xfsWork(places, resize, name) : extWork(type, places, resize, name);
 }
 
 /** What the LV holds, if it is only one thing. */
@@ -109,53 +124,64 @@ function placeOf(group: VolumeGroup, lv: LogicalVolumeText, name: string): Place
   return { path: pv.found.device.path, offset, length: segment.extentCount * extentBytes };
 }
 
-function extWork(type: string, place: Place, resize: FilesystemResize, name: string): FilesystemWork {
+function extWork(type: string, places: Places, resize: FilesystemResize, name: string): FilesystemWork {
   requireTools(TOOLS.ext, type, name);
-  if (place.path.includes('?'))
-    throw new CommandError(`Cannot resize the filesystem on ${name}: "?" in ${place.path}.`);
-  const device = `${place.path}?offset=${place.offset}`;
-  const resizeTo = async (): Promise<void> => {
-    const kib = Math.floor(resize.sizeBytes / 1024);
-    const code = await runTool('resize2fs', [device, `${kib}K`]);
-    if (code !== 0) throw new CommandError(`resize2fs failed (${code}).\nFilesystem resize failed.`.split('\n'));
+  const resizeOn = async (loop: string): Promise<void> => {
+    await mustRun('resize2fs', [loop, `${Math.floor(resize.sizeBytes / 1024)}K`], name);
   };
   return {
     type,
     async before() {
-      if (!resize.skipCheck) {
-        const code = await runTool('e2fsck', ['-f', resize.yes ? '-y' : '-p', device]);
-        if (code > FSCK_CORRECTED) throw new CommandError([`e2fsck failed (${code}).`, 'Filesystem check failed.']);
-      }
-      if (resize.change === 'reduce') await resizeTo();
+      if (resize.skipCheck && resize.change === 'extend') return;
+      await onLoop(places.before, name, async (loop) => {
+        if (!resize.skipCheck) await check(loop, resize.yes);
+        if (resize.change === 'reduce') await resizeOn(loop);
+      });
     },
-    after: () => (resize.change === 'extend' ? resizeTo() : Promise.resolve()),
+    async after() {
+      if (resize.change === 'extend') await onLoop(places.after, name, resizeOn);
+    },
   };
 }
 
-function xfsWork(place: Place, resize: FilesystemResize, name: string): FilesystemWork {
+async function check(loop: string, yes: boolean): Promise<void> {
+  const code = await runTool('e2fsck', ['-f', yes ? '-y' : '-p', loop]);
+  if (code > FSCK_CORRECTED) throw new CommandError([`e2fsck failed (${code}).`, 'Filesystem check failed.']);
+}
+
+function xfsWork(places: Places, resize: FilesystemResize, name: string): FilesystemWork {
   if (resize.change === 'reduce') {
     throw new CommandError([`Filesystem "xfs" on ${name} can't be shrunk.`, 'Filesystem resize failed.']);
   }
   requireTools(TOOLS.xfs, 'xfs', name);
-  return { type: 'xfs', before: () => Promise.resolve(), after: () => growXfs(place, name) };
+  return {
+    type: 'xfs',
+    before: () => Promise.resolve(),
+    after: () => onLoop(places.after, name, (loop) => growXfs(loop, name)),
+  };
 }
 
-/** Mounts the LV through a loop device, as XFS grows only while it is mounted. */
-async function growXfs(place: Place, name: string): Promise<void> {
+/** XFS grows only while it is mounted. */
+async function growXfs(loop: string, name: string): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-xfs-'));
+  try {
+    await mustRun('mount', ['-t', 'xfs', loop, folder], name);
+    try {
+      await mustRun('xfs_growfs', [folder], name);
+    } finally {
+      await mustRun('umount', [folder], name);
+    }
+  } finally {
+    await rmdir(folder);
+  }
+}
+
+/** Calls `use` with a loop device that is the LV and nothing else. */
+async function onLoop(place: Place, name: string, use: (loop: string) => Promise<void>): Promise<void> {
   const range = ['-o', String(place.offset), '--sizelimit', String(place.length)];
   const loop = (await readTool('losetup', ['-f', '--show', ...range, place.path])).trim();
   try {
-    const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-xfs-'));
-    try {
-      await mustRun('mount', ['-t', 'xfs', loop, folder], name);
-      try {
-        await mustRun('xfs_growfs', [folder], name);
-      } finally {
-        await mustRun('umount', [folder], name);
-      }
-    } finally {
-      await rmdir(folder);
-    }
+    await use(loop);
   } finally {
     await mustRun('losetup', ['-d', loop], name);
   }

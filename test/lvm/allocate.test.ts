@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { allocate } from '../../src/lvm/allocate/allocate.ts';
 import { freeSpace } from '../../src/lvm/allocate/free-areas.ts';
 import { allCandidates, namedCandidates } from '../../src/lvm/allocate/pv-list.ts';

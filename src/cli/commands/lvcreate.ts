@@ -146,6 +146,7 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
     skipActivation: isYes(options.value('setactivationskip')),
     noAutoActivate: ['n', '0'].includes(options.value('setautoactivation') ?? 'y'),
     ...zeroing(context, parsed.type),
+    readOnlyVolumes: context.settings.strings('activation/read_only_volume_list'),
     now: changes.context.now(),
     hostName: hostname(),
     settings: allocationSettings(context),

@@ -58,12 +58,12 @@ export async function eachVgOfLvs(
   return code;
 }
 
-/** Tags are looked for in every VG. */
+/** Tags are looked for in every VG; a name that no VG has is then no error, as LVM2 only looks at VGs that there are. */
 async function vgsOf(change: ChangeContext, args: LvArguments): Promise<readonly string[]> {
   if (args.tags.length === 0) return args.vgNames.toSorted();
   return withChanges(change, { globalLock: 'read' }, (changes) => {
     const all = changes.scan.volumeGroups.filter(({ vg }) => hasTag(vg.tags, args) || isMeant(vg.name, args, vg));
-    return Promise.resolve([...new Set([...args.vgNames, ...all.map(({ vg }) => vg.name)])].toSorted());
+    return Promise.resolve([...new Set(all.map(({ vg }) => vg.name))].toSorted());
   });
 }
 

@@ -56,6 +56,8 @@ export interface LvCreateRequest {
   /** Zero its first 4 KiB. */
   readonly zero: boolean;
   readonly wipeSignatures: boolean;
+  /** `activation/read_only_volume_list`: LVs that are only ever active read-only; null: not set. */
+  readonly readOnlyVolumes: readonly string[] | null;
   /** Unix seconds. */
   readonly now: number;
   readonly hostName: string;
@@ -247,9 +249,21 @@ function newLv(request: LvCreateRequest, name: string, segments: readonly Segmen
   };
 }
 
+/** Whether a volume list names an LV: "vg", "vg/lv", or "@tag" of either. */
+function isListed(list: readonly string[], { vg }: VolumeGroup, lv: LogicalVolumeText): boolean {
+  return list.some((entry) => {
+    if (!entry.startsWith('@')) return entry === vg.name || entry === displayName(vg, lv);
+    return [...lv.tags, ...vg.tags].includes(entry.slice(1));
+  });
+}
+
 function wipes(group: VolumeGroup, request: LvCreateRequest, lv: LogicalVolumeText, notes: Notes): readonly Effect[] {
   if (request.type !== 'striped') return [];
   const { zero, wipeSignatures, writable } = request;
+  if (isListed(request.readOnlyVolumes ?? [], group, lv)) {
+    notes.warnAfter(`WARNING: Read-only activated logical volume ${displayName(group.vg, lv)} not zeroed.`);
+    return [];
+  }
   if (!writable || (!zero && !wipeSignatures)) {
     notes.warnAfter(`WARNING: Logical volume ${displayName(group.vg, lv)} not zeroed.`);
     return [];

@@ -53,11 +53,11 @@ export function striped(areas: readonly (readonly [string, number])[], extentCou
 /** Segments one after the other, whatever their startExtent. */
 export function lv(name: string, ...segments: readonly Segment[]): LogicalVolumeText {
   let startExtent = 0;
-  const placed = segments.map((segment) => {
-    const at = startExtent;
+  const placed: Segment[] = [];
+  for (const segment of segments) {
+    placed.push({ ...segment, startExtent });
     startExtent += segment.extentCount;
-    return { ...segment, startExtent: at };
-  });
+  }
   return {
     name,
     id: '',
@@ -85,8 +85,8 @@ export function vg(
     extentSizeSectors: 2048,
     maxLv: 0,
     maxPv: 0,
-    physicalVolumes: pvs.map((entry, i) => ({ ...entry, label: `pv${i}`, id: id('p', i) })),
-    logicalVolumes: lvs.map((entry, i) => ({ ...entry, id: id('l', i) })),
+    physicalVolumes: pvs.map((entry, i) => Object.assign({}, entry, { label: `pv${i}`, id: id('p', i) })),
+    logicalVolumes: lvs.map((entry, i) => Object.assign({}, entry, { id: id('l', i) })),
     historicalLogicalVolumes: [],
     extra: [],
     ...more,

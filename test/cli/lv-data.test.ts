@@ -1,0 +1,202 @@
+/**
+ * What the commands do to data: wiping the head of a new LV, overwriting one that goes, resizing file systems. The bytes are
+ * looked at on the image files.
+ */
+import assert from 'node:assert/strict';
+import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { run } from '../../src/cli/run.ts';
+import { mustRun, runProgram } from '../helpers/run.ts';
+import { withTemporaryFolder } from '../helpers/shared.ts';
+
+const MIB = 1024 * 1024;
+/** Where extents start. */
+const PE_START = MIB;
+
+interface World {
+  readonly image: string;
+  /** Runs one of our commands; its exit code, and all that it printed. */
+  command(...argv: readonly string[]): Promise<{ readonly code: number; readonly text: string }>;
+  read(offset: number, length: number): Promise<Buffer>;
+  write(offset: number, bytes: Buffer): Promise<void>;
+}
+
+/** A VG `vg` of extents of 1 MiB on one image of 64 MiB, filled with 0xEE. */
+async function withVg(use: (world: World) => Promise<void>): Promise<void> {
+  await withTemporaryFolder(async (folder) => {
+    const image = join(folder, 'pv');
+    const env = { ORION_LVM_DEVICES: image, HOME: folder, XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: folder };
+    const file = await open(image, 'w+');
+    try {
+      await file.write(Buffer.alloc(64 * MIB, 0xee));
+      const world: World = {
+        image,
+        async command(...argv) {
+          let text = '';
+          const add = (line: string): void => void (text += `${line}\n`);
+          const output = { print: add, error: add, plainError: add, printPlain: add };
+          const code = await run(argv, output, { env, cwd: folder, uid: 1000, now: 1000 });
+          return { code, text };
+        },
+        async read(offset, length) {
+          const bytes = Buffer.alloc(length);
+          await file.read(bytes, 0, length, offset);
+          return bytes;
+        },
+        async write(offset, bytes) {
+          await file.write(bytes, 0, bytes.length, offset);
+        },
+      };
+      await succeed(world, 'vgcreate', '-y', '-s', '1M', 'vg', image);
+      await use(world);
+    } finally {
+      await file.close();
+    }
+  });
+}
+
+async function succeed(world: World, ...argv: readonly string[]): Promise<string> {
+  const { code, text } = await world.command(...argv);
+  assert.equal(code, 0, `${argv.join(' ')}: ${text}`);
+  return text;
+}
+
+function isAll(bytes: Buffer, value: number): boolean {
+  return bytes.every((byte) => byte === value);
+}
+
+describe('the head of a new LV', () => {
+  test('is zeroed, and nothing else', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-l4', '-n', 'a', 'vg');
+      assert(isAll(await world.read(PE_START, 4096), 0));
+      assert(isAll(await world.read(PE_START + 4096, 4 * MIB - 4096), 0xee));
+    }));
+
+  test('is left alone when asked, inactive, read-only or to be skipped', () =>
+    withVg(async (world) => {
+      for (const option of ['-Zn', '-an', '-pr', '-ky']) {
+        const text = await succeed(world, 'lvcreate', option, '-l2', vgName(option), 'vg');
+        assert.match(text, /WARNING: Logical volume vg\/lvol\d not zeroed\./);
+      }
+      assert(isAll(await world.read(PE_START, 8 * MIB), 0xee));
+      const refused = await world.command('lvcreate', '-an', '-Zy', '-l1', 'vg');
+      assert.deepEqual(refused, {
+        code: 5,
+        text: 'Cannot zero inactive logical volume with option -Zy or -Wy.\n',
+      });
+    }));
+
+  test('loses a signature that is further in', () =>
+    withVg(async (world) => {
+      await world.write(PE_START + 64 * 1024 + 64, Buffer.from('_BHRfS_M'));
+      const text = await succeed(world, 'lvcreate', '-y', '-l4', '-n', 'a', 'vg');
+      assert.match(text, /^Wiping btrfs signature on \/dev\/vg\/a\.$/m);
+      assert(isAll(await world.read(PE_START + 64 * 1024 + 64, 8), 0));
+    }));
+
+  test('keeps a signature when the answer is no, and then the LV is not made', () =>
+    withVg(async (world) => {
+      await world.write(PE_START + 1080, Buffer.from([0x53, 0xef]));
+      const { code, text } = await world.command('lvcreate', '-qq', '-l4', '-n', 'a', 'vg');
+      assert.equal(code, 5, text);
+      assert.match(text, /^Aborted wiping of \w+\.$/m);
+      assert.match(text, /^1 existing signature left on the device\.$/m);
+      assert.match(text, /^Aborting\. Failed to wipe start of new LV\.$/m);
+      assert.deepEqual([...(await world.read(PE_START + 1080, 2))], [0x53, 0xef]);
+      assert.equal((await world.command('lvs', '--noheadings', 'vg')).text, '');
+    }));
+});
+
+function vgName(option: string): string {
+  return option === '-an' ? '-Zn' : '-y';
+}
+
+describe('lvremove --wipe', () => {
+  for (const method of ['zero', 'random', 'discard'] as const) {
+    test(`${method} overwrites the extents of the LV and no others`, () =>
+      withVg(async (world) => {
+        await succeed(world, 'lvcreate', '-an', '-l4', '-n', 'before', 'vg');
+        await succeed(world, 'lvcreate', '-an', '-l6', '-n', 'a', 'vg');
+        await succeed(world, 'lvcreate', '-an', '-l4', '-n', 'behind', 'vg');
+        await succeed(world, 'lvremove', '--wipe', method, 'vg/a');
+        const wiped = await world.read(PE_START + 4 * MIB, 6 * MIB);
+        if (method === 'random') assert(new Set(wiped).size === 256 && !wiped.includes(Buffer.alloc(64, 0xee)));
+        else assert(isAll(wiped, 0));
+        assert(isAll(await world.read(PE_START, 4 * MIB), 0xee));
+        assert(isAll(await world.read(PE_START + 10 * MIB, 4 * MIB), 0xee));
+      }));
+  }
+
+  test('wipes nothing when an LV can not go, or in test mode', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-an', '-l6', '-n', 'a', 'vg');
+      const text = await succeed(world, 'lvremove', '-t', '--wipe', 'zero', 'vg/a');
+      assert.match(text, /TEST MODE/);
+      assert(isAll(await world.read(PE_START, 6 * MIB), 0xee));
+    }));
+});
+
+/** The bytes of an LV of one piece at the start of the VG, as a file of its own. */
+async function extract(world: World, folder: string, extents: number): Promise<string> {
+  const path = join(folder, 'lv');
+  const file = await open(path, 'w');
+  await file.write(await world.read(PE_START, extents * MIB));
+  await file.close();
+  return path;
+}
+
+describe('--resizefs', () => {
+  test('ext4 shrinks before the LV and grows after it, and keeps its files', () =>
+    withVg(async (world) => {
+      await withTemporaryFolder(async (folder) => {
+        await succeed(world, 'lvcreate', '-l16', '-n', 'a', 'vg');
+        const source = join(folder, 'source');
+        await mustRun('mkdir', [source]);
+        await mustRun('cp', [import.meta.filename, join(source, 'file')]);
+        await mustRun('mkfs.ext4', ['-q', '-F', '-d', source, '-E', `offset=${PE_START}`, world.image, '16M']);
+        await succeed(world, 'lvreduce', '-r', '-l12', 'vg/a');
+        await checkExt(await extract(world, folder, 12), folder, 12);
+        await succeed(world, 'lvextend', '-r', '-l+20', 'vg/a');
+        await checkExt(await extract(world, folder, 32), folder, 32);
+      });
+    }));
+
+  test('what can not be done safely is refused before anything is changed', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-l4', '-n', 'a', 'vg');
+      await succeed(world, 'lvcreate', '-l4', '-n', 'b', 'vg');
+      const none = await world.command('lvextend', '-r', '-l+4', 'vg/b');
+      assert.deepEqual([none.code, none.text.split('\n')[0]], [5, 'No filesystem found on vg/b to resize.']);
+      await mustRun('mkfs.ext4', ['-q', '-F', '-E', `offset=${PE_START}`, world.image, '4M']);
+      const split = await world.command('lvextend', '-r', '-l+4', 'vg/a');
+      assert.equal(split.code, 5);
+      assert.match(
+        split.text,
+        /Cannot resize the filesystem on vg\/a: the logical volume is not one range of one device\./,
+      );
+      assert.match(await succeed(world, 'lvs', '--noheadings', '-o', 'lv_size', 'vg/a'), /^4\.00m/);
+    }));
+
+  test('a file system that does not fit into less stops the command', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-l16', '-n', 'a', 'vg');
+      await mustRun('mkfs.ext4', ['-q', '-F', '-E', `offset=${PE_START}`, world.image, '16M']);
+      const { code, text } = await world.command('lvreduce', '-r', '-l1', 'vg/a');
+      assert.equal(code, 5, text);
+      assert.match(text, /Filesystem resize failed\./);
+      assert.match(await succeed(world, 'lvs', '--noheadings', '-o', 'lv_size', 'vg/a'), /^16\.00m/);
+    }));
+});
+
+async function checkExt(path: string, folder: string, mib: number): Promise<void> {
+  const check = await runProgram('e2fsck', ['-fn', path]);
+  assert.equal(check.status, 0, check.stdout + check.stderr);
+  const blocks = /^Block count:\s*(\d+)$/m.exec(await mustRun('dumpe2fs', ['-h', path]))?.[1];
+  const size = /^Block size:\s*(\d+)$/m.exec(await mustRun('dumpe2fs', ['-h', path]))?.[1];
+  assert.equal(Number(blocks) * Number(size), mib * MIB);
+  const copy = join(folder, 'copy');
+  await mustRun('debugfs', ['-R', `dump /file ${copy}`, path]);
+  assert.deepEqual(await readFile(copy), await readFile(import.meta.filename));
+}
