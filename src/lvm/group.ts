@@ -74,13 +74,15 @@ function staleAreas(
   chosen: UsableCopy,
   problems: ReadonlyMap<AreaReading, string>,
 ): VolumeGroup['staleAreas'] {
-  const stale: { devicePath: string; areaIndex: number; reason: string }[] = [];
+  const stale: VolumeGroup['staleAreas'][number][] = [];
   for (const [areaIndex, area] of reading.areas.entries()) {
     if (area.text === chosen || (area.header !== null && isIgnored(area.header))) continue;
     const problem = problems.get(area);
     const seqno = area.text?.summary?.seqno;
     const age = seqno === undefined ? 'holds no metadata' : `seqno ${seqno} instead of ${chosen.summary.seqno}`;
-    stale.push({ devicePath: reading.device.path, areaIndex, reason: problem ?? age });
+    // What follows a header without its magic may be anything: the commit leaves it to pvck --repair, as LVM2 does.
+    const repairable = area.header !== null || !area.headerFaults.some((fault) => fault.includes('wrong magic number'));
+    stale.push({ devicePath: reading.device.path, areaIndex, reason: problem ?? age, repairable });
   }
   return stale;
 }

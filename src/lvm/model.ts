@@ -101,7 +101,13 @@ export interface VolumeGroup {
   /** Exact bytes of the chosen text (without the trailing NUL), for dumps and comparison. */
   readonly rawText: Buffer;
   /** Which metadata areas hold an older or a different copy, or can't be read: they are rewritten at the next change. */
-  readonly staleAreas: readonly { readonly devicePath: string; readonly areaIndex: number; readonly reason: string }[];
+  readonly staleAreas: readonly {
+    readonly devicePath: string;
+    readonly areaIndex: number;
+    readonly reason: string;
+    /** Whether a commit can write it anew. */
+    readonly repairable: boolean;
+  }[];
 }
 
 /** Something worth telling on stderr; LVM2's wording where LVM2 has one, without the leading "  ". */

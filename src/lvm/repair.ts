@@ -9,9 +9,9 @@ import { emptyPlan } from './edit/plan.ts';
 import type { VolumeGroup } from './model.ts';
 import { PV_HEADER_EXTENSION_VERSION } from '../ondisk/label.ts';
 
-/** Whether some copy is not what it should be, or some header is out of date. */
+/** Whether some copy that can be repaired is not what it should be, or some header is out of date. */
 export function needsRepair(group: VolumeGroup): boolean {
-  if (group.staleAreas.length > 0 || group.outdated.length > 0) return true;
+  if (group.staleAreas.some(({ repairable }) => repairable) || group.outdated.length > 0) return true;
   return group.pvs.some(({ found }) => {
     if (found === null) return false;
     const precommitted = found.metadataAreas.some((area) => area.precommit);
