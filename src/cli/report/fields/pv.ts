@@ -134,7 +134,7 @@ export const LABEL_FIELDS: readonly ReportField[] = [
     'Free metadata area space on this device in current units.',
     (part) => {
       const device = usableLabel(part);
-      return device === null ? 0 : leastFreeSectors(areasInUse(device));
+      return device === null ? 0 : leastFreeSectors(device.metadataAreas);
     },
     { width: 9 },
   ),
