@@ -11,6 +11,7 @@ import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { flush } from '../block/sync-io.ts';
 import type { ScannedDevice } from '../lvm/model.ts';
+import { settleAll } from './errors.ts';
 
 export interface DeviceStatus {
   readonly path: string;
@@ -87,9 +88,8 @@ export class DeviceSet {
   async close(): Promise<void> {
     const held = [...this.#held.values()];
     this.#held.clear();
-    const outcomes = await Promise.allSettled(held.map(({ device }) => closeDevice(device)));
-    const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
-    if (failures.length > 0) throw new AggregateError(failures, 'some devices could not be flushed and closed');
+    const closing = held.map(({ device }) => closeDevice(device));
+    await settleAll(closing, 'some devices could not be flushed and closed');
   }
 
   status(): readonly DeviceStatus[] {

@@ -62,6 +62,13 @@ export function isOperatingError(error: unknown): error is Error {
   return code !== undefined && !code.startsWith('ERR_');
 }
 
+/** Waits until all have ended, even when some fail; then throws what failed as one error. */
+export async function settleAll(work: readonly Promise<unknown>[], message: string): Promise<void> {
+  const outcomes = await Promise.allSettled(work);
+  const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
+  if (failures.length > 0) throw new AggregateError(failures, message);
+}
+
 /** An operating system error's code or message, for the `reason` of a fault. */
 export function reasonOf(error: unknown): string {
   return systemReason(error) ?? (error instanceof Error ? error.message : String(error));

@@ -14,6 +14,7 @@ import type { StripedParams, Table } from '../dm/table.ts';
 import { targets } from '../dm/targets.ts';
 import { Volume } from '../dm/volume.ts';
 import type { ExportDirectory, NbdExport } from '../nbd/exports.ts';
+import { settleAll } from './errors.ts';
 import type { Logger } from './log.ts';
 
 const SECTOR_BYTES = 512;
@@ -172,9 +173,8 @@ export class VolumeSet implements ExportDirectory {
   async close(): Promise<void> {
     const volumes = [...this.#served.values()].map(({ volume }) => volume);
     this.#served.clear();
-    const outcomes = await Promise.allSettled(volumes.map((volume) => volume.close()));
-    const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
-    if (failures.length > 0) throw new AggregateError(failures, 'some volumes could not be flushed and closed');
+    const closing = volumes.map((volume) => volume.close());
+    await settleAll(closing, 'some volumes could not be flushed and closed');
   }
 
   status(): readonly ExportStatus[] {
