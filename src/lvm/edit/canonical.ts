@@ -5,6 +5,7 @@
  * Invariant: only labels and order change; every reference to a PV follows its new label.
  */
 import type { LogicalVolumeText, Segment, SegmentArea, VolumeGroupText } from '../../ondisk/metadata.ts';
+import { relationsOf } from '../relations.ts';
 import { CommandError } from './errors.ts';
 
 /** Throws CommandError if an LV that others are built on has the name of a PV's label, which would shadow it. */
@@ -21,6 +22,9 @@ export function canonical(vg: VolumeGroupText): VolumeGroupText {
     }
     return area;
   };
+  const { lvs } = relationsOf(vg);
+  // COW snapshots count as visible, though their status words don't say so.
+  const isVisible = ({ name }: LogicalVolumeText): boolean => lvs.get(name)?.visible ?? false;
   const volumes = vg.logicalVolumes.map((lv) => ({
     ...lv,
     segments: lv.segments.map((item) => withAreas(item, relabel)),
@@ -30,10 +34,6 @@ export function canonical(vg: VolumeGroupText): VolumeGroupText {
     physicalVolumes: vg.physicalVolumes.map((pv, index) => ({ ...pv, label: `pv${index}` })),
     logicalVolumes: [...volumes.filter(isVisible), ...volumes.filter((lv) => !isVisible(lv))],
   };
-}
-
-function isVisible(lv: LogicalVolumeText): boolean {
-  return lv.status.includes('VISIBLE');
 }
 
 function withAreas(segment: Segment, map: (area: SegmentArea) => SegmentArea): Segment {
