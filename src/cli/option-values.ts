@@ -128,3 +128,13 @@ export const REPORTFORMAT_OPTION: OptionSpec = {
   check: (value) => ['basic', 'json', 'json_std'].includes(value),
   description: 'Of the command log, which is not kept: there is nothing to format.',
 };
+export const METADATAPROFILE_OPTION: OptionSpec = {
+  long: 'metadataprofile',
+  argument: 'String',
+  description: 'The metadata profile to attach: NAME of NAME.profile in config/profile_dir.',
+};
+
+/** The profile to attach; null if none was named. */
+export function profileOf(options: ParsedOptions): string | null {
+  return options.value('metadataprofile') ?? options.value('profile') ?? null;
+}

@@ -18,7 +18,9 @@ import {
   isCount,
   isMetadataCopies,
   isSizeIn,
+  METADATAPROFILE_OPTION,
   metadataCopies,
+  profileOf,
   REPORTFORMAT_OPTION,
   sizeOf,
   sizeText,
@@ -35,7 +37,9 @@ const OPTIONS: readonly OptionSpec[] = [
   ALLOC_OPTION,
   AUTOBACKUP_OPTION,
   FORCE_OPTION,
+  METADATAPROFILE_OPTION,
   REPORTFORMAT_OPTION,
+  { long: 'detachprofile', description: 'Detach the metadata profile.' },
   { long: 'logicalvolume', short: 'l', argument: 'Number', check: isCount, description: 'The most LVs. 0: no limit.' },
   {
     long: 'maxphysicalvolumes',
@@ -102,7 +106,7 @@ const UNSAFE = [
   'alloc',
   'vgmetadatacopies',
 ] as const;
-const SAFE_WHEN_PARTIAL = ['addtag', 'deltag'] as const;
+const SAFE_WHEN_PARTIAL = ['addtag', 'deltag', 'metadataprofile', 'profile', 'detachprofile'] as const;
 const NO_UPDATE = ['activate', 'poll', 'monitor'] as const;
 
 export const command: Command = {
@@ -134,6 +138,9 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
 }
 
 function checkCombinations({ options }: CommandContext): void {
+  if (options.has('detachprofile') && (options.has('profile') || options.has('metadataprofile'))) {
+    throw new CommandError(EXIT.badUsage, ['Only one of --metadataprofile and --detachprofile permitted.']);
+  }
   const deactivates = options.value('activate')?.endsWith('n') === true;
   if (deactivates && (options.has('monitor') || options.has('poll'))) {
     throw new CommandError(EXIT.badUsage, ['Only -ay* allowed with --monitor or --poll.']);
@@ -156,6 +163,7 @@ function requestOf({ options }: CommandContext): VgChangeRequest {
     id: null,
     allocationPolicy: allocationPolicyOf(options),
     metadataCopies: copies === undefined ? null : metadataCopies(copies),
+    profile: options.has('detachprofile') ? '' : profileOf(options),
   };
 }
 

@@ -18,7 +18,9 @@ import {
   isCount,
   isMetadataCopies,
   isSizeIn,
+  METADATAPROFILE_OPTION,
   metadataCopies,
+  profileOf,
   REPORTFORMAT_OPTION,
   sizeOf,
   tagsOf,
@@ -34,6 +36,7 @@ const OPTIONS: readonly OptionSpec[] = [
   ADDTAG_OPTION,
   ALLOC_OPTION,
   AUTOBACKUP_OPTION,
+  METADATAPROFILE_OPTION,
   REPORTFORMAT_OPTION,
   {
     long: 'maxlogicalvolumes',
@@ -129,6 +132,7 @@ function vgRequest(
   if (allocationPolicy === 'inherit') refuse('Volume Group allocation policy cannot inherit from anything');
   if (extentSizeSectors === 0) refuse('Physical extent size may not be zero');
   const copies = options.value('vgmetadatacopies');
+  const profile = profileOf(options);
   return {
     name,
     id: newUuid(),
@@ -139,6 +143,7 @@ function vgRequest(
     tags: [...new Set(tagsOf(options, 'addtag'))],
     metadataCopies: copies === undefined ? settings.int('metadata/vgmetadatacopies') : metadataCopies(copies),
     systemId,
+    ...(profile === null ? {} : { profile }),
     noAutoactivation: flagOf(options, 'setautoactivation') === false,
   };
 }

@@ -34,6 +34,8 @@ export interface VgChangeRequest {
   readonly id: string | null;
   readonly allocationPolicy: AllocationPolicy | null;
   readonly metadataCopies: MetadataCopies | null;
+  /** A metadata profile's name; empty: none any more. */
+  readonly profile: string | null;
 }
 
 /** Formats a size for messages. */
@@ -55,6 +57,7 @@ export function changeVgPlan(group: VolumeGroup, request: VgChangeRequest, sizeT
   if (request.id !== null) vg = { ...vg, id: request.id };
   if (request.allocationPolicy !== null) vg = withPolicy(vg, request.allocationPolicy);
   if (request.metadataCopies !== null) vg = withCopies(vg, request.metadataCopies, warn);
+  if (request.profile !== null) vg = withProfile(vg, request.profile);
   messages.push({ stream: 'stdout', when: 'after', text: `Volume group "${vg.name}" successfully changed` });
   const plan = { ...emptyPlan(group, vg), messages };
   if (request.metadataCopies !== 'all') return plan;
@@ -110,6 +113,10 @@ function withPolicy(vg: VolumeGroupText, policy: AllocationPolicy): VolumeGroupT
     throw new CommandError('Volume Group allocation policy cannot inherit from anything');
   }
   return policy === 'normal' ? rest : { ...rest, allocationPolicy: policy };
+}
+
+function withProfile({ profile: _profile, ...vg }: VolumeGroupText, name: string): VolumeGroupText {
+  return name === '' ? vg : { ...vg, profile: name };
 }
 
 function withCopies(vg: VolumeGroupText, copies: MetadataCopies, warn: (text: string) => void): VolumeGroupText {

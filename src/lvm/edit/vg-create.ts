@@ -23,6 +23,8 @@ export interface VgCreateRequest {
   readonly metadataCopies: MetadataCopies;
   /** Null: none. */
   readonly systemId: string | null;
+  /** A metadata profile's name. */
+  readonly profile?: string;
   /** --setautoactivation n */
   readonly noAutoactivation: boolean;
 }
@@ -71,6 +73,7 @@ function newGroup(request: VgCreateRequest): VolumeGroupText {
     maxLv: request.maxLv,
     maxPv: request.maxPv,
     ...(allocationPolicy === 'normal' ? {} : { allocationPolicy }),
+    ...(request.profile === undefined ? {} : { profile: request.profile }),
     metadataCopies: metadataCopies === 'all' ? 0 : metadataCopies,
     physicalVolumes: [],
     logicalVolumes: [],
