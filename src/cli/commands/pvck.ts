@@ -1,5 +1,6 @@
 /**
- * pvck: looks at the headers and texts of physical volumes, sound or damaged, and prints or saves them. It only reads.
+ * pvck: looks at the headers and texts of physical volumes, sound or damaged, and prints or saves them. Repairs, the only thing
+ * that writes, are in pvck/repair.ts.
  *
  * Source: pvck(8); output compared with LVM2 2.03.16 on sound PVs and on PVs with one field damaged after another.
  */
@@ -22,6 +23,7 @@ const DUMPS = ['headers', 'metadata', 'metadata_all', 'metadata_search', 'metada
 type DumpKind = (typeof DUMPS)[number];
 /** LVM2's devices/pv_min_size. */
 const LEAST_BYTES = 2 * 1024 * 1024;
+const MIB = 1024n * 1024n;
 /** Where a first metadata area is when nothing says so. */
 const DEFAULT_AREA: AreaLocation = { offset: 4096n, size: 1044480n };
 
@@ -163,6 +165,13 @@ class Inspection {
     const known = label !== null && label.isLabel ? label.metadataAreas[this.#areaIndex()] : undefined;
     if (known !== undefined && known.size > 0n) return known;
     const { output } = this.#context;
+    const bytes = BigInt(this.#report.device.sizeBytes);
+    if (this.#areaIndex() === 1 && bytes >= 2n * MIB) {
+      const second = { offset: bytes - (bytes % MIB) - MIB, size: (bytes % MIB) + MIB };
+      output.print(`Using defaults for second mda: offset ${second.offset} size ${second.size}.`);
+      output.print('Override defaults with --settings "mda_offset=<bytes> mda_size=<bytes>"');
+      return second;
+    }
     output.print(`Using common defaults for first mda: offset ${DEFAULT_AREA.offset} size ${DEFAULT_AREA.size}.`);
     output.print('Override defaults with --settings "mda_offset=<bytes> mda_size=<bytes>"');
     if (known !== undefined) {
@@ -178,13 +187,23 @@ class Inspection {
       this.#report.check(`failed to read metadata area at offset ${location.offset} size ${location.size}`);
       return false;
     }
-    const found = [...findTexts(area)];
+    const found = this.#wanted(location, [...findTexts(area)]);
     for (const text of found) this.#listText(location, text);
     if (new Set(found.map((text) => text.vgId)).size > 1) {
       this.#context.output.error('WARNING: metadata from multiple VGs was found.');
     }
     if (this.#context.options.has('file')) this.#save(Buffer.concat(found.map((text) => text.bytes)));
     return true;
+  }
+
+  /** All texts, or the one that the settings name. */
+  #wanted(location: AreaLocation, found: readonly FoundText[]): readonly FoundText[] {
+    const { seqno, textOffset } = this.#settings;
+    if (seqno === undefined && textOffset === undefined) return found;
+    const at = (text: FoundText): bigint => location.offset + BigInt(text.offset);
+    return found
+      .filter((text) => (seqno === undefined || text.seqno === seqno) && (textOffset ?? at(text)) === at(text))
+      .slice(0, 1);
   }
 
   #listText(location: AreaLocation, text: FoundText): void {
@@ -271,7 +290,7 @@ export const command: Command = {
       long: 'file',
       short: 'f',
       argument: 'String',
-      description: 'Save metadata to this new file instead of printing it.',
+      description: 'Save metadata to this new file instead of printing it; with --repair: the metadata to write.',
     },
     {
       long: 'labelsector',
@@ -288,7 +307,9 @@ export const command: Command = {
     {
       long: 'settings',
       argument: 'String',
-      description: 'What to believe instead of the headers: "mda_offset=BYTES mda_size=BYTES mda_num=1|2".',
+      description:
+        'What to believe instead of the headers: "mda_offset=BYTES mda_size=BYTES mda_num=1|2"; which text: "seqno=N" or ' +
+        '"metadata_offset=BYTES"; and for repairs also pv_uuid, device_size, data_offset, mda2_offset, mda2_size.',
     },
   ],
   run,
