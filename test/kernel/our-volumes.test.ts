@@ -49,7 +49,7 @@ class Volumes {
   }
 
   /** Checks what the volumes hold; those that are new or have grown are filled with random bytes. */
-  async fill(extents: Readonly<Record<string, number>>): Promise<void> {
+  async check(extents: Readonly<Record<string, number>>): Promise<void> {
     const daemon = await startDaemon(this.#disks);
     try {
       for (const [name, count] of Object.entries(extents)) {
@@ -115,7 +115,7 @@ test('the kernel activates what our commands made, with its data', async () => {
     await run('lvcreate', '-l', '9', '-n', 'pieces', VG, `${first}:20-22`, `${second}:30-32`, `${first}:40-42`);
     await run('lvcreate', '-l', '6', '-n', 'shrinks', VG);
     await run('lvcreate', '-l', '2', '-n', 'goes', VG);
-    await volumes.fill({ linear: 5, striped: 8, pieces: 9, shrinks: 6, goes: 2 });
+    await volumes.check({ linear: 5, striped: 8, pieces: 9, shrinks: 6, goes: 2 });
 
     await run('vgextend', '--pvmetadatacopies', '2', VG, third);
     await run('lvextend', '-l', '+4', `${VG}/linear`, third);
@@ -125,9 +125,9 @@ test('the kernel activates what our commands made, with its data', async () => {
     await run('lvrename', `${VG}/shrinks`, 'shrunk');
     volumes.rename('shrinks', 'shrunk');
     const extents = { linear: 9, striped: 12, pieces: 9, shrunk: 4 };
-    await volumes.fill(extents);
+    await volumes.check(extents);
     await run('pvmove', '-n', 'pieces', first, third);
-    await volumes.fill(extents);
+    await volumes.check(extents);
 
     const { status, output } = await runInVm(join(import.meta.dirname, 'our-volumes.sh'), {
       args: [VG, volumes.manifest()],
