@@ -69,6 +69,13 @@ export async function settleAll(work: readonly Promise<unknown>[], message: stri
   if (failures.length > 0) throw new AggregateError(failures, message);
 }
 
+/** The single errors, first to last, of what a close that tried everything threw. */
+export function singleErrors(error: unknown): readonly unknown[] {
+  if (error instanceof AggregateError) return error.errors.flatMap(singleErrors);
+  if (error instanceof SuppressedError) return [...singleErrors(error.suppressed), ...singleErrors(error.error)];
+  return [error];
+}
+
 /** An operating system error's code or message, for the `reason` of a fault. */
 export function reasonOf(error: unknown): string {
   return systemReason(error) ?? (error instanceof Error ? error.message : String(error));

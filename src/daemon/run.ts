@@ -8,13 +8,13 @@
  *  - Signals are noted when they come and acted upon one at a time, in `serve`'s loop.
  *  - An error that nobody expected is logged and ends the process with 1: in one place, `failUnexpected`.
  */
-import { readFileSync } from 'node:fs';
 import { Daemon } from './compose.ts';
 import { loadSettings, processSurroundings, type Settings } from './config.ts';
-import { DaemonError, EXIT_FAILED, isOperatingError } from './errors.ts';
+import { DaemonError, EXIT_FAILED, isOperatingError, reasonOf, singleErrors } from './errors.ts';
 import { parseFlags } from './flags.ts';
 import { createLog, type Logger } from './log.ts';
 import { createNotifier, type Notifier } from './systemd.ts';
+import { packageVersion } from './version.ts';
 
 /** Exit code of an error that nobody expected, as Node's own. */
 const EXIT_UNEXPECTED = 1;
@@ -94,8 +94,9 @@ async function stop(daemon: Daemon, notifier: Notifier, log: Logger): Promise<nu
   log.info({ connections }, 'stopping: no new connections, what is in flight is finished');
   try {
     await daemon.close();
-  } catch (err) {
-    log.error({ err }, 'stopped, but not everything could be made durable');
+  } catch (error) {
+    for (const each of singleErrors(error)) log.error({ reason: reasonOf(each) }, 'something could not be closed');
+    log.error('stopped, but not everything could be made durable');
     return EXIT_FAILED;
   }
   log.info('stopped: everything acknowledged is durable');
@@ -148,11 +149,4 @@ class Signals {
     this.#reload = false;
     return 'reload';
   }
-}
-
-function packageVersion(): string {
-  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    readonly version: string;
-  };
-  return manifest.version;
 }
