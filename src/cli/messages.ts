@@ -50,6 +50,8 @@ export interface Output {
   plainError(line: string): void;
   /** Lets out what was gathered: progress is worth nothing later. */
   flush?(): void;
+  /** What stands before every line from now on (log/prefix). */
+  indentBy?(indent: string): void;
 }
 
 interface TextSink {
@@ -61,24 +63,28 @@ export class StreamOutput implements Output {
   readonly #out: TextSink;
   readonly #err: TextSink;
   #pending = '';
+  #indent = '  ';
   constructor(out: TextSink, err: TextSink) {
     this.#out = out;
     this.#err = err;
   }
   print(line: string): void {
-    this.printPlain(`  ${line}\n`);
+    this.printPlain(`${this.#indent}${line}\n`);
   }
   printPlain(text: string): void {
     this.#pending += text;
     if (this.#pending.length > 1 << 16) this.flush();
   }
   error(line: string): void {
-    this.plainError(`  ${line}`);
+    this.plainError(`${this.#indent}${line}`);
   }
   plainError(line: string): void {
     // Keep the order of what both streams show on one terminal.
     this.flush();
     this.#err.write(`${line}\n`);
+  }
+  indentBy(indent: string): void {
+    this.#indent = indent;
   }
   flush(): void {
     if (this.#pending === '') return;

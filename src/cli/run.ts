@@ -49,6 +49,7 @@ async function runCommand(
     const toml = await readToml(options, around);
     const settings = settingsForCommand(name, options, around.env, output, toml);
     process.umask(settings.int('global/umask'));
+    output.indentBy?.(settings.string('log/prefix'));
     const context: CommandContext = { ...around, name, argv, options, args: options.args, output, settings, toml };
     await recover(context);
     try {
