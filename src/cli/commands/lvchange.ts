@@ -16,8 +16,22 @@ import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
+import { SELECT } from '../lv/select.ts';
 import { unmatched, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
+import type { OptionSpec } from '../options.ts';
+
+const ACTIVATION_OPTIONS: readonly OptionSpec[] = [
+  { long: 'partial', short: 'P', description: 'Nothing to do here: LVs with missing PVs are not served.' },
+  {
+    long: 'activationmode',
+    argument: 'partial|degraded|complete',
+    check: (value) => ['partial', 'degraded', 'complete'].includes(value),
+    description: 'Nothing to do here: only complete LVs are served.',
+  },
+  { long: 'sysinit', description: 'Nothing to do here: there is no polling or monitoring to leave out.' },
+  { long: 'ignorelockingfailure', description: 'Nothing to do here: a command that only looks needs no lock.' },
+];
 
 export const command: Command = {
   summary: 'Change the attributes of logical volume(s)',
@@ -42,6 +56,9 @@ export const command: Command = {
     },
     option.FORCE,
     option.AUTOBACKUP,
+    SELECT,
+    ...ACTIVATION_OPTIONS,
+    ...option.SURROUNDINGS,
   ],
   run,
 };
@@ -51,7 +68,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const properties = propertiesOf(context);
   const changes = properties.length > 0;
   if (!changes && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
-  if (args.length === 0) throw noSuchSyntax(context.name);
+  if (args.length === 0 && !options.has('select')) throw noSuchSyntax(context.name);
   const change = await changeContext(context);
   let code: ExitCode = EXIT.ok;
   if (changes) {
@@ -136,9 +153,10 @@ function activateAll(context: CommandContext, { group, lvs, named }: Meant): Exi
     ignoreActivationSkip: context.options.has('ignoreactivationskip'),
     ignoreNoAutoActivate: !auto,
   });
+  const byName = new Map(plan.map((entry) => [entry.lv.name, entry]));
   let code: ExitCode = EXIT.ok;
   for (const { name, visible } of lvs) {
-    const entry = plan.find(({ lv }) => lv.name === name);
+    const entry = byName.get(name);
     if (!visible || entry === undefined) {
       if (!named.has(name)) continue;
       context.output.error(`Operation not permitted on hidden LV ${group.vg.name}/${name}.`);

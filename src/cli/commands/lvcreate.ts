@@ -33,6 +33,7 @@ import {
   readReadAhead,
   readSize,
   refuseZeroes,
+  sizeCheck,
 } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import type { OptionSpec } from '../options.ts';
@@ -55,6 +56,24 @@ function typeCheck(value: string): boolean {
   if (['linear', 'striped', 'error', 'zero'].includes(value) || OTHER_TYPES.test(value)) return true;
   throw new Error(`WARNING: Unrecognised segment type ${value}`);
 }
+
+/** Options that stand for types which can't be created yet: they are known, so that the refusal can say what is missing. */
+const OTHER_TYPE_OPTIONS: readonly (OptionSpec & { readonly type: string })[] = [
+  { long: 'snapshot', short: 's', type: 'snapshot', description: 'Not possible yet: a snapshot of an LV.' },
+  { long: 'thin', short: 'T', type: 'thin', description: 'Not possible yet: a thin pool or a thin LV.' },
+  { long: 'thinpool', argument: 'LV', type: 'thin', description: 'Not possible yet: the thin pool of a thin LV.' },
+  {
+    long: 'virtualsize',
+    short: 'V',
+    argument: 'Size[m|UNIT]',
+    check: sizeCheck('m', '-'),
+    type: 'thin',
+    description: 'Not possible yet: the size of a thin or sparse LV.',
+  },
+  { long: 'cache', short: 'H', type: 'cache', description: 'Not possible yet: a cached LV.' },
+  { long: 'cachepool', argument: 'LV', type: 'cache', description: 'Not possible yet: the cache pool of a cached LV.' },
+  { long: 'vdo', type: 'vdo', description: 'Not possible yet: a VDO LV.' },
+];
 
 const OPTIONS: readonly OptionSpec[] = [
   ...option.sizeOptions('-', 'The size of the LV'),
@@ -102,6 +121,8 @@ const OPTIONS: readonly OptionSpec[] = [
   },
   option.AUTOBACKUP,
   option.FORCE,
+  ...option.SURROUNDINGS,
+  ...OTHER_TYPE_OPTIONS,
 ];
 
 export const command: Command = {
@@ -215,6 +236,8 @@ function unsupported(type: string): CommandError {
 }
 
 function typeOf({ options }: CommandContext): NewType {
+  const other = OTHER_TYPE_OPTIONS.find(({ long }) => options.has(long));
+  if (other !== undefined) throw unsupported(other.type);
   const type = options.value('type') ?? 'striped';
   if (OTHER_TYPES.test(type)) throw unsupported(type);
   const striped = type === 'striped' || type === 'linear';

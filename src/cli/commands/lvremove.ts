@@ -5,15 +5,18 @@
  * that was erased; if that fails, the LV is still there.
  */
 import { CommandError } from '../../lvm/edit/errors.ts';
-import { removeHistoricalLv, removeLv } from '../../lvm/edit/lv-remove.ts';
+import { discardsOf } from '../../lvm/edit/lv-freed.ts';
+import { LvRemover, removeHistoricalLv } from '../../lvm/edit/lv-remove.ts';
 import { emptyPlan, type PlanMessage } from '../../lvm/edit/plan.ts';
 import type { Changes } from '../../lvm/command.ts';
 import { eraseLv, type EraseMethod } from '../../lvm/wipe.ts';
+import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
 import { progressBar } from '../lv/progress.ts';
+import { SELECT } from '../lv/select.ts';
 import { noSuchSyntax } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 
@@ -25,6 +28,8 @@ export const command: Command = {
   options: [
     option.FORCE,
     option.AUTOBACKUP,
+    SELECT,
+    ...option.SURROUNDINGS,
     {
       long: 'wipe',
       argument: 'zero|random|discard',
@@ -33,7 +38,7 @@ export const command: Command = {
     },
   ],
   async run(context) {
-    if (context.args.length === 0) throw noSuchSyntax(context.name);
+    if (context.args.length === 0 && !context.options.has('select')) throw noSuchSyntax(context.name);
     const change = await changeContext(context);
     return eachVgOfLvs(context, change, { handlesMissing: true }, (meant, changes) =>
       removeAll(context, meant, changes),
@@ -51,37 +56,62 @@ async function removeAll(
   { group, lvs, historical }: Meant,
   changes: Changes,
 ): Promise<ExitCode> {
-  const confirm = confirmation(context, changes);
-  const messages: PlanMessage[] = [];
-  const removed: string[] = [];
-  let { vg } = group;
+  const remover = new LvRemover(group.vg, confirmation(context, changes));
+  const discards = context.settings.bool('devices/issue_discards');
   let code: ExitCode = EXIT.ok;
-  const attempt = async (work: () => Promise<Awaited<ReturnType<typeof removeLv>>>): Promise<void> => {
+  const attempt = async (work: () => Promise<void>): Promise<void> => {
     try {
-      const removal = await work();
-      ({ vg } = removal);
-      removed.push(...removal.removed);
-      for (const text of removal.lines) messages.push({ stream: 'stdout', when: 'after', text });
+      await work();
     } catch (error) {
       if (!(error instanceof CommandError)) throw error;
       for (const line of error.lines) context.output.error(line);
       code = EXIT.failed;
     }
   };
-  for (const { name } of lvs) if (!removed.includes(name)) await attempt(() => removeLv(vg, name, confirm));
-  for (const name of historical) await attempt(() => Promise.resolve(removeHistoricalLv(vg, name)));
-  if (code !== EXIT.ok || messages.length === 0) return code;
-  await eraseAll(context, changes, removed);
-  await changes.apply({ ...emptyPlan(group, vg), messages });
+  for (const { name } of lvs) {
+    if (remover.isGone(name)) continue;
+    await attempt(async () => {
+      if (discards) await confirmDiscard(context, changes, `${group.vg.name}/${name}`);
+      await remover.remove(name);
+    });
+  }
+  let { vg } = remover.result();
+  const { removed } = remover.result();
+  const lines = [...remover.result().lines];
+  for (const name of historical) {
+    await attempt(() => {
+      const gone = removeHistoricalLv(vg, name);
+      ({ vg } = gone);
+      lines.push(...gone.lines);
+      return Promise.resolve();
+    });
+  }
+  if (code !== EXIT.ok || lines.length + removed.length === 0) return code;
+  await eraseAll(context, changes, group, removed);
+  const messages = lines.map((text): PlanMessage => ({ stream: 'stdout', when: 'after', text }));
+  const effects = discards ? discardsOf(group, vg) : [];
+  await changes.apply({ ...emptyPlan(group, vg), effects, messages });
   return code;
+}
 
-  async function eraseAll(around: CommandContext, session: Changes, names: readonly string[]): Promise<void> {
-    const method = METHODS.find((known) => known === around.options.value('wipe'));
-    if (method === undefined || session.context.test) return;
-    for (const name of names) {
-      const bar = progressBar(`Wiping ${group.vg.name}/${name}`);
-      await eraseLv({ group, lvName: name, method, context: session.context, progress: bar.update });
-      bar.end();
-    }
+/** With issue_discards what is removed is lost at once, so LVM2 asks. */
+async function confirmDiscard(context: CommandContext, changes: Changes, name: string): Promise<void> {
+  const confirm = confirmation(context, changes);
+  if (await confirm(`Do you really want to remove and DISCARD logical volume ${name}? [y/n]: `)) return;
+  throw new CommandError(`Logical volume ${name} not removed.`);
+}
+
+async function eraseAll(
+  { options }: CommandContext,
+  { context }: Changes,
+  group: VolumeGroup,
+  names: readonly string[],
+): Promise<void> {
+  const method = METHODS.find((known) => known === options.value('wipe'));
+  if (method === undefined || context.test) return;
+  for (const lvName of names) {
+    const bar = progressBar(`Wiping ${group.vg.name}/${lvName}`);
+    await eraseLv({ group, lvName, method, context, progress: bar.update });
+    bar.end();
   }
 }

@@ -18,7 +18,7 @@ const NAME_OVERHEAD = 2;
 export const command: Command = {
   summary: 'Rename a logical volume',
   argumentsUsage: 'VG LV LV_new | LV LV_new',
-  options: [option.AUTOBACKUP],
+  options: [option.AUTOBACKUP, ...option.SURROUNDINGS],
   async run(context) {
     const { vgName, ...request } = parse(context);
     const change = await changeContext(context);

@@ -14,6 +14,7 @@ import type { CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { parseLvArguments, type LvArguments } from '../report/arguments.ts';
 import { defaultVg } from './names.ts';
+import { selectedLvs } from './select.ts';
 
 /** LVs of one VG that the arguments mean. */
 export interface Meant {
@@ -43,9 +44,9 @@ export async function eachVgOfLvs(
         { vgs: [{ name: vgName, mode: request.mode ?? 'write' }] },
         async (changes) => {
           const group = await changes.volumeGroup({ ...request, vgName });
-          const meant = meantOf(group, args);
+          const meant = meantOf(group, args, selectedLvs(context, changes.scan, group));
           const result = await work(meant, changes);
-          return reportMissing(context, meant, args) ? EXIT.failed : result;
+          return reportMissing(context, group, args) ? EXIT.failed : result;
         },
       );
       if (done > code) code = done;
@@ -60,11 +61,18 @@ export async function eachVgOfLvs(
 
 /** Tags are looked for in every VG; a name that no VG has is then no error, as LVM2 only looks at VGs that there are. */
 async function vgsOf(change: ChangeContext, args: LvArguments): Promise<readonly string[]> {
-  if (args.tags.length === 0) return args.vgNames.toSorted();
+  if (args.tags.length === 0 && !isEverything(args)) return args.vgNames.toSorted();
   return withChanges(change, { globalLock: 'read' }, (changes) => {
-    const all = changes.scan.volumeGroups.filter(({ vg }) => hasTag(vg.tags, args) || isMeant(vg.name, args, vg));
+    const all = changes.scan.volumeGroups.filter(
+      ({ vg }) => isEverything(args) || hasTag(vg.tags, args) || isMeant(vg.name, args, vg),
+    );
     return Promise.resolve([...new Set(all.map(({ vg }) => vg.name))].toSorted());
   });
+}
+
+/** Only criteria were given: they are for every LV. */
+function isEverything(args: LvArguments): boolean {
+  return args.vgNames.length === 0 && args.tags.length === 0;
 }
 
 function isMeant(name: string, args: LvArguments, vg: VolumeGroup['vg']): boolean {
@@ -75,9 +83,9 @@ function hasTag(tags: readonly string[], args: LvArguments): boolean {
   return tags.some((tag) => args.tags.includes(tag));
 }
 
-function meantOf(group: VolumeGroup, args: LvArguments): Meant {
+function meantOf(group: VolumeGroup, args: LvArguments, selected: ReadonlySet<string> | null): Meant {
   const { vg } = group;
-  const whole = args.wholeVgs.includes(vg.name) || hasTag(vg.tags, args);
+  const whole = isEverything(args) || args.wholeVgs.includes(vg.name) || hasTag(vg.tags, args);
   const names = args.wholeVgs.includes(vg.name) ? [] : (args.lvNames.get(vg.name) ?? []);
   const named = new Set(names);
   const pools: LvFacts[] = [];
@@ -86,6 +94,7 @@ function meantOf(group: VolumeGroup, args: LvArguments): Meant {
     if (facts.snapshotRecord || facts.virtualOrigin) continue;
     const wanted = whole || named.has(facts.name) || hasTag(facts.lv.tags, args);
     if (!wanted || (!facts.visible && names.length === 0)) continue;
+    if (selected !== null && !selected.has(facts.lv.id)) continue;
     (facts.lv.segments[0]?.type === 'thin-pool' ? pools : others).push(facts);
   }
   const historical = vg.historicalLogicalVolumes
@@ -95,11 +104,14 @@ function meantOf(group: VolumeGroup, args: LvArguments): Meant {
 }
 
 /** Says which of the named LVs are not there; true if some are not. */
-function reportMissing(context: CommandContext, meant: Meant, args: LvArguments): boolean {
-  const { vg } = meant.group;
+function reportMissing(context: CommandContext, { vg }: VolumeGroup, args: LvArguments): boolean {
   if (args.wholeVgs.includes(vg.name)) return false;
-  const found = new Set([...meant.lvs.map((facts) => facts.name), ...meant.historical.map((name) => `-${name}`)]);
-  const missing = (args.lvNames.get(vg.name) ?? []).filter((name) => !found.has(name));
+  const { lvs } = relationsOf(vg);
+  const isThere = (name: string): boolean =>
+    name.startsWith('-')
+      ? vg.historicalLogicalVolumes.some((lv) => (lv.name ?? lv.label) === name.slice(1))
+      : lvs.get(name)?.snapshotRecord === false;
+  const missing = (args.lvNames.get(vg.name) ?? []).filter((name) => !isThere(name));
   for (const name of missing) context.output.error(`Failed to find logical volume "${vg.name}/${name}"`);
   return missing.length > 0;
 }

@@ -1,5 +1,6 @@
 /** Options that commands which change LVs share. */
 import { yesOrNo } from '../common-options.ts';
+import { REPORTFORMAT_OPTION } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 import {
   activateCheck,
@@ -126,6 +127,20 @@ export const ACTIVATE: OptionSpec = {
   check: activateCheck,
   description: 'Whether the LV is to be active. Active LVs are those that orion-lvmd serves when it runs.',
 };
+
+/** What scripts pass for the sake of udev, dmeventd and polling, none of which take part here. */
+export const SURROUNDINGS: readonly OptionSpec[] = [
+  { long: 'noudevsync', description: 'Nothing to do here: udev takes no part.' },
+  { long: 'ignoremonitoring', description: 'Nothing to do here: no LV is monitored by dmeventd.' },
+  {
+    long: 'monitor',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Nothing to do here: no LV is monitored by dmeventd.',
+  },
+  { long: 'poll', argument: 'y|n', check: yesOrNo, description: 'Nothing to do here: nothing is polled.' },
+  REPORTFORMAT_OPTION,
+];
 
 /** -L and -l; signs in `refused` are errors. */
 export function sizeOptions(refused: '+' | '-' | null, what: string): readonly OptionSpec[] {

@@ -78,6 +78,7 @@ export function resizeCommand(direction: Direction, summary: string): Command {
       ...FILESYSTEM_OPTIONS,
       option.FORCE,
       option.AUTOBACKUP,
+      ...option.SURROUNDINGS,
     ],
     run: (context) => run(context, direction),
   };
@@ -166,6 +167,7 @@ function parse(
       pvs,
       findPv,
       resizeFs: options.has('resizefs'),
+      issueDiscards: context.settings.bool('devices/issue_discards'),
       settings: allocationSettings(context),
     },
   };

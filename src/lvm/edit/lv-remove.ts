@@ -9,8 +9,8 @@
  * Source: lvremove(8); messages and prompts of lvremove 2.03.16.
  */
 import type { HistoricalLogicalVolumeText, VolumeGroupText } from '../../ondisk/metadata.ts';
-import { isComponentKind } from '../references.ts';
-import { relationsOf, type LvFacts } from '../relations.ts';
+import { isComponentKind, type ReferenceKind } from '../references.ts';
+import { relationsOf, type LvFacts, type LvUse } from '../relations.ts';
 import { CommandError } from './errors.ts';
 import { displayName } from './lv-facts.ts';
 
@@ -25,22 +25,170 @@ export interface Removal {
   readonly lines: readonly string[];
 }
 
-/** Removes an LV that the user named. Throws CommandError (5). */
-export async function removeLv(vg: VolumeGroupText, name: string, confirm: Confirm): Promise<Removal> {
-  const facts = relationsOf(vg).lvs.get(name);
-  if (facts === undefined || facts.snapshotRecord) {
-    throw new CommandError(`Failed to find logical volume "${vg.name}/${name}"`);
+/** Volumes that can't be without the one that they use, and what that one is then called. */
+const DEPENDENTS: readonly (readonly [ReferenceKind, string])[] = [
+  ['external-origin', 'external origin'],
+  ['thin-pool', 'pool'],
+  ['vdo-pool', 'VDO pool'],
+  ['cache-origin', 'cache origin'],
+  ['writecache-origin', 'cache origin'],
+];
+const POOLED: ReadonlySet<string> = new Set(['thin-pool', 'cache-pool', 'cache', 'thin']);
+
+/**
+ * A session of removals from one VG: each LV is taken out or refused for itself, and `result` is the VG without all that went.
+ * It works on the VG as it was and a list of what is gone, so that removing every LV of a large VG costs no more than reading it.
+ */
+export class LvRemover {
+  readonly #vg: VolumeGroupText;
+  readonly #lvs: ReadonlyMap<string, LvFacts>;
+  readonly #confirm: Confirm;
+  readonly #gone = new Set<string>();
+  readonly #lines: string[] = [];
+
+  constructor(vg: VolumeGroupText, confirm: Confirm) {
+    this.#vg = vg;
+    this.#lvs = relationsOf(vg).lvs;
+    this.#confirm = confirm;
   }
-  refuseMerging(vg, facts);
-  const sparse = facts.snapshot === null ? undefined : relationsOf(vg).lvs.get(facts.snapshot.origin);
-  return removeTree(vg, sparse?.virtualOrigin === true ? sparse.name : name, { confirm, doomed: new Set() });
+
+  /** Whether an LV went already, on its own or with another one. */
+  isGone(name: string): boolean {
+    return this.#gone.has(name);
+  }
+
+  result(): Removal {
+    const vg = { ...this.#vg, logicalVolumes: this.#vg.logicalVolumes.filter((lv) => !this.#gone.has(lv.name)) };
+    return { vg, removed: [...this.#gone], lines: this.#lines };
+  }
+
+  /** Removes an LV that the user named. Throws CommandError (5), and then nothing of it is gone. */
+  async remove(name: string): Promise<void> {
+    const facts = this.#lvs.get(name);
+    if (facts === undefined || facts.snapshotRecord) {
+      throw new CommandError(`Failed to find logical volume "${this.#vg.name}/${name}"`);
+    }
+    refuseMerging(this.#vg, facts);
+    const origin = facts.snapshot === null ? undefined : this.#lvs.get(facts.snapshot.origin);
+    const before = new Set(this.#gone);
+    const said = this.#lines.length;
+    try {
+      await this.#removeTree(origin?.virtualOrigin === true ? origin : facts, new Set());
+    } catch (error) {
+      for (const other of this.#gone) if (!before.has(other)) this.#gone.delete(other);
+      this.#lines.length = said;
+      throw error;
+    }
+  }
+
+  /** An LV with its dependents. `doomed`: LVs that are going to be removed after it. */
+  async #removeTree(facts: LvFacts, doomed: ReadonlySet<string>): Promise<void> {
+    if (this.#gone.has(facts.name)) return;
+    const inside = new Set([...doomed, facts.name]);
+    const cows = facts.snapshots.map((link) => link.cow);
+    for (const name of [...cows, ...(await this.#dependentsOf(facts))]) {
+      const dependent = this.#lvs.get(name);
+      if (dependent !== undefined) await this.#removeTree(dependent, inside);
+    }
+    this.#removeSingle(facts, doomed);
+  }
+
+  /** Volumes that can't be without this one, after asking. */
+  async #dependentsOf(facts: LvFacts): Promise<readonly string[]> {
+    for (const [kind, word] of DEPENDENTS) {
+      const users = this.#usersOf(facts)
+        .filter((use) => use.kind === kind)
+        .map((use) => use.user);
+      if (users.length === 0) continue;
+      const name = displayName(this.#vg, facts.lv);
+      const question = `Removing ${word} ${name} will remove ${users.length} dependent volume(s). Proceed? [y/n]: `;
+      if (!(await this.#confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
+      return users;
+    }
+    return [];
+  }
+
+  /** An LV that nothing depends on any more, with its parts. */
+  #removeSingle(facts: LvFacts, doomed: ReadonlySet<string>): void {
+    this.#refuse(facts, doomed);
+    const pooled = POOLED.has(facts.lv.segments[0]?.type ?? '');
+    this.#takeParts(facts);
+    if (facts.snapshot !== null) this.#gone.add(facts.snapshot.record);
+    if (pooled) this.#takeUselessSpare();
+    if (facts.visible) this.#lines.push(`Logical volume "${facts.name}" successfully removed.`);
+  }
+
+  #usersOf(facts: LvFacts): readonly LvUse[] {
+    return facts.usedBy.filter((use) => !this.#gone.has(use.user));
+  }
+
+  #refuse(facts: LvFacts, doomed: ReadonlySet<string>): void {
+    const name = displayName(this.#vg, facts.lv);
+    const uses = this.#usersOf(facts);
+    const by = (...kinds: readonly ReferenceKind[]): boolean => uses.some((use) => kinds.includes(use.kind));
+    if (facts.snapshots.some((link) => !this.#gone.has(link.cow))) {
+      throw new CommandError(`Can't remove logical volume ${name} under snapshot.`);
+    }
+    if (by('external-origin')) throw new CommandError(`Can't remove external origin logical volume ${name}.`);
+    if (by('mirror-image')) throw new CommandError(`Can't remove logical volume ${name} used by a mirror.`);
+    if (by('mirror-log')) throw new CommandError(`Can't remove logical volume ${name} used as mirror log.`);
+    if (by('raid-image', 'raid-metadata')) {
+      throw new CommandError(`Can't remove logical volume ${name} used as RAID device.`);
+    }
+    if (by('pool-data', 'pool-metadata')) throw new CommandError(`Can't remove logical volume ${name} used by a pool.`);
+    if (facts.lv.status.includes('LOCKED')) throw new CommandError(`Can't remove locked logical volume ${name}.`);
+    const other = uses.find((use) => isComponentKind(use.kind) && use.kind !== 'snapshot-cow');
+    if (other !== undefined) {
+      throw new CommandError(`Can't remove logical volume ${name}: it is part of ${this.#vg.name}/${other.user}.`);
+    }
+    // A thin volume's blocks are its pool's to free; with the pool itself gone there is nothing to free.
+    const pool = facts.uses.find((use) => use.kind === 'thin-pool')?.name;
+    if (pool !== undefined && !doomed.has(pool)) {
+      throw new CommandError(
+        `Cannot remove thin volume ${name} from pool ${this.#vg.name}/${pool}: LV type thin is not supported yet.`,
+      );
+    }
+  }
+
+  /** Takes an LV and whatever is part of it and of nothing else. */
+  #takeParts(facts: LvFacts): void {
+    this.#gone.add(facts.name);
+    const pending = [facts];
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      for (const { name, kind } of next.uses) {
+        const part = this.#lvs.get(name);
+        if (part === undefined || this.#gone.has(name) || !(isComponentKind(kind) || kind === 'area')) continue;
+        if (this.#usersOf(part).length > 0) continue;
+        this.#gone.add(name);
+        pending.push(part);
+      }
+    }
+  }
+
+  /** The metadata spare goes with the last pool. */
+  #takeUselessSpare(): void {
+    const left = [...this.#lvs.values()].filter((facts) => !this.#gone.has(facts.name));
+    if (left.some((facts) => POOLED.has(facts.lv.segments[0]?.type ?? ''))) return;
+    const spare = left.find((facts) => facts.name.endsWith('_pmspare') && !facts.visible);
+    if (spare !== undefined) this.#gone.add(spare.name);
+  }
 }
 
-/** What goes on around the removal of one LV. */
-interface Around {
-  readonly confirm: Confirm;
-  /** LVs that are going to be removed after this one. */
-  readonly doomed: ReadonlySet<string>;
+/** Removes one LV. Throws CommandError (5). */
+export async function removeLv(vg: VolumeGroupText, name: string, confirm: Confirm): Promise<Removal> {
+  const remover = new LvRemover(vg, confirm);
+  await remover.remove(name);
+  return remover.result();
+}
+
+function refuseMerging(vg: VolumeGroupText, { lv, snapshot }: LvFacts): void {
+  if (snapshot?.segment.merging === true) {
+    throw new CommandError(`Can't remove merging snapshot logical volume ${displayName(vg, lv)}.`);
+  }
+  const first = lv.segments[0];
+  if (first?.type === 'thin' && first.merge !== undefined) {
+    throw new CommandError(`Unable to remove ${displayName(vg, lv)}, volume is merged to ${vg.name}/${first.merge}.`);
+  }
 }
 
 /** Removes a remembered LV. Throws CommandError (5). */
@@ -62,129 +210,4 @@ export function removeHistoricalLv(vg: VolumeGroupText, name: string): Removal {
 function unlinked({ origin, ...lv }: HistoricalLogicalVolumeText, link: string): HistoricalLogicalVolumeText {
   const descendants = lv.descendants.filter((other) => other !== link);
   return origin === undefined || origin === link ? { ...lv, descendants } : { ...lv, origin, descendants };
-}
-
-function refuseMerging(vg: VolumeGroupText, { lv, snapshot }: LvFacts): void {
-  if (snapshot?.segment.merging === true) {
-    throw new CommandError(`Can't remove merging snapshot logical volume ${displayName(vg, lv)}.`);
-  }
-  const first = lv.segments[0];
-  if (first?.type === 'thin' && first.merge !== undefined) {
-    throw new CommandError(`Unable to remove ${displayName(vg, lv)}, volume is merged to ${vg.name}/${first.merge}.`);
-  }
-}
-
-/** An LV with its dependents; names may already be gone. */
-async function removeTree(vg: VolumeGroupText, name: string, around: Around): Promise<Removal> {
-  let result: Removal = { vg, removed: [], lines: [] };
-  const facts = relationsOf(vg).lvs.get(name);
-  if (facts === undefined) return result;
-  const inside = { ...around, doomed: new Set([...around.doomed, name]) };
-  for (const { cow } of facts.snapshots) result = await also(result, cow, inside);
-  const dependents = await dependentsOf(vg, facts, around.confirm);
-  for (const dependent of dependents) result = await also(result, dependent, inside);
-  return together(result, removeSingle(result.vg, name, around.doomed));
-}
-
-async function also(done: Removal, name: string, around: Around): Promise<Removal> {
-  return together(done, await removeTree(done.vg, name, around));
-}
-
-function together(first: Removal, second: Removal): Removal {
-  return {
-    vg: second.vg,
-    removed: [...first.removed, ...second.removed],
-    lines: [...first.lines, ...second.lines],
-  };
-}
-
-/** Volumes that can't be without this one, after asking. */
-async function dependentsOf(vg: VolumeGroupText, facts: LvFacts, confirm: Confirm): Promise<readonly string[]> {
-  const kinds = {
-    'external-origin': 'external origin',
-    'thin-pool': 'pool',
-    'vdo-pool': 'VDO pool',
-    'cache-origin': 'cache origin',
-    'writecache-origin': 'cache origin',
-  } as const;
-  for (const [kind, word] of Object.entries(kinds)) {
-    const users = facts.usedBy.filter((use) => use.kind === kind).map((use) => use.user);
-    if (users.length === 0) continue;
-    const name = displayName(vg, facts.lv);
-    const question = `Removing ${word} ${name} will remove ${users.length} dependent volume(s). Proceed? [y/n]: `;
-    if (!(await confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
-    return users;
-  }
-  return [];
-}
-
-/** An LV that nothing depends on any more, with its parts. */
-function removeSingle(vg: VolumeGroupText, name: string, doomed: ReadonlySet<string>): Removal {
-  const facts = relationsOf(vg).lvs.get(name);
-  if (facts === undefined) return { vg, removed: [], lines: [] };
-  refuseUnremovable(vg, facts, doomed);
-  const gone = partsOf(vg, facts);
-  if (facts.snapshot !== null) gone.add(facts.snapshot.record);
-  const spare = uselessSpare(vg, gone);
-  if (spare !== null) gone.add(spare);
-  const after = { ...vg, logicalVolumes: vg.logicalVolumes.filter((lv) => !gone.has(lv.name)) };
-  const lines = facts.visible ? [`Logical volume "${name}" successfully removed.`] : [];
-  return { vg: after, removed: [...gone], lines };
-}
-
-function refuseUnremovable(vg: VolumeGroupText, facts: LvFacts, doomed: ReadonlySet<string>): void {
-  const name = displayName(vg, facts.lv);
-  const used = facts.usedBy.map((use) => use.kind);
-  const by = (...kinds: readonly string[]): boolean => used.some((kind) => kinds.includes(kind));
-  if (facts.snapshots.length > 0) throw new CommandError(`Can't remove logical volume ${name} under snapshot.`);
-  if (by('external-origin')) throw new CommandError(`Can't remove external origin logical volume ${name}.`);
-  if (by('mirror-image')) throw new CommandError(`Can't remove logical volume ${name} used by a mirror.`);
-  if (by('mirror-log')) throw new CommandError(`Can't remove logical volume ${name} used as mirror log.`);
-  if (by('raid-image', 'raid-metadata')) {
-    throw new CommandError(`Can't remove logical volume ${name} used as RAID device.`);
-  }
-  if (by('pool-data', 'pool-metadata')) throw new CommandError(`Can't remove logical volume ${name} used by a pool.`);
-  if (facts.lv.status.includes('LOCKED')) throw new CommandError(`Can't remove locked logical volume ${name}.`);
-  const other = facts.usedBy.find((use) => isComponentKind(use.kind) && use.kind !== 'snapshot-cow');
-  if (other !== undefined) {
-    throw new CommandError(`Can't remove logical volume ${name}: it is part of ${vg.name}/${other.user}.`);
-  }
-  refuseThin(vg, facts, doomed);
-}
-
-/** A thin volume's blocks are its pool's to free; with the pool itself gone there is nothing to free. */
-function refuseThin(vg: VolumeGroupText, { lv, uses }: LvFacts, doomed: ReadonlySet<string>): void {
-  const pool = uses.find((use) => use.kind === 'thin-pool')?.name;
-  if (pool !== undefined && !doomed.has(pool)) {
-    throw new CommandError(
-      `Cannot remove thin volume ${displayName(vg, lv)} from pool ${vg.name}/${pool}: LV type thin is not supported yet.`,
-    );
-  }
-}
-
-/** An LV and whatever is part of it and of nothing else. */
-function partsOf(vg: VolumeGroupText, facts: LvFacts): Set<string> {
-  const { lvs } = relationsOf(vg);
-  const gone = new Set([facts.name]);
-  const pending = [facts];
-  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-    for (const { name, kind } of next.uses) {
-      const part = lvs.get(name);
-      if (part === undefined || gone.has(name) || !(isComponentKind(kind) || kind === 'area')) continue;
-      if (part.usedBy.some((use) => !gone.has(use.user))) continue;
-      gone.add(name);
-      pending.push(part);
-    }
-  }
-  return gone;
-}
-
-const POOLED: ReadonlySet<string> = new Set(['thin-pool', 'cache-pool', 'cache', 'thin']);
-
-/** The metadata spare, when the last pool goes. */
-function uselessSpare(vg: VolumeGroupText, gone: ReadonlySet<string>): string | null {
-  const all = [...relationsOf(vg).lvs.values()];
-  const pooled = all.filter((facts) => POOLED.has(facts.lv.segments[0]?.type ?? ''));
-  if (pooled.length === 0 || pooled.some((facts) => !gone.has(facts.name))) return null;
-  return all.find((facts) => facts.name.endsWith('_pmspare') && !facts.visible)?.name ?? null;
 }

@@ -16,6 +16,7 @@ import { cutTo, sizeOf, withStripes, withVirtual } from '../allocate/segments.ts
 import type { VolumeGroup } from '../model.ts';
 import type { LvFacts } from '../relations.ts';
 import { CommandError } from './errors.ts';
+import { discardsOf } from './lv-freed.ts';
 import { complexity, displayName, lvFacts, policyOf, replaceLv } from './lv-facts.ts';
 import type { Notes } from './lv-notes.ts';
 import { newSize, type NewSize, type ResizeSize } from './lv-resize-size.ts';
@@ -43,6 +44,8 @@ export interface LvResizeRequest {
   readonly findPv: FindPv;
   /** A file system is to be resized too, which makes an unchanged size no error. */
   readonly resizeFs: boolean;
+  /** `devices/issue_discards`: discard what is given back. */
+  readonly issueDiscards: boolean;
   readonly settings: AllocationSettings;
 }
 
@@ -76,13 +79,14 @@ export function resizeLv(group: VolumeGroup, request: LvResizeRequest, notes: No
   if (wanted.change === 'reduce' && candidates !== null) notes.print('Ignoring PVs on command line when reducing.');
   const before = facts.sizeExtents;
   const segments = wanted.extents < before ? reduced(facts, wanted) : extended(group, facts, wanted, asked, candidates);
-  return { ...finish(group, facts, segments, notes), change: wanted.change };
+  return { ...finish(group, facts, segments, request.issueDiscards, notes), change: wanted.change };
 }
 
 function finish(
   group: VolumeGroup,
   { lv, sizeExtents }: LvFacts,
   segments: readonly Segment[],
+  issueDiscards: boolean,
   notes: Notes,
 ): Omit<LvResize, 'change'> {
   const { vg } = group;
@@ -97,7 +101,9 @@ function finish(
   }
   notes.print(`Size of logical volume ${name} changed from ${show(sizeExtents)} to ${show(after)}.`);
   notes.done(done);
-  const plan = { ...emptyPlan(group, replaceLv(vg, lv.name, { ...lv, segments })), messages: notes.messages };
+  const changed = replaceLv(vg, lv.name, { ...lv, segments });
+  const effects = issueDiscards ? discardsOf(group, changed) : [];
+  const plan = { ...emptyPlan(group, changed), effects, messages: notes.messages };
   return { plan, messages: notes.messages, before: sizeExtents, after };
 }
 

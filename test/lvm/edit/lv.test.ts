@@ -200,6 +200,7 @@ const resize: LvResizeRequest = {
   pvs: [],
   findPv: findPvByPath,
   resizeFs: false,
+  issueDiscards: false,
   settings: DEFAULT_ALLOCATION,
 };
 
