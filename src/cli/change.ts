@@ -6,11 +6,11 @@
  *  - As root the locks and the archive are LVM2's own, so that both can be used on one host; without root they are the user's.
  *  - -An switches archive and backup off together, as in LVM2.
  */
-import { existsSync } from 'node:fs';
 import { hostname, machine, release, tmpdir, type, version } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../daemon/config-schema.ts';
 import type { ArchiveOptions } from '../lvm/archive.ts';
+import { archiveDirectory, backupDirectory as backupDirectoryOf } from '../lvm/backup-directories.ts';
 import type { ChangeContext } from '../lvm/command.ts';
 import { notePvs } from '../lvm/devices-file.ts';
 import type { Plan } from '../lvm/edit/plan.ts';
@@ -95,7 +95,7 @@ function archiveOptions(context: CommandContext): ArchiveOptions {
     return choice === undefined ? settings.bool(setting) : !['n', '0'].includes(choice);
   };
   const archive = {
-    directory: fileDirectory(context, 'backup/archive_dir', 'archive'),
+    directory: archiveDirectory(settings, context),
     retainMin: settings.int('backup/retain_min'),
     retainDays: settings.int('backup/retain_days'),
   };
@@ -105,22 +105,5 @@ function archiveOptions(context: CommandContext): ArchiveOptions {
 
 /** Where backups of VGs are, whether or not commands make them by themselves. */
 export function backupDirectory(context: CommandContext): string {
-  return fileDirectory(context, 'backup/backup_dir', 'backup');
-}
-
-/** As LVM2 has it for root on a host with LVM2's directory, or where it was set; else our own. */
-function fileDirectory(
-  context: CommandContext,
-  setting: 'backup/archive_dir' | 'backup/backup_dir',
-  name: string,
-): string {
-  const { settings, env, uid } = context;
-  const shared = uid === 0 && (env['LVM_SYSTEM_DIR'] !== undefined || existsSync(settings.systemDirectory));
-  return shared || settings.has(setting) ? settings.string(setting) : join(ownStateDirectory(context), name);
-}
-
-function ownStateDirectory({ env, uid }: CommandContext): string {
-  if (uid === 0) return '/var/lib/orion-lvm';
-  const state = env['XDG_STATE_HOME'] ?? '';
-  return join(state === '' ? join(env['HOME'] ?? tmpdir(), '.local', 'state') : state, 'orion-lvm');
+  return backupDirectoryOf(context.settings, context);
 }

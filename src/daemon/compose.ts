@@ -19,6 +19,7 @@ import { scanDevices } from '../lvm/scan.ts';
 import { NbdError } from '../nbd/errors.ts';
 import { NbdServer } from '../nbd/server.ts';
 import type { Settings } from './config.ts';
+import { MetadataBackups } from './backups.ts';
 import { ControlServer } from './control.ts';
 import { DeviceSet } from './devices.ts';
 import { DaemonError, reasonOf, systemReason } from './errors.ts';
@@ -26,6 +27,7 @@ import { type Inventory, takeInventory } from './inventory.ts';
 import type { ListenAddress } from './listen-uri.ts';
 import type { Logger } from './log.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
+import { packageVersion } from './version.ts';
 import { VolumeSet } from './volumes.ts';
 
 export class Daemon {
@@ -83,7 +85,23 @@ export class Daemon {
       const withMode = address.kind === 'unix' ? { ...address, mode: settings.socketMode } : address;
       this.#listening.push(await listening(this.#nbd.listen(withMode)));
     }
+    this.#startBackups(settings);
     this.#state = 'serving';
+  }
+
+  #startBackups({ backups }: Settings): void {
+    if (backups === null) return;
+    const running = new MetadataBackups({
+      ...backups,
+      generator: `Orion LVM version ${packageVersion()}`,
+      volumeGroups: async () => {
+        const paths = this.#inventory?.scan.devices.map(({ path }) => path) ?? [];
+        return (await scanDevices(paths)).volumeGroups;
+      },
+      log: this.#log,
+    });
+    this.#opened.defer(() => running.close());
+    void running.run();
   }
 
   /** Where NBD is served, ports as they were bound. */

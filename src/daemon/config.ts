@@ -9,8 +9,11 @@
  *    sockets of the file from the run-time directory.
  */
 import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { parse as parseToml, TomlError } from 'smol-toml';
+import { backupDirectory } from '../lvm/backup-directories.ts';
+import { loadSettings as loadLvmSettings } from '../lvm/settings/load.ts';
 import type { NbdServerLimits } from '../nbd/server.ts';
 import { checkConfig, type Config, defaultConfig } from './config-schema.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
@@ -35,6 +38,8 @@ export interface Settings {
   readonly logFormat: Config['log']['format'];
   /** "VG", "VG/LV", "@tag"; null: every volume. */
   readonly activationList: readonly string[] | null;
+  /** Null: the daemon makes none. */
+  readonly backups: { readonly directory: string; readonly intervalSeconds: number } | null;
   readonly limits: NbdServerLimits;
 }
 
@@ -136,6 +141,7 @@ function settle(
     logLevel: flags.logLevel ?? config.log.level,
     logFormat: config.log.format,
     activationList: config.activation.auto_activation_volume_list ?? null,
+    backups: settleBackups(config, around),
     limits: {
       maxConnections: config.limits.connections,
       maxRequestsPerConnection: config.limits.requests_in_flight,
@@ -144,6 +150,18 @@ function settle(
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
   };
+}
+
+/** In the directory where commands keep theirs. */
+function settleBackups(config: Config, { env, uid }: Surroundings): Settings['backups'] {
+  if (config.metadata_backup_interval === 0) return null;
+  const lvm = loadLvmSettings({
+    systemDirectory: env['LVM_SYSTEM_DIR'] ?? '/etc/lvm',
+    configStrings: [],
+    hostName: hostname(),
+    warn: () => undefined,
+  });
+  return { directory: backupDirectory(lvm, { env, uid }), intervalSeconds: config.metadata_backup_interval };
 }
 
 /** Values that the design names and that this build can't honour are errors, never ignored. */
