@@ -378,8 +378,8 @@ function creationTime(row: ReportRow): number {
 
 const HISTORY_FIELDS: readonly ReportField[] = [
   lvField('lv_tags', 'LV Tags', 'string-list', 'Tags, if any.', ({ facts }) => facts.lv.tags),
-  lvField('lv_profile', 'LProfile', 'string', 'Configuration profile attached to this LV.', ({ group, facts }) => {
-    return facts.lv.profile ?? group.vg.profile ?? null;
+  lvField('lv_profile', 'LProfile', 'string', 'Configuration profile attached to this LV.', ({ facts }) => {
+    return facts.lv.profile ?? null;
   }),
   lvField(
     'lv_lockargs',
