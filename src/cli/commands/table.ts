@@ -1,7 +1,7 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `config`, which is ours), in alphabetical order; bin/ has each of them but those that
+ * Invariant: the names are LVM2's (and `completion`, `config` and `man`, which are ours), in alphabetical order; bin/ has each of them but those that
  * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
@@ -19,7 +19,11 @@ function fact(name: 'formats' | 'segtypes' | 'systemid' | 'tags' | 'version', su
 }
 
 export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
-  ['config', { summary: 'Display configuration information', load: () => import('./config.ts') }],
+  [
+    'completion',
+    { summary: 'Print the completion script for bash', inner: true, load: () => import('./completion.ts') },
+  ],
+  ['config', { summary: 'Display configuration information', inner: true, load: () => import('./config.ts') }],
   [
     'dumpconfig',
     { summary: 'Display and manipulate configuration information', inner: true, load: () => import('./lvmconfig.ts') },
@@ -42,6 +46,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['lvresize', { summary: 'Resize a logical volume', load: () => import('./lvresize.ts') }],
   ['lvs', { summary: 'Display information about logical volumes', load: () => import('./lvs.ts') }],
   ['lvscan', { summary: 'List all logical volumes in all volume groups', load: () => import('./lvscan.ts') }],
+  ['man', { summary: 'Print manual pages', inner: true, load: () => import('./man.ts') }],
   ['pvchange', { summary: 'Change attributes of physical volume(s)', load: () => import('./pvchange.ts') }],
   ['pvck', { summary: 'Check metadata on physical volumes', load: () => import('./pvck.ts') }],
   ['pvcreate', { summary: 'Initialize physical volume(s) for use by LVM', load: () => import('./pvcreate.ts') }],

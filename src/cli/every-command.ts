@@ -1,0 +1,11 @@
+/** Every command with its options loaded, for what is generated from them: manual pages and completion. */
+import { COMMANDS } from './commands/table.ts';
+import type { NamedCommand } from './man.ts';
+
+export async function everyCommand(): Promise<readonly NamedCommand[]> {
+  const commands: NamedCommand[] = [];
+  for (const [name, entry] of COMMANDS) {
+    commands.push({ name, command: (await entry.load()).command, inner: entry.inner === true });
+  }
+  return commands;
+}
