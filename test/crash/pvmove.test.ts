@@ -63,6 +63,7 @@ function request(group: VolumeGroup, lvName: string | null, ranges?: readonly Ex
     lvName,
     candidates: ['pv1', 'pv2'].map((label) => ({ label, tags: [], ranges: null })),
     policy: 'normal',
+    atomic: false,
     settings: DEFAULT_ALLOCATION,
     regionSectors: 4096,
     creationTime: 0,
@@ -156,6 +157,33 @@ void describe(`power cuts during pvmove, seed ${SEED}`, () => {
       assertSettled(await groupOf(crashed), description);
     }
     assert(states > 50, `${states} states`);
+  });
+
+  void test('all or nothing', async () => {
+    const machine = await prepared();
+    const whole = await contents(machine);
+    await machine.change((group) => startMove({ ...request(group, null), atomic: true }));
+    await goOn(machine);
+    const moved = await groupOf(machine);
+    assert(!usesPv(moved, 'pv0'));
+    assertSettled(moved, 'moved');
+    const seen = new Set<boolean>();
+    for (const { images, description } of crashStates(machine.journal, { statesPerMoment: STATES, seed: SEED })) {
+      const crashed = new Machine(new Map([...images].map(([device, image]) => [device.name, image])));
+      const ended = movesOf((await groupOf(crashed)).vg).length === 0;
+      await abort(crashed);
+      assert.deepEqual(await contents(crashed), whole, description);
+      const group = await groupOf(crashed);
+      assertSettled(group, description);
+      const segments = group.vg.logicalVolumes.flatMap((lv) => lv.segments);
+      const labels = segments
+        .flatMap((segment) => (segment.type === 'striped' ? segment.areas : []))
+        .map((a) => a.name);
+      const onSource = labels.filter((label) => label === 'pv0').length;
+      assert(onSource === 0 || onSource === 3, `${description}: ${onSource} areas on the source`);
+      seen.add(ended && onSource === 0);
+    }
+    assert.equal(seen.size, 2);
   });
 
   void test('of a range of one LV', async () => {

@@ -38,7 +38,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     return EXIT.badUsage;
   }
   const [source, ...destinations] = args;
-  if (source === undefined && (options.has('name') || options.has('alloc'))) {
+  if (source === undefined && ['name', 'alloc', 'atomic'].some((name) => options.has(name))) {
     output.error('No command with matching syntax recognised.');
     return EXIT.badUsage;
   }
@@ -208,6 +208,7 @@ function beginMove(
       lvName,
       candidates: await candidatesFor(changes, group, label, destinations, policy),
       policy,
+      atomic: options.has('atomic'),
       settings: allocationSettings(context),
       regionSectors: settings.int('activation/raid_region_size') * 2,
       creationTime: change.now(),
@@ -267,6 +268,7 @@ export const command: Command = {
   options: [
     { long: 'abort', description: 'End moves in progress: what was moved stays moved, the rest is where it was.' },
     ALLOC_OPTION,
+    { long: 'atomic', description: 'Move all or nothing: an abort, or a crash, leaves everything where it was.' },
     AUTOBACKUP_OPTION,
     {
       long: 'interval',

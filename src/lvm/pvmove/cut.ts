@@ -20,16 +20,31 @@ export function cutSegment(segment: StripedSegment, offsets: readonly number[]):
   return pieces;
 }
 
-/** Cuts all segments that have areas called `name` where these areas cross one of its extents `boundaries`. */
+/** Cuts all segments that have areas called `name` where these areas cross one of its extents `boundaries`, sorted. */
 export function cutAt(segments: readonly Segment[], name: string, boundaries: readonly number[]): readonly Segment[] {
   return segments.flatMap((segment): readonly Segment[] => {
     if (segment.type !== 'striped') return [segment];
     const own = segment.areas.filter((area) => area.name === name);
-    return own.length === 0
-      ? [segment]
-      : cutSegment(
-          segment,
-          own.flatMap((area) => boundaries.map((boundary) => boundary - area.extent)),
-        );
+    if (own.length === 0) return [segment];
+    const length = segment.extentCount / segment.areas.length;
+    const offsets = own.flatMap(({ extent }) => within(boundaries, extent, extent + length).map((at) => at - extent));
+    return cutSegment(segment, offsets);
   });
+}
+
+/** Those of sorted numbers that lie between two, the second one excluded. */
+function within(sorted: readonly number[], from: number, to: number): readonly number[] {
+  return sorted.slice(countBelow(sorted, from), countBelow(sorted, to));
+}
+
+/** How many of sorted numbers are below `limit`. */
+export function countBelow(sorted: readonly number[], limit: number): number {
+  let low = 0;
+  let high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((sorted[middle] ?? 0) < limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }

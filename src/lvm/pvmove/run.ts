@@ -71,15 +71,18 @@ async function takeStep(
   move: PvMove,
   onProgress: MoveProgress,
 ): Promise<'step' | 'finished'> {
-  const step = move.steps.find(({ done }) => !done);
-  if (step === undefined) {
-    await changes.apply(endMove(group, move));
-    return 'finished';
+  const left = move.steps.filter(({ done }) => !done);
+  // Of an atomic move nothing counts before all of it is copied.
+  const steps = move.atomic ? left : left.slice(0, 1);
+  let { moved } = move;
+  for (const step of steps) {
+    onProgress(moved, move.total);
+    await copyStep(changes.context, group, step, (extents) => onProgress(moved + extents, move.total));
+    moved += step.length;
   }
-  onProgress(move.moved, move.total);
-  await copyStep(changes.context, group, step, (extents) => onProgress(move.moved + extents, move.total));
-  if (move.moved + step.length === move.total) {
-    await changes.apply(endMove(group, move, step));
+  const [step] = steps;
+  if (step === undefined || moved === move.total) {
+    await changes.apply(endMove(group, move, steps));
     return 'finished';
   }
   await changes.apply(stepDone(group, move, step));

@@ -35,6 +35,8 @@ export interface MoveRequest {
   readonly candidates: readonly CandidatePv[];
   readonly policy: ConcretePolicy;
   readonly settings: AllocationSettings;
+  /** --atomic: all is moved in the end, or nothing. */
+  readonly atomic: boolean;
   /** 512-byte sectors (activation/raid_region_size). */
   readonly regionSectors: number;
   readonly creationTime: number;
@@ -61,23 +63,60 @@ export function startMove(request: MoveRequest): Plan {
   const rows = placesFor(request, name, pieces);
   const segments = mirrorSegments(request, pieces, rows);
   const boundaries = segments.map((segment) => segment.startExtent);
-  const move: LogicalVolumeText = {
+  const logicalVolumes = vg.logicalVolumes.map((lv) => {
+    const layered = volumes.get(lv.name);
+    return layered === undefined ? lv : { ...layered, segments: cutAt(layered.segments, name, boundaries) };
+  });
+  const temporary = request.atomic ? atomicVolumes(request, name, segments) : [moveVolume(request, name, segments)];
+  return emptyPlan(request.group, { ...vg, logicalVolumes: [...logicalVolumes, ...temporary] });
+}
+
+function moveVolume(
+  { creationTime, creationHost }: MoveRequest,
+  name: string,
+  segments: readonly Segment[],
+): LogicalVolumeText {
+  return {
     name,
     id: newUuid(),
     status: ['READ', 'WRITE', 'PVMOVE', 'LOCKED'],
     flags: [],
     tags: [],
-    creationTime: request.creationTime,
-    creationHost: request.creationHost,
+    creationTime,
+    creationHost,
     allocationPolicy: 'contiguous',
     segments,
     extra: [],
   };
-  const logicalVolumes = vg.logicalVolumes.map((lv) => {
-    const layered = volumes.get(lv.name);
-    return layered === undefined ? lv : { ...layered, segments: cutAt(layered.segments, name, boundaries) };
-  });
-  return emptyPlan(request.group, { ...vg, logicalVolumes: [...logicalVolumes, move] });
+}
+
+/** One mirror segment over an LV on the source and one on the destinations. */
+function atomicVolumes(
+  request: MoveRequest,
+  name: string,
+  segments: readonly MirrorSegment[],
+): readonly LogicalVolumeText[] {
+  const images = [`${name}_mimage_0`, `${name}_mimage_1`];
+  const extentCount = segments.reduce((sum, segment) => sum + segment.extentCount, 0);
+  const [first] = segments;
+  if (first === undefined) throw new RangeError('a move has segments');
+  const areas = images.map((image) => ({ name: image, extent: 0 }));
+  const { creationTime, creationHost } = request;
+  const plain = { status: ['READ', 'WRITE'], flags: [], tags: [], creationTime, creationHost, extra: [] };
+  return [
+    moveVolume(request, name, [{ ...first, extentCount, areas }]),
+    ...images.map((image, index) => ({
+      ...plain,
+      name: image,
+      id: newUuid(),
+      segments: segments.map((segment) => linearImage(segment, index)),
+    })),
+  ];
+}
+
+function linearImage({ startExtent, extentCount, areas }: MirrorSegment, index: number): Segment {
+  const kept = areas.slice(index, index + 1);
+  return { type: 'striped', startExtent, extentCount, areas: kept, tags: [], typeFlags: [], extra: [] };
 }
 
 /** Puts the LVs that have extents in the source's ranges on top of the layer `name`; in the order of the LVs. */
@@ -117,7 +156,7 @@ function layeredSegments(
   { label, ranges }: MoveRequest['source'],
   pieces: Piece[],
 ): readonly Segment[] {
-  const boundaries = ranges.flatMap(({ start, count }) => [start, start + count]);
+  const boundaries = ranges.flatMap(({ start, count }) => [start, start + count]).toSorted((a, b) => a - b);
   let next = pieces.reduce((sum, piece) => sum + piece.length, 0);
   const layered: Segment[] = [];
   for (const segment of cutAt(lv.segments, label, boundaries)) {
