@@ -180,6 +180,10 @@ void test('pvmove', async () => {
     await host.mustOurs('pvmove', '-i0', '-n', 'a', `${host.device(2)}:1-`, `${host.device(0)}:7-9`);
     assert.deepEqual(await host.volumes('vg'), ['vg/a: pv2(0)', 'vg/a: pv0(7)', 'vg/b: pv2(3),pv1(0)']);
     assert((await host.read(0, 7, 2)).equals(bytes.subarray(EXTENT_BYTES, 3 * EXTENT_BYTES)));
+    assert.equal(await host.mustOurs('pvmove', '-b', '--atomic', host.device(1), host.device(0)), '');
+    // Goes on beside the process in the background, or finds that it has finished.
+    await host.mustOurs('pvmove', '-i0');
+    assert.deepEqual(await host.volumes('vg'), ['vg/a: pv2(0)', 'vg/a: pv0(7)', 'vg/b: pv2(3),pv0(0)']);
     const none = await host.ours('pvmove', `${host.device(1)}:5-9`);
     assert.deepEqual([none.status, none.stderr], [5, '  No data to move for vg.\n']);
     const idle = await host.mustOurs('pvmove', '--abort', host.device(1));

@@ -4,7 +4,10 @@
  *     pvmove SOURCE[:PE[-PE]…] [DESTINATION[:PE[-PE]…] …]    begins a move, or goes on with the one in progress there
  *     pvmove                                                 goes on with every move in progress
  *     pvmove --abort [SOURCE]                                what was moved stays moved, the rest where it was
+ *
+ * With --background a process of its own goes on with the move, told by its environment which one: so it never begins another.
  */
+import { spawn } from 'node:child_process';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { allCandidates, namedCandidates, parseRanges, splitArgument } from '../../lvm/allocate/pv-list.ts';
@@ -26,6 +29,9 @@ import { allocationSettings } from '../lv/edit.ts';
 import { EXIT, type ExitCode, worse } from '../messages.ts';
 import { ALLOC_OPTION, AUTOBACKUP_OPTION, isCount, REPORTFORMAT_OPTION } from '../option-values.ts';
 
+/** Tells a process in the background which move is its own: "VG LVID PV". */
+const BACKGROUND_MOVE = 'ORION_LVM_PVMOVE';
+
 /** A move, and the PV by which it is shown. */
 interface NamedMove extends MoveName {
   readonly display: string;
@@ -43,6 +49,10 @@ async function run(context: CommandContext): Promise<ExitCode> {
     return EXIT.badUsage;
   }
   const change = await changeContext(context);
+  const [vgName, lvId, ...display] = context.env[BACKGROUND_MOVE]?.split(' ') ?? [];
+  if (vgName !== undefined && lvId !== undefined) {
+    return endOrGoOn(context, change, { vgName, lvId, display: display.join(' ') });
+  }
   if (source === undefined) return eachMove(context, change);
   const move = options.has('abort')
     ? await findMove(change, source)
@@ -74,6 +84,10 @@ async function endOrGoOn(context: CommandContext, change: ChangeContext, move: N
     if (!(await abortMove(change, move))) output.print(alreadyDone(move.display));
     return EXIT.ok;
   }
+  if (options.has('background') && context.env[BACKGROUND_MOVE] === undefined) {
+    if (!change.test) goOnInBackground(context, move);
+    return EXIT.ok;
+  }
   // The VG was archived when the move began; its steps are no changes that anybody would go back to.
   const quiet = { ...change, backup: { ...change.backup, archive: null } };
   const progress = new Progress(context, move.display);
@@ -85,6 +99,15 @@ async function endOrGoOn(context: CommandContext, change: ChangeContext, move: N
     progress.stop();
   }
   return EXIT.ok;
+}
+
+/** Starts this command again, for that move only; it outlives us. */
+function goOnInBackground({ env, cwd, output }: CommandContext, { vgName, lvId, display }: NamedMove): void {
+  const environment = { ...env, [BACKGROUND_MOVE]: `${vgName} ${lvId} ${display}` };
+  const command = [...process.execArgv, ...process.argv.slice(1)];
+  const child = spawn(process.execPath, command, { cwd, env: environment, detached: true, stdio: 'ignore' });
+  child.on('error', (error) => output.error(`Failed to go on in the background: ${error.message}. Run pvmove.`));
+  child.unref();
 }
 
 function alreadyDone(display: string): string {
@@ -270,6 +293,11 @@ export const command: Command = {
     ALLOC_OPTION,
     { long: 'atomic', description: 'Move all or nothing: an abort, or a crash, leaves everything where it was.' },
     AUTOBACKUP_OPTION,
+    {
+      long: 'background',
+      short: 'b',
+      description: 'Begin the move, and let a process in the background carry it out.',
+    },
     {
       long: 'interval',
       short: 'i',
