@@ -5,8 +5,10 @@
  *  - The socket is half-open tolerant: a client that ends its side still gets its answers.
  *  - Bytes that come when nobody listens any more are read and dropped, since closing a TCP socket with unread bytes
  *    would reset it and lose answers that are under way.
- *  - A deadline runs during the handshake, and while a client that is being let go does not take its answers or does not
- *    close. It does not run while the volume works, nor for a client that is idle.
+ *  - A deadline runs during the handshake, and while a client that is leaving does not take its answers or does not close.
+ *    It does not run while the volume works, nor for a client that is idle.
+ *  - Whoever leaves by himself has the whole time again after each answer that he took. Whoever is let go by us has it once,
+ *    from the end of the volume's work: taking his answers slowly, he can't delay a stop.
  *  - `onClosed` is called once, when the socket is closed and the session (if there was one) has been released.
  */
 import type { Socket } from 'node:net';
@@ -60,12 +62,14 @@ export class Connection implements SessionTransport {
   #session: Session | null = null;
   /** performance.now() after which the socket is destroyed; 0 when there is none. */
   #deadline: number;
+  /** It was told to go, so its deadline is not put off by what it takes. */
+  #letGo = false;
   #finished = false;
   #paused = false;
   #socketClosed = false;
   readonly #onSent = (error?: Error | null): void => {
     if (error !== undefined && error !== null) return; // 'close' follows, and drops what was not taken
-    if (this.#deadline !== 0 && !this.#finished) this.#startDrainDeadline();
+    if (this.#deadline !== 0 && !this.#letGo && !this.#finished) this.#startDrainDeadline();
     this.#session?.sent();
   };
 
@@ -122,14 +126,20 @@ export class Connection implements SessionTransport {
       this.finish();
       return;
     }
-    if (this.#deadline === 0) this.#startDrainDeadline();
+    if (!this.#letGo && !this.#finished) this.#startDrainDeadline();
+    this.#letGo = true;
     this.#session.drain();
   }
 
   /** Destroys the socket if its deadline has passed. `now` is performance.now(). */
   tick(now: number): void {
-    if (this.#deadline === 0 || now < this.#deadline || this.#socketClosed) return;
-    if (this.#session !== null && this.#session.requestsInFlight > 0) return;
+    if (this.#deadline === 0 || this.#socketClosed) return;
+    if (this.#session !== null && this.#session.requestsInFlight > 0) {
+      // Nothing more is accepted, so this comes to its end with the volume's work.
+      this.#startDrainDeadline();
+      return;
+    }
+    if (now < this.#deadline) return;
     const fields = { connection: this.id, peer: this.peer, export: this.exportName };
     if (this.#handshake !== null) this.#context.log.info(fields, 'handshake took too long');
     else if (!this.#finished) this.#context.log.info(fields, 'client does not take its last replies');

@@ -26,7 +26,7 @@ export interface NbdServerLimits {
   /** Bytes of payload and unsent replies of one connection. */
   readonly maxBytesPerConnection: number;
   readonly handshakeTimeoutMs: number;
-  /** How long a client that is let go may take no reply. */
+  /** How long a client that is let go may take for its last replies, all of them, after the volume's work is done. */
   readonly drainTimeoutMs: number;
 }
 

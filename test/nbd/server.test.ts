@@ -533,6 +533,31 @@ describe('letting go', () => {
     });
   });
 
+  test('a client that takes some of its answers does not put off the end of a stop', async (t) => {
+    let clock = 1000;
+    t.mock.method(performance, 'now', () => clock);
+    await withServer({ limits: { drainTimeoutMs: 10_000 } }, async ({ attached, server }) => {
+      const client = await attached();
+      const { socket } = client;
+      socket.pause();
+      const unsent = (): number => server.connections()[0]?.bytesInFlight ?? 0;
+      for (const count of [1, 8]) {
+        for (let index = 0; index < count; index++) client.send(request({ type: CMD.read, length: MIB }));
+        await waitFor('the answers to be ready', () => unsent() > count * MIB);
+      }
+      const closed = server.close();
+      clock = 10_900;
+      socket.on('data', () => socket.pause());
+      await waitFor('the first answer to be taken', () => {
+        socket.resume();
+        return unsent() < 9 * MIB;
+      });
+      assert.equal(server.connections().length, 1);
+      clock = 11_001;
+      await closed;
+    });
+  });
+
   test('disconnect lets go of one export and leaves the others alone', async () => {
     await withServer({}, async (bench) => {
       bench.directory.exports.push(makeExport({ name: 'vg/other' }));
