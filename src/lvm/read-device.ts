@@ -66,6 +66,7 @@ const MAX_TEXT_BYTES = 256 * 1024 * 1024;
 /** Reads a device; only faults of this program throw. */
 export async function readDevice(device: BlockDevice, scanned: ScannedDevice, texts: TextStore): Promise<RawReading> {
   const faults: string[] = [];
+  if (device.limits.sizeBytes === 0) faults.push(`WARNING: device ${scanned.path} is empty (size 0)`);
   const length = Math.min(LABEL_READ_BYTES, device.limits.sizeBytes);
   const first = await attempt(() => readBytes(device, 0, length), faults);
   if (first === null || first.length < MDA_HEADER_BYTES) return { device: scanned, label: null, areas: [], faults };

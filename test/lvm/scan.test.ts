@@ -295,6 +295,12 @@ describe('scanning', () => {
     assert.deepEqual(scan.warnings, [{ severity: 'error', message: '/img/gone: does not exist' }]);
   });
 
+  test('a device of size 0 is named', async () => {
+    const scan = await scanImages([...GOOD, { path: '/img/empty', head: Buffer.alloc(0), sizeBytes: 0 }]);
+    assert.equal(scan.volumeGroups.length, 1);
+    assert.equal(messages(scan), 'WARNING: device /img/empty is empty (size 0)');
+  });
+
   test('nothing to scan', async () => {
     assert.deepEqual(assemble([]), await scanImages([]));
   });
