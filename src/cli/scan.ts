@@ -148,12 +148,13 @@ export interface CommandDevices {
 export async function commandDevices(context: CommandContext, added: readonly string[] = []): Promise<CommandDevices> {
   const config = configOf(context);
   const host = hostOf(context, config);
+  const checkPvSizes = context.settings.bool('metadata/check_pv_device_sizes');
   const specs = specsOf(context, config, added.length > 0);
   if (specs !== null) {
     return {
       ...host,
       paths: [...(await pathsOf(specs, context)), ...added],
-      scan: {},
+      scan: { checkPvSizes },
       excluded: new Map(),
       devicesFile: null,
     };
@@ -169,6 +170,7 @@ export async function commandDevices(context: CommandContext, added: readonly st
     ...host,
     paths: [...usable.map(({ path }) => path), ...others],
     scan: {
+      checkPvSizes,
       skipUnopenable: true,
       describe: listed === null ? describeDevice : describer(byName, listed, context.cwd),
     },

@@ -30,6 +30,7 @@ import { CommandError } from './edit/errors.ts';
 import type { OwnLimits } from './edit/limits.ts';
 import type { Effect, Plan, PlanMessage } from './edit/plan.ts';
 import { validatePlan } from './edit/validate.ts';
+import { sizeWarnings } from './group.ts';
 import { dropHints } from './hints.ts';
 import { GLOBAL_LOCK, HeldLocks, type LockMode, type LockOptions, type LockRequest, vgLock } from './locks.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
@@ -316,6 +317,9 @@ export class Changes {
       : await this.#commit(checked, { header, print, warn: (message) => this.context.err(message) });
     const group = groupAfter(checked, outcome);
     this.#scan = scanAfter(this.scan, checked, group);
+    if (group !== null && (plan.joining?.length ?? 0) > 0 && this.context.scan?.checkPvSizes !== false) {
+      for (const { message } of sizeWarnings(group)) this.#say(message);
+    }
     if (!this.context.test) {
       if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, print);
       if (outcome.problems.length > 0) throw new CommandError(outcome.problems);

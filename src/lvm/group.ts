@@ -50,7 +50,8 @@ export function buildGroup(parts: GroupParts): {
       .flatMap((reading) => staleAreas(reading, chosen, parts.problems)),
   };
   const messages = [...typeWarnings(vg), ...outdatedWarnings(group), ...pvWarnings(group)];
-  return { group, warnings: messages.map((message) => ({ severity: 'warning', message, vgName: vg.name })) };
+  const warnings = messages.map((message): ScanWarning => ({ severity: 'warning', message, vgName: vg.name }));
+  return { group, warnings: [...warnings, ...sizeWarnings(group)] };
 }
 
 function physicalVolume(
@@ -114,7 +115,6 @@ function pvWarnings(group: VolumeGroup): readonly string[] {
     ...pvs.flatMap((pv) => (pv.found === null ? `WARNING: Couldn't find device with uuid ${pv.uuid}.` : [])),
     ...pvs.flatMap((pv) => missingWarning(name, pv)),
     ...pvs.flatMap((pv) => headerWarning(name, pv)),
-    ...sizeWarnings(group),
   ];
 }
 
@@ -146,7 +146,8 @@ function headerWarning(vgName: string, pv: PhysicalVolume): readonly string[] {
   return pv.found.inUse ? [] : [`${place} is missing the used flag in PV header.`];
 }
 
-function sizeWarnings(group: VolumeGroup): readonly string[] {
+/** Devices that are smaller than their PVs (metadata/check_pv_device_sizes). */
+export function sizeWarnings(group: VolumeGroup): readonly ScanWarning[] {
   const messages: string[] = [];
   for (const pv of group.pvs) {
     const size = pv.text?.devSizeSectors ?? 0;
@@ -159,5 +160,5 @@ function sizeWarnings(group: VolumeGroup): readonly string[] {
   }
   if (messages.length > 0)
     messages.push(`WARNING: One or more devices used as PVs in VG ${group.vg.name} have changed sizes.`);
-  return messages;
+  return messages.map((message) => ({ severity: 'warning', message, vgName: group.vg.name, pvSize: true }));
 }

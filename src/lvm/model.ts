@@ -118,6 +118,8 @@ export interface ScanWarning {
   readonly vgName?: string;
   /** It concerns a PV in no VG: only commands that look at PVs print it. */
   readonly orphan?: true;
+  /** It is about a device that is smaller than its PV. */
+  readonly pvSize?: true;
 }
 
 /** A VG whose metadata was found, and is refused: nothing of it can be used, and its PVs are nobody else's. */

@@ -22,6 +22,8 @@ export interface ScanOptions {
   readonly concurrency?: number;
   /** Opens a device for reading; the scan closes it. Default: as a file or block device. */
   readonly open?: (path: string) => Promise<OpenedDevice>;
+  /** False: nothing is said of devices that are smaller than their PVs (`metadata/check_pv_device_sizes`). */
+  readonly checkPvSizes?: boolean;
   /** Pass over devices that can't be opened: nobody named them, and LVM2 does so too. */
   readonly skipUnopenable?: boolean;
   /** What the model says of an open device. Default: what stat and sysfs say. */
@@ -61,7 +63,9 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
     seen.add(result.device.identity);
     readings.push(withTexts(result, texts));
   }
-  return assemble(readings, warnings);
+  const scan = assemble(readings, warnings);
+  if (options.checkPvSizes !== false) return scan;
+  return { ...scan, warnings: scan.warnings.filter(({ pvSize }) => pvSize !== true) };
 }
 
 async function scanOne(

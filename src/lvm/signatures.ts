@@ -47,6 +47,10 @@ const MAGICS: readonly Magic[] = [
   text('crypto_LUKS', 0, 'LUKS\xba\xbe'),
   text('crypto_LUKS', 16 * KIB, 'SKUL\xba\xbe'),
   text('DM_snapshot_cow', 0, 'SnAp'),
+  // LVM2's predecessors, whose disks it leaves alone: LVM1, and the pool driver of GFS.
+  text('LVM1_member', 0, 'HM\x01\0'),
+  text('LVM1_member', 0, 'HM\x02\0'),
+  hex('gfs_pool', 0, '0000000000011670'),
   text('bcache', 4 * KIB + 24, '\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81'),
   text('vfat', 82, 'FAT32   '),
   text('vfat', 54, 'FAT16   '),

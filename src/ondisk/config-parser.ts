@@ -19,7 +19,7 @@ import { decodeText } from './text-bytes.ts';
 /** Metadata needs 5 levels and lvm.conf 3: whatever is deeper is hostile. */
 const MAX_DEPTH = 32;
 /** What LVM2 reads for a creation_time that overflows: some builds before 2.02.169 wrote such. */
-const REPAIRED_CREATION_TIME = 1527120000;
+export const REPAIRED_CREATION_TIME = 1527120000;
 
 interface OpenSection {
   readonly key: string;

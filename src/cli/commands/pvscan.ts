@@ -43,8 +43,20 @@ function showTotals(display: Display, views: readonly PvView[]): void {
   display.print(`Total: ${sum(views)} / in use: ${sum(used)} / in no VG: ${sum(free)}`);
 }
 
+/** --cache: says which of the PVs named (or of all) are there. Nothing is recorded, for nothing is activated by events. */
+async function reportOnline(context: CommandContext): Promise<ExitCode> {
+  const { args, output } = context;
+  const walk = walkOf(context, await readVolumeGroups(context), true);
+  for (const row of walk.pvs({ names: args, tags: [] })) {
+    const view = pvView(row);
+    if (view !== null) output.print(`pvscan[${process.pid}] PV ${view.name} online.`);
+  }
+  return walk.exitCode;
+}
+
 async function run(context: CommandContext): Promise<ExitCode> {
   const { options, output } = context;
+  if (options.has('cache')) return reportOnline(context);
   if (options.has('exported') && options.has('novolumegroup')) {
     output.error('Options -e and -n are incompatible');
     return EXIT.badUsage;
@@ -74,8 +86,16 @@ async function run(context: CommandContext): Promise<ExitCode> {
 
 export const command: Command = {
   summary: 'List all physical volumes',
-  argumentsUsage: '',
+  argumentsUsage: '[ PV ... ]',
   options: [
+    {
+      long: 'activate',
+      short: 'a',
+      argument: 'ay',
+      check: (value) => value === 'ay',
+      description: 'With --cache: nothing to do here, the daemon activates what it is told to serve.',
+    },
+    { long: 'cache', description: 'Say which PVs are there. No state is kept, so nothing is recorded.' },
     { long: 'exported', short: 'e', description: 'Only PVs of exported volume groups.' },
     { long: 'ignorelockingfailure', description: 'Nothing to do here: reading commands take no locks.' },
     { long: 'novolumegroup', short: 'n', description: 'Only PVs that are in no volume group.' },

@@ -7,6 +7,7 @@ import { withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { nameProblem } from '../../lvm/edit/vg-names.ts';
 import { restoreVgPlan } from '../../lvm/edit/vg-restore.ts';
+import { REPAIRED_CREATION_TIME } from '../../ondisk/config-parser.ts';
 import { FormatError } from '../../ondisk/errors.ts';
 import type { MetadataText } from '../../ondisk/metadata.ts';
 import { ctime } from '../../ondisk/vg-print.ts';
@@ -58,6 +59,7 @@ async function vgcfgrestore(context: CommandContext): Promise<ExitCode> {
   return withChanges(change, locks, async (changes) => {
     try {
       const metadata = await readBackup(path);
+      if (hasRepairedTime(metadata)) context.output.error(REPAIRED_TIME_WARNING);
       if (metadata.vg.name !== name) throw new Refusal(`'${path}' does not contain volume group '${name}'.`);
       await changes.apply(restoreVgPlan(changes.scan, metadata, options.has('force')));
       return EXIT.ok;
@@ -66,6 +68,13 @@ async function vgcfgrestore(context: CommandContext): Promise<ExitCode> {
       throw new Refusal([...error.lines, 'Restore failed.'], error.exitCode, { cause: error });
     }
   });
+}
+
+const REPAIRED_TIME_WARNING = 'WARNING: Invalid creation_time found in metadata (repaired with next metadata update).';
+
+/** Whether a time that no number can be was read as the one that stands for it. */
+function hasRepairedTime({ header, vg }: MetadataText): boolean {
+  return [header, ...vg.logicalVolumes].some(({ creationTime }) => creationTime === REPAIRED_CREATION_TIME);
 }
 
 async function readBackup(path: string): Promise<MetadataText> {

@@ -22,6 +22,8 @@ import type { Plan, PvLabelWrite } from './plan.ts';
 
 const MAX_EXTENTS = 2 ** 32 - 1;
 const LABEL_SECTORS = 4;
+const MAX_NAME_LENGTH = 128;
+const NAME_OVERHEAD = 3;
 
 /** The plan, completed by the ignored metadata areas. `limits`: lvm.toml's. Throws CommandError for the first thing that is wrong. */
 export function validatePlan(plan: Plan, limits?: OwnLimits): Plan {
@@ -39,6 +41,7 @@ export function validatePlan(plan: Plan, limits?: OwnLimits): Plan {
   const problem = vgProblem(after);
   if (problem !== null) throw new CommandError(`Cannot write volume group ${after.name}: ${problem}`);
   checkLimits(after);
+  checkNames(after);
   checkDevices(plan, after);
   return balanced;
 }
@@ -59,9 +62,20 @@ function checkLimits(vg: VolumeGroupText): void {
   }
 }
 
+/** LVM2 refuses to work on a VG in which the names of VG and LV with what dm puts between and behind them have 128 characters. */
+function checkNames(vg: VolumeGroupText): void {
+  for (const { name } of vg.logicalVolumes) {
+    const length = vg.name.length + name.length + NAME_OVERHEAD;
+    if (length < MAX_NAME_LENGTH) continue;
+    throw new CommandError(`LV name "${vg.name}/${name}" length ${length} is not supported.`);
+  }
+}
+
 /** A member's device and the areas of its header; both null when it is missing. */
 interface Place {
   readonly device: ScannedDevice;
+  /** The PV's size by its header: more than the device has, if the user said so (--setphysicalvolumesize). */
+  readonly headerSizeBytes: number;
   readonly metadataAreas: readonly DiskLocation[];
 }
 
@@ -93,7 +107,9 @@ function placesOf(plan: Plan): ReadonlyMap<string, Place> {
   const add = (found: LabelledDevice): void => void places.set(found.uuid, found);
   for (const { found } of plan.before?.pvs ?? []) if (found !== null) add(found);
   for (const found of plan.joining ?? []) add(found);
-  for (const { device, label } of plan.labels) places.set(label.uuid, { device, metadataAreas: label.metadataAreas });
+  for (const { device, label } of plan.labels) {
+    places.set(label.uuid, { device, headerSizeBytes: label.deviceSizeBytes, metadataAreas: label.metadataAreas });
+  }
   return places;
 }
 
@@ -112,15 +128,16 @@ function extentsToCheck(plan: Plan, after: VolumeGroupText, pv: PhysicalVolumeTe
 function checkExtents(
   vg: VolumeGroupText,
   pv: PhysicalVolumeText,
-  { device, metadataAreas }: Place,
+  { device, headerSizeBytes, metadataAreas }: Place,
   { first, count }: Extents,
 ): void {
   const extentBytes = vg.extentSizeSectors * SECTOR_BYTES;
   const start = pv.peStartSectors * SECTOR_BYTES + first * extentBytes;
   const end = start + count * extentBytes;
-  if (end > device.sizeBytes) {
+  const sizeBytes = Math.max(device.sizeBytes, headerSizeBytes);
+  if (end > sizeBytes) {
     throw new CommandError(
-      `${device.path}: ${count} extents from byte ${start} don't fit: the device has ${device.sizeBytes} bytes.`,
+      `${device.path}: ${count} extents from byte ${start} don't fit: the device has ${sizeBytes} bytes.`,
     );
   }
   for (const area of metadataAreas) {
