@@ -38,7 +38,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   if (options.has('columns')) {
     return columnsReport(context, options.has('segments') ? 'seg' : 'lv', ['colon', 'maps'], false);
   }
-  refuseReportOptions(context, ['segments']);
+  refuseReportOptions(context, []);
   refuseMixed(context, 'Options -c and -m are incompatible.', 'colon', 'maps');
   const parsed = parseLvArguments(context.args, context.env['LVM_VG_NAME'], context.output);
   if (parsed === null) return EXIT.failed;

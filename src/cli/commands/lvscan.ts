@@ -2,8 +2,9 @@
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { Display } from '../display/lines.ts';
-import { LV_KEY_WIDTH, policyWord } from '../display/lv-display.ts';
+import { LV_KEY_WIDTH } from '../display/lv-display.ts';
 import type { ExitCode } from '../messages.ts';
+import { lvPolicy } from '../report/fields/lv-attr.ts';
 import { walkOf } from '../report/run.ts';
 import { readVolumeGroups } from '../scan.ts';
 
@@ -20,7 +21,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     if (vg === null || facts === undefined) continue;
     const size = display.size(facts.sizeSectors);
     // No kernel has an LV active.
-    display.print(`inactive${roleWord(facts)} '/dev/${vg.vg.name}/${facts.name}' [${size}] ${policyWord(facts.lv)}`);
+    display.print(`inactive${roleWord(facts)} '/dev/${vg.vg.name}/${facts.name}' [${size}] ${lvPolicy(facts.lv)}`);
   }
   return walk.exitCode;
 }

@@ -192,7 +192,7 @@ class Inspection {
     if (new Set(found.map((text) => text.vgId)).size > 1) {
       this.#context.output.error('WARNING: metadata from multiple VGs was found.');
     }
-    if (this.#context.options.has('file')) this.#save(Buffer.concat(found.map((text) => text.bytes)));
+    if (this.#context.options.has('file')) this.#save(joined(found));
     return true;
   }
 
@@ -230,6 +230,12 @@ class Inspection {
     if (text.bytes.toString('latin1').endsWith('\n\n')) return;
     output.error(`WARNING: unexpected terminating bytes for metadata at ${at}`);
   }
+}
+
+/** The texts of one file, parted by lines of two hyphens. */
+function joined(found: readonly FoundText[]): Buffer {
+  const parting = Buffer.from('\n--\n');
+  return Buffer.concat(found.flatMap((text, index) => (index === 0 ? [text.bytes] : [parting, text.bytes])));
 }
 
 async function inspect(context: CommandContext, path: string, kind: DumpKind | null): Promise<ExitCode> {

@@ -34,7 +34,9 @@ export function refuseMixed(context: CommandContext, message: string, ...both: r
 /** Throws (3) if an option is given that needs -C: those of reports, and `others`. */
 export function refuseReportOptions(context: CommandContext, others: readonly string[]): void {
   const names = [...REPORT_OPTIONS_HERE.map((option) => option.long).filter((name) => !ALWAYS.has(name)), ...others];
-  if (names.some((name) => context.options.has(name))) throw badOptions('Incompatible options selected');
+  // Only pvdisplay says it without a full stop.
+  const stop = context.name === 'pvdisplay' ? '' : '.';
+  if (names.some((name) => context.options.has(name))) throw badOptions(`Incompatible options selected${stop}`);
 }
 
 /** -C: the report, unless one of `refused` is given. */

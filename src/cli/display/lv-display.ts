@@ -3,7 +3,7 @@
  *
  * Source: lvdisplay(8), compared byte by byte with LVM2 2.03.16 on inactive LVs of every type.
  */
-import { isPvmove, relationsOf, type LvFacts } from '../../lvm/relations.ts';
+import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import type { HistoricalLogicalVolumeText, LogicalVolumeText, Segment } from '../../ondisk/metadata.ts';
 import { isLvWritable, LvKind, lvPolicy } from '../report/fields/lv-attr.ts';
@@ -126,18 +126,13 @@ export function showLv(display: Display, view: LvView): void {
   display.pair('LV Status', `NOT available${partialLvs(group).has(facts.name) ? ' (partial)' : ''}`);
   showSizes(display, view);
   display.pair('Segments', lv.segments.length);
-  display.pair('Allocation', policyWord(lv));
+  display.pair('Allocation', lvPolicy(lv));
   display.pair('Read ahead sectors', readAheadText(lv));
   if (lv.status.includes('FIXED_MINOR')) {
     if (lv.major !== undefined) display.pair('Persistent major', lv.major);
     display.pair('Persistent minor', lv.minor ?? -1);
   }
   display.blank();
-}
-
-/** LVM2's word for an LV's allocation policy; a pvmove's is what it does. */
-export function policyWord(lv: LogicalVolumeText): string {
-  return isPvmove(lv) && lv.allocationPolicy === undefined ? 'contiguous' : lvPolicy(lv);
 }
 
 /** One line of fields separated by colons. -1 stands for what LVM1 had, or for what only a kernel knows. */

@@ -14,7 +14,7 @@ import { isCachevolUse } from '../../../lvm/layout.ts';
 import type { VolumeGroup } from '../../../lvm/model.ts';
 import type { LogicalVolumeText, Segment } from '../../../ondisk/metadata.ts';
 import { partialLvs } from './usage.ts';
-import { POLICY_LETTERS } from './vg.ts';
+import { POLICY_LETTERS, policyWord } from './vg.ts';
 
 /** Segment types that map onto nothing below them. */
 const VIRTUAL_TYPES: ReadonlySet<string> = new Set(['error', 'zero', 'vdo', 'unknown']);
@@ -160,9 +160,9 @@ function permissionLetter(lv: LogicalVolumeText): string {
   return lv.status.includes('READ') ? 'r' : '-';
 }
 
-/** An LV's own policy; a pvmove is contiguous by nature. */
+/** The word for an LV's own policy. */
 export function lvPolicy(lv: LogicalVolumeText): string {
-  return lv.allocationPolicy ?? 'inherit';
+  return policyWord(lv.allocationPolicy ?? 'inherit');
 }
 
 export function isLocked(lv: LogicalVolumeText): boolean {
@@ -170,8 +170,7 @@ export function isLocked(lv: LogicalVolumeText): boolean {
 }
 
 function policyLetter(lv: LogicalVolumeText): string {
-  const policy = lvPolicy(lv);
-  const letter = policy === 'cling_by_tags' ? 'l' : (POLICY_LETTERS[policy] ?? '-');
+  const letter = POLICY_LETTERS[lvPolicy(lv)] ?? '-';
   return isLocked(lv) ? letter.toUpperCase() : letter;
 }
 

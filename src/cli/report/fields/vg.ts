@@ -7,6 +7,7 @@ import { isExported, isShared } from '../../../lvm/access.ts';
 import { allocationMapOf } from '../../../lvm/allocation-map.ts';
 import type { LabelledDevice, VolumeGroup } from '../../../lvm/model.ts';
 import { relationsOf } from '../../../lvm/relations.ts';
+import type { AllocationPolicy } from '../../../ondisk/metadata.ts';
 import type { FieldType, FieldValue, ReportField } from '../field.ts';
 import { fieldsOf, type FieldOptions } from './define.ts';
 import { areasInUse, leastFreeSectors, leastSizeSectors } from './usage.ts';
@@ -66,11 +67,16 @@ export function isClustered(group: VolumeGroup): boolean {
 export const POLICY_LETTERS: Readonly<Record<string, string>> = {
   contiguous: 'c',
   cling: 'l',
-  cling_by_tags: 't',
+  cling_by_tags: 'l',
   normal: 'n',
   anywhere: 'a',
   inherit: 'i',
 };
+
+/** LVM2's word for an allocation policy: cling_by_tags, an old name, reads as cling. */
+export function policyWord(policy: AllocationPolicy): string {
+  return policy === 'cling_by_tags' ? 'cling' : policy;
+}
 
 /** The six characters of vg_attr. */
 export function vgAttr(group: VolumeGroup): string {
@@ -135,7 +141,7 @@ export const VG_FIELDS: readonly ReportField[] = [
     'AllocPol',
     'string',
     'VG allocation policy.',
-    (group) => group.vg.allocationPolicy ?? 'normal',
+    (group) => policyWord(group.vg.allocationPolicy ?? 'normal'),
     'unknown',
     { width: 10 },
   ),
