@@ -42,8 +42,8 @@ export async function listDevices(specs: readonly string[], options: ListOptions
 
 /** What the model says of an open device. */
 export async function describeDevice(device: OpenedDevice): Promise<ScannedDevice> {
-  const { sizeBytes } = device.limits;
-  const base = { path: device.name, sizeBytes, identity: device.identity, kind: device.kind };
+  const { sizeBytes, logicalBlockSize } = device.limits;
+  const base = { path: device.name, sizeBytes, logicalBlockSize, identity: device.identity, kind: device.kind };
   const numbers = /^block:(\d+):(\d+)$/.exec(device.identity);
   if (numbers === null) return { ...base, readOnly: !(await isWritable(device.name)) };
   const directory = `/sys/dev/block/${numbers[1]}:${numbers[2]}`;

@@ -23,6 +23,8 @@ export interface ScannedDevice {
   readonly minor?: number;
   /** Block devices only: the kernel has it in use by another block device (an active LV, a RAID). */
   readonly held?: boolean;
+  /** Bytes; a power of two. */
+  readonly logicalBlockSize?: number;
   /** Where a devices file is used: what it knows the device by. */
   readonly deviceId?: { readonly type: string; readonly name: string };
 }

@@ -129,7 +129,7 @@ describe('describing', () => {
       const file = await openBlockDevice(path, { readOnly: true });
       const { identity, ...described } = await describeDevice(file);
       await file.close();
-      assert.deepEqual(described, { path, sizeBytes: 65536, kind: 'file', readOnly: false });
+      assert.deepEqual(described, { path, sizeBytes: 65536, logicalBlockSize: 512, kind: 'file', readOnly: false });
       assert.match(identity, /^file:\d+:\d+$/);
 
       const loop = (await mustRun('losetup', ['-f', '--show', '--read-only', path])).trim();

@@ -2,7 +2,7 @@
 import { type Changes, withChanges } from '../../lvm/command.ts';
 import { extendVgPlan, type NamedPv, restoreMissingPlan } from '../../lvm/edit/vg-extend.ts';
 import { deviceNamed } from '../../lvm/pv-devices.ts';
-import type { VolumeGroup } from '../../lvm/model.ts';
+import type { LabelledDevice, VolumeGroup } from '../../lvm/model.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { joinDevices } from '../join-devices.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
@@ -40,14 +40,29 @@ async function vgextend(context: CommandContext): Promise<ExitCode> {
       await changes.apply(restoreMissingPlan(group, await namedPvs(changes, group, names)));
       return EXIT.ok;
     }
+    // Of a VG that is there and can't be read, that is to be said before anything is written.
+    if (changes.scan.unreadable.some(({ name }) => name === vgName)) await changes.volumeGroup(request);
     // As in LVM2, --force does not make a PV of another VG join.
     const joining = await joinDevices(context, changes, names, pvRequest, 0);
     const group = await changes.volumeGroup(request);
+    if (!context.settings.bool('devices/allow_mixed_block_sizes')) checkBlockSizes(group, joining);
     const ignores = options.has('metadataignore');
     if (ignores) await confirmCopies(changes, group);
     await changes.apply(extendVgPlan(group, joining, ignores));
     return EXIT.ok;
   });
+}
+
+/** Throws CommandError for a device whose blocks are of another size than the VG's, unless these differ already. */
+function checkBlockSizes(group: VolumeGroup, joining: readonly LabelledDevice[]): void {
+  const sizes = new Set(group.pvs.flatMap(({ found }) => found?.device.logicalBlockSize ?? []));
+  const [size] = sizes;
+  if (size === undefined || sizes.size > 1) return;
+  for (const { device } of joining) {
+    const own: number = device.logicalBlockSize ?? size;
+    if (own === size) continue;
+    throw new CommandError(EXIT.failed, [`Devices have inconsistent logical block sizes (${size} and ${own}).`]);
+  }
 }
 
 async function confirmCopies({ context }: Changes, { vg }: VolumeGroup): Promise<void> {
