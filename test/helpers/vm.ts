@@ -1,6 +1,6 @@
 /** Runs a script as root under a real Linux kernel in a virtual machine (../shared/vm/vm-run); needs no root here and no KVM. */
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CHECKOUT, SHARED } from './shared.ts';
@@ -10,19 +10,34 @@ export interface VmResult {
   readonly output: string;
 }
 
+/** Words of a shell command. */
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/**
+ * The script that starts the real one in the checkout. The machine has a /tmp of its own over this machine's, which may hide
+ * the checkout: it is taken away.
+ */
+function starter(script: string): string {
+  return `umount /tmp; ln -sfn /proc/self/fd /dev/fd; cd ${quoted(CHECKOUT)} && exec bash ${quoted(script)} "$@"\n`;
+}
+
 /** Runs `script` with `args`; `disks` appear as /dev/vda, /dev/vdb, … and keep what is written to them. */
 export async function runInVm(
   script: string,
   options: { readonly args?: readonly string[]; readonly disks?: readonly string[]; readonly timeoutSeconds?: number },
 ): Promise<VmResult> {
   const out = await mkdtemp(join(tmpdir(), 'orion-lvm-vm-'));
+  const start = join(out, 'start.sh');
+  await writeFile(start, starter(script));
   const args = [
     '--out',
     out,
     '--timeout',
     String(options.timeoutSeconds ?? 300),
     ...(options.disks ?? []).flatMap((disk) => ['--disk', disk]),
-    script,
+    start,
     ...(options.args ?? []),
   ];
   try {
