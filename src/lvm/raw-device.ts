@@ -3,12 +3,16 @@
  *
  * Invariants
  *  - Read-only.
- *  - A range that isn't wholly on the device, or can't be read, gives null: never bytes that weren't read.
+ *  - A range that isn't wholly on the device, is longer than any metadata area, or can't be read, gives null: never bytes that
+ *    weren't read.
  */
 import type { BlockDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { readBytes } from '../block/sync-io.ts';
+
+/** A length in a damaged header is no reason to read gigabytes. */
+const MAX_READ_BYTES = 256n * 1024n * 1024n;
 
 export class RawDevice {
   readonly path: string;
@@ -24,7 +28,7 @@ export class RawDevice {
   /** `offset` and `length` in bytes, as 64-bit values that a damaged header may hold. */
   async read(offset: bigint, length: bigint): Promise<Buffer | null> {
     if (length === 0n) return Buffer.alloc(0);
-    if (offset + length > BigInt(this.sizeBytes)) return null;
+    if (offset + length > BigInt(this.sizeBytes) || length > MAX_READ_BYTES) return null;
     try {
       return await readBytes(this.#device, Number(offset), Number(length));
     } catch (error) {
