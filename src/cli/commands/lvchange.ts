@@ -18,7 +18,8 @@ import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
 import { SELECT } from '../lv/select.ts';
 import { unmatched, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { METADATAPROFILE_OPTION, profileOf } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 
 const ACTIVATION_OPTIONS: readonly OptionSpec[] = [
@@ -45,6 +46,8 @@ export const command: Command = {
     option.READAHEAD,
     option.SETACTIVATIONSKIP,
     option.SETAUTOACTIVATION,
+    { long: 'detachprofile', description: 'Detach the metadata profile.' },
+    METADATAPROFILE_OPTION,
     option.PERSISTENT,
     option.MINOR,
     option.MAJOR,
@@ -107,6 +110,13 @@ function propertiesOf(context: CommandContext): readonly LvProperty[] {
   }
   for (const kind of ['setactivationskip', 'setautoactivation'] as const) {
     if (options.has(kind)) properties.push({ kind, on: isYes(options.value(kind)) });
+  }
+  const profile = options.has('detachprofile') ? '' : profileOf(options);
+  if (profile !== null) {
+    if (profile === '' && profileOf(options) !== null) {
+      throw new CommandError(EXIT.badUsage, ['Only one of --metadataprofile and --detachprofile permitted.']);
+    }
+    properties.push({ kind: 'profile', name: profile });
   }
   if (options.has('persistent')) properties.push({ kind: 'persistent', device: readDeviceNumbers(context) });
   else if (options.has('minor') || options.has('major')) throw noSuchSyntax(context.name);

@@ -23,6 +23,8 @@ export type LvProperty =
   /** Sectors, -1 for none; null: auto. */
   | { readonly kind: 'readahead'; readonly sectors: number | null }
   | { readonly kind: 'setactivationskip' | 'setautoactivation'; readonly on: boolean }
+  /** The metadata profile's name; empty: none any more. */
+  | { readonly kind: 'profile'; readonly name: string }
   /** Null: not persistent. */
   | { readonly kind: 'persistent'; readonly device: { readonly major: number; readonly minor: number } | null };
 
@@ -81,10 +83,16 @@ function changed(
       return lv.flags.includes('ACTIVATION_SKIP') === property.on ? lv : withFlag(lv, 'ACTIVATION_SKIP', property.on);
     case 'setautoactivation':
       return lv.flags.includes('NOAUTOACTIVATE') === property.on ? withFlag(lv, 'NOAUTOACTIVATE', !property.on) : lv;
+    case 'profile':
+      return withProfile(lv, property.name);
     case 'persistent':
       return withDevice(name, lv, property.device);
   }
   return lv;
+}
+
+function withProfile({ profile: _old, ...rest }: LogicalVolumeText, name: string): LogicalVolumeText {
+  return name === '' ? rest : { ...rest, profile: name };
 }
 
 function withPolicy(name: string, lv: LogicalVolumeText, policy: AllocationPolicy): LogicalVolumeText | string {
