@@ -50,7 +50,7 @@ function names(context: CommandContext): readonly [string, string, string] {
   if (args.length < 2) throw noSuchSyntax(context.name);
   if (args.length > 3) throw unmatched(`Command does not accept argument: ${args[3]}.`);
   const [oldText = '', newText = ''] = args.slice(-2);
-  const old = splitPath(oldText);
+  const old = splitPath(context, oldText);
   const given = args.length === 3 ? vgNameOf(args[0] ?? '') : (old.vg ?? defaultVg(context));
   if (given === null) {
     throw badUsage(`Path required for Logical Volume "${oldText}".`, 'Please provide a valid volume group name');
@@ -59,7 +59,7 @@ function names(context: CommandContext): readonly [string, string, string] {
     throw badUsage(`Please use a single volume group name ("${given}" or "${old.vg}")`);
   }
   if (!isValidName(given)) throw badUsage('Please provide a valid volume group name');
-  const to = splitPath(newText);
+  const to = splitPath(context, newText);
   if (to.vg !== null && to.vg !== given) {
     throw badUsage(`Logical volume names must have the same volume group ("${given}" or "${to.vg}")`);
   }

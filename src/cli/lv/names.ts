@@ -12,6 +12,9 @@ import type { CommandContext } from '../command.ts';
 import { parseLvArguments } from '../report/arguments.ts';
 import { badUsage } from './values.ts';
 
+/** /dev/VG/LV */
+const MAX_PARTS = 3;
+
 export interface LvName {
   /** Null: none was given. */
   readonly vg: string | null;
@@ -31,23 +34,21 @@ export function vgNameOf(text: string): string {
 
 /** Splits "VG/LV" or a path; a name alone is an LV's. Throws CommandError (3). */
 export function splitLvName(context: CommandContext, text: string): LvName {
-  const parts = partsOf(context, text);
+  const parts = splitPath(context, text);
+  if (parts.vg !== null && text.split(/\/+/).filter((part) => part !== '').length > MAX_PARTS) {
+    throw badUsage(`"${text}": Invalid path for Logical Volume.`);
+  }
   if (!isValidName(parts.lv)) throw badUsage(`Logical volume name "${parts.lv}" is invalid.`);
   return parts;
 }
 
-function partsOf(context: CommandContext, text: string): LvName {
-  if (!text.includes('/')) return { vg: null, lv: text };
-  const parsed = parseLvArguments([text], undefined, { ...context.output, error: () => undefined });
-  const [named] = parsed?.lvNames ?? [];
-  if (named === undefined) throw badUsage(`"${text}": Invalid path for Logical Volume.`);
-  return { vg: named[0], lv: named[1][0] ?? '' };
-}
-
 /** Splits "VG/LV" or a path without judging the names. */
-export function splitPath(text: string): LvName {
-  const parts = vgNameOf(text).split(/\/+/);
-  return { vg: parts.length > 1 ? (parts.at(-2) ?? null) : null, lv: parts.at(-1) ?? '' };
+export function splitPath(context: CommandContext, text: string): LvName {
+  if (!text.includes('/')) return { vg: null, lv: text };
+  const [named] = parseLvArguments([text], undefined, { ...context.output, error: () => undefined })?.lvNames ?? [];
+  if (named !== undefined) return { vg: named[0], lv: named[1][0] ?? '' };
+  const parts = text.split(/\/+/);
+  return { vg: parts.at(-2) ?? null, lv: parts.at(-1) ?? '' };
 }
 
 /** The name for a new LV. Throws CommandError (3). */

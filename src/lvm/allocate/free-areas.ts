@@ -24,6 +24,8 @@ export class FreePv {
   readonly tags: readonly string[];
   readonly areas: FreeArea[] = [];
   #free = 0;
+  /** Areas that are reserved in part or as a whole. */
+  #reserved: FreeArea[] = [];
 
   constructor(label: string, tags: readonly string[]) {
     this.label = label;
@@ -51,6 +53,7 @@ export class FreePv {
 
   /** Counts on up to `count` extents of `area`; gives how many there were. */
   reserve(area: FreeArea, count: number): number {
+    if (area.unreserved === area.count) this.#reserved.push(area);
     if (count >= area.unreserved) {
       const all = area.unreserved;
       area.unreserved = 0;
@@ -63,13 +66,26 @@ export class FreePv {
 
   /** Forgets all reservations. Areas go back to their place one by one, from the front of the order. */
   release(): void {
+    const [only, ...more] = this.#reserved;
+    this.#reserved = [];
+    if (only === undefined) return;
+    if (more.length === 0) {
+      this.#giveBack(only);
+      return;
+    }
     for (let i = 0; i < this.areas.length;) {
       const area = this.areas[i++];
       if (area === undefined || area.unreserved === area.count) continue;
-      area.unreserved = area.count;
-      this.#move(area);
+      this.#giveBack(area);
       i = this.areas.indexOf(area) + 1;
     }
+  }
+
+  /** An area that was consumed since has no reservation any more. */
+  #giveBack(area: FreeArea): void {
+    if (area.unreserved === area.count || !this.areas.includes(area)) return;
+    area.unreserved = area.count;
+    this.#move(area);
   }
 
   #move(area: FreeArea): void {

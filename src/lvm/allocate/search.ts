@@ -57,6 +57,8 @@ export class Search {
   readonly #byLabel: ReadonlyMap<string, FreePv>;
   readonly #last: readonly Neighbour[];
   readonly #cling: readonly Neighbour[];
+  /** For each area of a row, the PVs that the rows found so far have it on. */
+  readonly #used: readonly Set<string>[];
   #slots: (Choice | undefined)[] = [];
   /** How many slots are positional. */
   #positional = 0;
@@ -65,6 +67,7 @@ export class Search {
     this.#request = request;
     this.#free = free;
     this.#rows = rows;
+    this.#used = Array.from({ length: request.areaCount }, () => new Set<string>());
     this.#byLabel = new Map(free.map((pv) => [pv.label, pv]));
     const { extending, vg, settings } = request;
     this.#last = extending === null ? [] : neighboursOf(vg, extending, 'last');
@@ -167,13 +170,12 @@ export class Search {
     if ((contiguousToLast || eager) && this.#claims(area, this.#last, positional, follows)) return 'use';
     if (contiguousToLast) return 'next-area';
     if ((clingToLv || eager) && this.#claims(area, this.#cling, positional, isOnSamePv)) return 'use';
-    if (clingToAllocated && this.#clingsToAllocated(area, positional, isOnSamePv)) return 'use';
+    if (clingToAllocated && this.#clingsToAllocated(area, positional, (used) => used.has(area.pv.label))) return 'use';
     if (!clingByTags || clingTagList === null) return 'next-pv';
-    const sharesTag = (near: Neighbour, { pv }: FreeArea): boolean =>
-      shareClingTag(clingTagList, this.#tagsOf(near.name), pv.tags);
+    const sharesTag = (label: string): boolean => shareClingTag(clingTagList, this.#tagsOf(label), area.pv.tags);
     const byTag = sameAreaCount
-      ? this.#claims(area, this.#cling, positional, sharesTag)
-      : this.#clingsToAllocated(area, positional, sharesTag);
+      ? this.#claims(area, this.#cling, positional, ({ name }) => sharesTag(name))
+      : this.#clingsToAllocated(area, positional, (used) => [...used].some(sharesTag));
     return byTag ? 'use' : 'next-pv';
   }
 
@@ -193,19 +195,13 @@ export class Search {
     return false;
   }
 
-  #clingsToAllocated(
-    area: FreeArea,
-    positional: boolean,
-    belongs: (neighbour: Neighbour, area: FreeArea) => boolean,
-  ): boolean {
-    for (let slot = 0; slot < this.#request.areaCount; slot++) {
+  /** Whether an area belongs to a slot by the PVs that the slot is on in the rows found so far. */
+  #clingsToAllocated(area: FreeArea, positional: boolean, belongs: (used: ReadonlySet<string>) => boolean): boolean {
+    for (const [slot, used] of this.#used.entries()) {
       if (positional && this.#slots[slot] !== undefined) continue;
-      for (const { areas, length } of this.#rows) {
-        const near = areas[slot];
-        if (near === undefined || !belongs({ ...near, length }, area)) continue;
-        if (positional) this.#slots[slot] = { area, used: area.count };
-        return true;
-      }
+      if (!belongs(used)) continue;
+      if (positional) this.#slots[slot] = { area, used: area.count };
+      return true;
     }
     return false;
   }
@@ -256,7 +252,8 @@ export class Search {
     if (choices.length < areaCount) return 0;
     const length = Math.min(Math.floor(wanted / areaMultiple), ...choices.map(({ used }) => used));
     if (length === 0) return 0;
-    const areas = choices.map(({ area }) => {
+    const areas = choices.map(({ area }, slot) => {
+      this.#used[slot]?.add(area.pv.label);
       const place = { name: area.pv.label, extent: area.start };
       area.pv.consume(area, length);
       return place;

@@ -70,12 +70,12 @@ export class LvRemover {
     }
     refuseMerging(this.#vg, facts);
     const origin = facts.snapshot === null ? undefined : this.#lvs.get(facts.snapshot.origin);
-    const before = new Set(this.#gone);
+    const before = this.#gone.size;
     const said = this.#lines.length;
     try {
       await this.#removeTree(origin?.virtualOrigin === true ? origin : facts, new Set());
     } catch (error) {
-      for (const other of this.#gone) if (!before.has(other)) this.#gone.delete(other);
+      for (const other of [...this.#gone].slice(before)) this.#gone.delete(other);
       this.#lines.length = said;
       throw error;
     }
