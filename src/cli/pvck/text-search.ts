@@ -13,7 +13,7 @@ import { lvmCrc } from '../../ondisk/crc.ts';
 
 const STEP = 512;
 const HEADER_BYTES = 512;
-const OVERLAP = 16;
+const OVERLAP = 4;
 
 export interface FoundText {
   /** In the area. */
