@@ -53,7 +53,11 @@ const sources: Source[] = readdirSync(SRC, { recursive: true, encoding: 'utf8' }
     const text = readFileSync(join(SRC, path), 'utf8');
     const imports = [
       ...text.matchAll(/^(?:import|export)\s+(type\s+)?[^;'"]*?from\s+'([^']+)'|import\('([^']+)'\)/gm),
-    ].map((match) => ({ specifier: match[2] ?? match[3] ?? '', typeOnly: match[1] !== undefined }));
+    ].map((match) => ({
+      specifier: match[2] ?? match[3] ?? '',
+      typeOnly: match[1] !== undefined,
+      lazy: match[3] !== undefined,
+    }));
     const code = text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/\/\/.*$/gm, '');
     return { path, text, code, imports };
   });
