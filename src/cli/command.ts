@@ -28,6 +28,8 @@ export interface CommandContext {
   readonly uid: number;
   /** Unix seconds. */
   readonly now: number;
+  /** Every command, for what is written from them: manual pages, completion. */
+  everyCommand(): Promise<readonly NamedCommand[]>;
 }
 
 export interface Command {
@@ -38,4 +40,12 @@ export interface Command {
   /** Without the common options. */
   readonly options: readonly OptionSpec[];
   run(context: CommandContext): Promise<ExitCode>;
+}
+
+/** A command as the table has it. */
+export interface NamedCommand {
+  readonly name: string;
+  readonly command: Command;
+  /** Only as `orion-lvm NAME`. */
+  readonly inner: boolean;
 }

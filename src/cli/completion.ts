@@ -8,7 +8,7 @@
  *
  * Invariant: the script runs nothing of ours to complete names and options; only VGs and LVs are asked for.
  */
-import type { NamedCommand } from './man.ts';
+import type { NamedCommand } from './command.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
 import type { OptionSpec } from './options.ts';
 

@@ -1,6 +1,6 @@
 /** Every command with its options loaded, for what is generated from them: manual pages and completion. */
+import type { NamedCommand } from './command.ts';
 import { COMMANDS } from './commands/table.ts';
-import type { NamedCommand } from './man.ts';
 
 export async function everyCommand(): Promise<readonly NamedCommand[]> {
   const commands: NamedCommand[] = [];

@@ -3,18 +3,10 @@
  *
  * Invariant: whatever a text holds, it is shown as it is: backslashes, hyphens and leading points are escaped.
  */
-import type { Command } from './command.ts';
+import type { NamedCommand } from './command.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
 import type { OptionSpec } from './options.ts';
 import { VERSION } from './version.ts';
-
-/** A command as its page shows it. */
-export interface NamedCommand {
-  readonly name: string;
-  readonly command: Command;
-  /** Only as `orion-lvm NAME`. */
-  readonly inner: boolean;
-}
 
 const SEE_ALSO = ['orion-lvm', 'lvm', 'lvm.conf', 'lvmreport'] as const;
 

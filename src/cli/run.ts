@@ -8,6 +8,7 @@
 import type { Command, CommandContext } from './command.ts';
 import { COMMANDS } from './commands/table.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
+import { everyCommand } from './every-command.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from './messages.ts';
 import { parseOptions } from './options.ts';
@@ -50,7 +51,8 @@ async function runCommand(
     const settings = settingsForCommand(name, options, around.env, output, toml);
     process.umask(settings.int('global/umask'));
     output.indentBy?.(settings.string('log/prefix'));
-    const context: CommandContext = { ...around, name, argv, options, args: options.args, output, settings, toml };
+    const given = { name, argv, options, args: options.args };
+    const context: CommandContext = { ...around, ...given, output, settings, toml, everyCommand };
     await recover(context);
     try {
       return await command.run(context);
