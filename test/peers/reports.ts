@@ -57,6 +57,8 @@ export interface Judge {
   sameResult(argv: readonly string[]): Promise<void>;
   /** As `sameResult`, without --devices, for commands whose arguments are the devices. */
   sameAlone(argv: readonly string[]): Promise<void>;
+  /** Runs the real command alone. */
+  real(argv: readonly string[]): Promise<Shown>;
 }
 
 /** A folder with the shim, its state and LVM2's configuration. */
@@ -124,5 +126,6 @@ function judgeOf(devices: readonly string[], environment: NodeJS.ProcessEnv): Ju
     },
     sameResult: ([command = '', ...args]) => result([command, ...list, ...args], `${command} ${args.join(' ')}`),
     sameAlone: (argv) => result(argv, argv.join(' ')),
+    real: ([command = '', ...args]) => runProgram('lvm', [command, ...list, ...args], { env: environment }),
   };
 }
