@@ -7,9 +7,8 @@ import { isTag } from './report/arguments.ts';
 import type { AllocationPolicy } from '../ondisk/metadata.ts';
 import type { MetadataCopies } from '../lvm/edit/vg-create.ts';
 import { yesOrNo } from './common-options.ts';
-import { CommandError, EXIT } from './messages.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
-import { parseSizeArgument, type Sign } from './size-argument.ts';
+import { parseSizeArgument, SizeError } from './size-argument.ts';
 import { DEFAULT_UNITS, formatSize } from './units.ts';
 
 const MAX_U32 = 2 ** 32 - 1;
@@ -22,14 +21,16 @@ export function sizeText(sectors: number): string {
 
 export function isSizeIn(unit: 'k' | 'm'): (value: string) => boolean {
   return (value) => {
-    parseSizeArgument(value, unit);
+    const { sign } = parseSizeArgument(value, unit);
+    if (unit === 'm' && sign !== '') throw new SizeError('Size may not be relative/signed.');
+    if (sign === '-') throw new SizeError('Size may not be negative.');
     return true;
   };
 }
 
-/** A whole number below 2^32, with or without a sign. */
+/** A whole number below 2^32. */
 export function isCount(value: string): boolean {
-  return /^[+-]?\d+$/.test(value) && Number(value.replace(/^[+-]/, '')) <= MAX_U32;
+  return /^\+?\d+$/.test(value) && Number(value) <= MAX_U32;
 }
 
 export function isTagArgument(value: string): boolean {
@@ -37,7 +38,8 @@ export function isTagArgument(value: string): boolean {
 }
 
 export function isAllocationPolicy(value: string): boolean {
-  return POLICIES.some((policy) => policy === value);
+  if (POLICIES.some((policy) => policy === value)) return true;
+  throw new TypeError(`Unrecognised allocation policy ${value}`);
 }
 
 /** --alloc; null if it was not given. cling_by_tags is part of cling, and LVM2 stores it as that. */
@@ -66,23 +68,16 @@ export function flagOf(options: ParsedOptions, long: string): boolean | null {
   return value === undefined ? null : isYes(value);
 }
 
-export interface SignedSize {
-  readonly sign: Sign;
-  readonly sectors: number;
+/** The value of a size option in sectors; null if it was not given. */
+export function sectorsOf(options: ParsedOptions, long: string, unit: 'k' | 'm'): number | null {
+  const value = options.value(long);
+  return value === undefined ? null : parseSizeArgument(value, unit).sectors;
 }
 
-/** The value of a size option; null if it was not given. */
-export function sizeOf(options: ParsedOptions, long: string, unit: 'k' | 'm'): SignedSize | null {
+/** The value of a count option; null if it was not given. */
+export function countOf(options: ParsedOptions, long: string): number | null {
   const value = options.value(long);
-  return value === undefined ? null : parseSizeArgument(value, unit);
-}
-
-/** The value of a count option; null if it was not given. Throws CommandError (3) with `negative` if it is below zero. */
-export function countOf(options: ParsedOptions, long: string, negative: string): number | null {
-  const value = options.value(long);
-  if (value === undefined) return null;
-  if (value.startsWith('-')) throw new CommandError(EXIT.badUsage, [negative]);
-  return Number(value);
+  return value === undefined ? null : Number(value);
 }
 
 /** Every value of an option that may be repeated. */

@@ -15,7 +15,7 @@ import type { ChangeContext } from '../lvm/command.ts';
 import type { CommandContext } from './command.ts';
 import { yesOrNo } from './common-options.ts';
 import { CommandError, EXIT } from './messages.ts';
-import { flagOf, isSizeIn, sizeOf, sizeText } from './option-values.ts';
+import { flagOf, isSizeIn, sectorsOf, sizeText } from './option-values.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
 
 const LABEL_SECTORS = 4;
@@ -119,22 +119,18 @@ export function pvCreateRequest(
       `WARNING: Ignoring data alignment ${sizeText(sectors + offsetSectors)} incompatible with restored pe_start value ${restoredStart}.`,
     );
   }
-  const size = sizeOf(options, 'metadatasize', 'm');
-  if (size?.sign === '-') refuse('Metadata size may not be negative.');
-  const bootloader = sizeOf(options, 'bootloaderareasize', 'm');
-  if (bootloader?.sign === '-') refuse('Bootloader area size may not be negative.');
   const copies = options.value('pvmetadatacopies') ?? String(settings.int('metadata/pvmetadatacopies'));
   const restores = options.has('restorefile') || options.has('uuid');
   return {
     zero: !restores && (flagOf(options, 'zero') ?? true),
     labelSector,
     metadataIgnore,
-    metadataSectors: metadataSectorsOf(size?.sectors ?? 0, options, settings, restored),
+    metadataSectors: metadataSectorsOf(options, settings, restored),
     metadataCopies: copies === '0' ? 0 : copies === '1' ? 1 : 2,
     alignmentSectors: fits ? alignment.sectors : 0,
     alignmentOffsetSectors: fits ? alignment.offsetSectors : 0,
-    bootloaderSectors: bootloader?.sectors ?? 0,
-    sizeSectors: sizeOf(options, 'setphysicalvolumesize', 'm')?.sectors ?? 0,
+    bootloaderSectors: sectorsOf(options, 'bootloaderareasize', 'm') ?? 0,
+    sizeSectors: sectorsOf(options, 'setphysicalvolumesize', 'm') ?? 0,
     restored,
     defaults: layoutDefaults(settings),
   };
@@ -157,13 +153,9 @@ function layoutDefaults(settings: Settings): LayoutDefaults {
 }
 
 /** A restored PV without a size of its own gets all the room before its extents. */
-function metadataSectorsOf(
-  sectors: number,
-  options: ParsedOptions,
-  settings: Settings,
-  restored: RestoredPlaces | null,
-): number {
+function metadataSectorsOf(options: ParsedOptions, settings: Settings, restored: RestoredPlaces | null): number {
   if (restored !== null && !options.has('metadatasize')) return restored.peStartSectors;
+  const sectors = sectorsOf(options, 'metadatasize', 'm') ?? 0;
   if (sectors > 0) return sectors;
   const configured = settings.int('metadata/pvmetadatasize') ?? 0;
   return configured > 0 ? configured : DEFAULT_METADATA_SECTORS;
@@ -175,13 +167,9 @@ interface Alignment {
 }
 
 function alignmentOf(options: ParsedOptions): Alignment {
-  const alignment = sizeOf(options, 'dataalignment', 'k');
-  if (alignment?.sign === '-') refuse('Physical volume data alignment may not be negative.');
-  const sectors = alignment?.sectors ?? 0;
+  const sectors = sectorsOf(options, 'dataalignment', 'k') ?? 0;
   if (sectors > MAX_U32) refuse('Physical volume data alignment is too big.');
-  const offset = sizeOf(options, 'dataalignmentoffset', 'k');
-  if (offset?.sign === '-') refuse('Physical volume data alignment offset may not be negative.');
-  const offsetSectors = offset?.sectors ?? 0;
+  const offsetSectors = sectorsOf(options, 'dataalignmentoffset', 'k') ?? 0;
   if (offsetSectors > MAX_U32) refuse('Physical volume data alignment offset is too big.');
   return { sectors, offsetSectors };
 }

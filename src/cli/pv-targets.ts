@@ -11,7 +11,7 @@ import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
 import { deviceNamed } from '../lvm/pv-devices.ts';
 import type { CommandContext } from './command.ts';
-import { CommandError, EXIT, type ExitCode, worse } from './messages.ts';
+import { CommandError, EXIT, type ExitCode, UnmatchedSyntax, worse } from './messages.ts';
 import { isTag } from './report/arguments.ts';
 
 export interface PvTarget {
@@ -163,8 +163,8 @@ async function guarded(change: ChangeContext, work: () => Promise<ExitCode>): Pr
 }
 
 /** What LVM2 says when arguments or options are missing. */
-export function noSuchSyntax(name: string): CommandError {
-  return new CommandError(EXIT.badUsage, [
+export function noSuchSyntax(name: string): UnmatchedSyntax {
+  return new UnmatchedSyntax([
     `No command with matching syntax recognised.  Run '${name} --help' for more information.`,
   ]);
 }

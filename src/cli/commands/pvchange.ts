@@ -3,7 +3,7 @@ import { changePv, type PvChangeRequest } from '../../lvm/edit/pv-change.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, UnmatchedSyntax } from '../messages.ts';
 import {
   ADDTAG_OPTION,
   AUTOBACKUP_OPTION,
@@ -48,7 +48,8 @@ async function pvchange(context: CommandContext): Promise<ExitCode> {
   const { options, args, output } = context;
   if (!CHANGES.some((name) => options.has(name))) throw noSuchSyntax(context.name);
   const all = options.has('all');
-  if (all === args.length > 0) throw noSuchSyntax(context.name);
+  if (all && args.length > 0) throw new UnmatchedSyntax([`Command does not accept argument: ${args[0]}.`]);
+  if (!all && args.length === 0) throw noSuchSyntax(context.name);
   const change = await pvChangeContext(context, args);
   let total = 0;
   let done = 0;

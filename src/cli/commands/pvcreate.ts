@@ -11,7 +11,7 @@ import { formatUuid, newUuid, parseUuid } from '../../ondisk/uuid.ts';
 import { parseMetadataText } from '../../ondisk/vg-text.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
-import { isSizeIn, REPORTFORMAT_OPTION, sizeOf } from '../option-values.ts';
+import { isSizeIn, REPORTFORMAT_OPTION } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 import {
   deviceRules,
@@ -112,9 +112,7 @@ function checkedUuid({ options, args, settings }: CommandContext): string | null
     refuse('--restorefile is required with --uuid');
   }
   if (text !== undefined && args.length !== 1) refuse('Can only set uuid on one volume at once');
-  const uuid = text === undefined ? null : readUuid(text);
-  if (sizeOf(options, 'setphysicalvolumesize', 'm')?.sign === '-') refuse('Physical volume size may not be negative');
-  return uuid;
+  return text === undefined ? null : readUuid(text);
 }
 
 function readUuid(text: string): string {

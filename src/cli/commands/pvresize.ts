@@ -2,7 +2,7 @@
 import { resizePvPlan } from '../../lvm/edit/pv-resize.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
-import { REPORTFORMAT_OPTION, sizeOf, sizeText } from '../option-values.ts';
+import { REPORTFORMAT_OPTION, sectorsOf, sizeText } from '../option-values.ts';
 import { pvChangeContext, SETPHYSICALVOLUMESIZE_OPTION } from '../pv-options.ts';
 import { eachPv, noSuchSyntax, type PvTarget } from '../pv-targets.ts';
 
@@ -18,14 +18,13 @@ export const command: Command = {
 async function pvresize(context: CommandContext): Promise<ExitCode> {
   const { options, args, output } = context;
   if (args.length === 0) throw noSuchSyntax(context.name);
-  const size = sizeOf(options, 'setphysicalvolumesize', 'm');
-  if (size?.sign === '-') throw new CommandError(EXIT.badUsage, ['Physical volume size may not be negative']);
+  const size = sectorsOf(options, 'setphysicalvolumesize', 'm') ?? 0;
   const change = await pvChangeContext(context, args);
   let total = 0;
   let done = 0;
   const code = await eachPv(context, change, { all: false, names: args, globalLock: 'read' }, async (target) => {
     total++;
-    await resizeOne(target, size?.sectors ?? 0);
+    await resizeOne(target, size);
     done++;
   });
   output.print(`${done} physical volume(s) resized or updated / ${total - done} physical volume(s) not resized`);

@@ -22,7 +22,7 @@ import {
   metadataCopies,
   profileOf,
   REPORTFORMAT_OPTION,
-  sizeOf,
+  sectorsOf,
   sizeText,
   tagsOf,
 } from '../option-values.ts';
@@ -148,18 +148,16 @@ function checkCombinations({ options }: CommandContext): void {
 }
 
 function requestOf({ options }: CommandContext): VgChangeRequest {
-  const maxPv = countOf(options, 'maxphysicalvolumes', 'MaxPhysicalVolumes may not be negative');
-  const size = sizeOf(options, 'physicalextentsize', 'm');
-  if (size?.sign === '-') throw new CommandError(EXIT.badUsage, ['Physical extent size may not be negative']);
+  const maxPv = countOf(options, 'maxphysicalvolumes');
   const copies = options.value('vgmetadatacopies');
   return {
-    maxLv: countOf(options, 'logicalvolume', 'Max Logical Volumes may not be negative.'),
+    maxLv: countOf(options, 'logicalvolume'),
     maxPv,
     resizeable: flagOf(options, 'resizeable'),
     autoactivation: flagOf(options, 'setautoactivation'),
     addTags: tagsOf(options, 'addtag'),
     removeTags: tagsOf(options, 'deltag'),
-    extentSizeSectors: size?.sectors ?? null,
+    extentSizeSectors: sectorsOf(options, 'physicalextentsize', 'm'),
     id: null,
     allocationPolicy: allocationPolicyOf(options),
     metadataCopies: copies === undefined ? null : metadataCopies(copies),

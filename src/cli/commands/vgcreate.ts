@@ -22,7 +22,7 @@ import {
   metadataCopies,
   profileOf,
   REPORTFORMAT_OPTION,
-  sizeOf,
+  sectorsOf,
   tagsOf,
 } from '../option-values.ts';
 import type { OptionSpec, ParsedOptions } from '../options.ts';
@@ -117,12 +117,11 @@ function vgRequest(
   name: string,
   ownSystemId: string | null,
 ): VgCreateRequest {
-  const extentSize = sizeOf(options, 'physicalextentsize', 'm');
-  if (extentSize?.sign === '-') refuse('Physical extent size may not be negative.');
-  const extentSizeSectors = extentSize?.sectors ?? settings.int('allocation/physical_extent_size') * 2;
+  const extentSizeSectors =
+    sectorsOf(options, 'physicalextentsize', 'm') ?? settings.int('allocation/physical_extent_size') * 2;
   if (extentSizeSectors > MAX_EXTENT_SECTORS) refuse('Physical extent size must be smaller than <2.00 TiB.');
-  const maxLv = countOf(options, 'maxlogicalvolumes', 'Max Logical Volumes may not be negative.') ?? 0;
-  const maxPv = countOf(options, 'maxphysicalvolumes', 'Max Physical Volumes may not be negative.') ?? 0;
+  const maxLv = countOf(options, 'maxlogicalvolumes') ?? 0;
+  const maxPv = countOf(options, 'maxphysicalvolumes') ?? 0;
   const systemId = systemIdOf(options, output, ownSystemId);
   const problem = nameProblem(name);
   if (problem !== null) refuse(problem, `New volume group name "${name}" is invalid.`);

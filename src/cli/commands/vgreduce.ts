@@ -1,5 +1,6 @@
 /** vgreduce: PVs leave a volume group; with --removemissing those that are missing. */
-import { withChanges } from '../../lvm/command.ts';
+import { type ChangeContext, withChanges } from '../../lvm/command.ts';
+import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { reduceVgPlan, removeMissingPlan } from '../../lvm/edit/vg-reduce.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
@@ -33,16 +34,21 @@ async function vgreduce(context: CommandContext): Promise<ExitCode> {
   if (repairs) return removeMissing(context, vgName);
   const change = await pvChangeContext(context, pvs);
   // Says that there is no such VG, before any PV is looked for.
-  await changeableGroup(change, vgName);
+  await checkGroup(change, vgName, pvs);
   return eachPv(context, change, { all, names: pvs, vgName, globalLock: 'write' }, async ({ changes, group, pv }) => {
     if (group !== null) await changes.apply(reduceVgPlan(group, pv));
   });
 }
 
-async function changeableGroup(change: Awaited<ReturnType<typeof pvChangeContext>>, vgName: string): Promise<void> {
-  await withChanges(change, { globalLock: 'read', vgs: [{ name: vgName, mode: 'read' }] }, (changes) =>
-    changes.volumeGroup({ vgName }),
-  );
+async function checkGroup(change: ChangeContext, vgName: string, pvs: readonly string[]): Promise<void> {
+  try {
+    const locks = { globalLock: 'read', vgs: [{ name: vgName, mode: 'read' }] } as const;
+    await withChanges(change, locks, (changes) => changes.volumeGroup({ vgName }));
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    const notFound = pvs.map((name) => `Failed to find physical volume "${name}".`);
+    throw new Refusal([...error.lines, ...notFound], error.exitCode, { cause: error });
+  }
 }
 
 async function removeMissing(context: CommandContext, vgName: string): Promise<ExitCode> {

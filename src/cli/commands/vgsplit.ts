@@ -92,8 +92,8 @@ function newGroup({ options }: CommandContext, name: string): NewGroupOptions {
   if (allocationPolicy === 'inherit') {
     throw new CommandError('Volume Group allocation policy cannot inherit from anything', EXIT.badUsage);
   }
-  const maxLv = countOf(options, 'maxlogicalvolumes', 'Max Logical Volumes may not be negative.');
-  const maxPv = countOf(options, 'maxphysicalvolumes', 'Max Physical Volumes may not be negative.');
+  const maxLv = countOf(options, 'maxlogicalvolumes');
+  const maxPv = countOf(options, 'maxphysicalvolumes');
   const copies = metadataCopies(options.value('vgmetadatacopies') ?? 'unmanaged');
   return {
     name,

@@ -4,6 +4,7 @@
  *
  * Invariants
  *  - No allocated extent is cut off.
+ *  - A PV of a VG that can't be read is left alone: what its areas hold may be all that is left of the VG.
  *  - A metadata area at the PV's end moves with the end; it has text again before the label tells where it is.
  *
  * LVM2 2.03.16 writes a dev_size that lacks what lies before and after the extents; here it is the PV's size.
@@ -21,6 +22,9 @@ export function resizePvPlan(group: VolumeGroup | null, pv: PhysicalVolume, size
   const { found, text } = pv;
   if (found === null) throw new CommandError(`Can't resize PV ${pv.uuid}: its device is missing.`);
   const { path } = found.device;
+  if (group === null && found.inUse) {
+    throw new CommandError([`PV ${path} is used by a VG but its metadata is missing.`, `Can't resize PV '${path}'.`]);
+  }
   const peStart = text?.peStartSectors ?? (found.dataAreas[0]?.offset ?? 0) / SECTOR_BYTES;
   if (sizeSectors < PV_MIN_SECTORS) {
     throw new CommandError(`Size must exceed minimum of ${PV_MIN_SECTORS} sectors on PV ${path}.`);
@@ -43,7 +47,9 @@ export function resizePvPlan(group: VolumeGroup | null, pv: PhysicalVolume, size
   checkShrinking(group, pv, peCount, path);
   const resized = { ...text, peCount, devSizeSectors: sizeSectors };
   const physicalVolumes = group.vg.physicalVolumes.map((other) => (other.id === pv.uuid ? resized : other));
-  return { ...emptyPlan(group, { ...group.vg, physicalVolumes }), labels: [update(found, label)], messages };
+  // As in LVM2, only a moved area is worth a new label: what counts in a VG is its metadata.
+  const labels = label.metadataAreas.length > 1 ? [update(found, label)] : [];
+  return { ...emptyPlan(group, { ...group.vg, physicalVolumes }), labels, messages };
 }
 
 function update(found: LabelledDevice, label: Label): PvLabelWrite {

@@ -13,6 +13,7 @@ import type {
   Segment,
   VolumeGroupText,
 } from '../../ondisk/metadata.ts';
+import { allocationMapOf } from '../allocation-map.ts';
 import type { VolumeGroup } from '../model.ts';
 import { CommandError } from './errors.ts';
 import { emptyPlan, type Plan, type PlanMessage } from './plan.ts';
@@ -161,7 +162,15 @@ export function withExtentSize(vg: VolumeGroupText, sectors: number): VolumeGrou
     }
     return size / sectors;
   };
+  const allocation = allocationMapOf(vg);
   recount(total, vg.name);
+  recount(allocation.free, `${vg.name} free space`);
+  for (const { pv, segments } of allocation.pvs.values()) {
+    for (const { startPe, length } of segments) {
+      recount(startPe, `${pv.device ?? pv.label} PV segment start`);
+      recount(length, `${pv.device ?? pv.label} PV segment length`);
+    }
+  }
   return {
     ...vg,
     extentSizeSectors: sectors,

@@ -1,0 +1,193 @@
+/**
+ * The same command on twins: empty image files under the real LVM2 (as loop devices) and under ours. What both print, how they
+ * end, what they report and how they lay PVs out is compared. Needs root and lvm2 (test/setup).
+ */
+import assert from 'node:assert/strict';
+import { mkdir, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { run } from '../../src/cli/run.ts';
+import { findLabel, LABEL_SCAN_BYTES } from '../../src/ondisk/label.ts';
+import { mustRun } from '../helpers/run.ts';
+import { withTemporaryFolder } from '../helpers/shared.ts';
+import { type Lvm2, reportRows, withLvm2 } from '../lvm/lvm2.ts';
+
+export interface Answer {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface DeviceTwins {
+  /** Paths of our images; what LVM2 prints of its devices is translated to them. */
+  readonly files: readonly string[];
+  readonly folder: string;
+  ours(line: string): Promise<Answer>;
+  /** Runs command lines on both; P0, P1 … stand for the devices. Answers must be the same. */
+  same(lines: readonly string[]): Promise<void>;
+  /** As `same`, for commands whose words differ: only exit codes must be the same. */
+  sameCode(lines: readonly string[]): Promise<void>;
+  /** Both see the same PVs and VGs, laid out alike, and LVM2 accepts ours without a word. */
+  sameWorld(): Promise<void>;
+  /** Gives a device another size, on both. */
+  resize(index: number, mib: number): Promise<void>;
+}
+
+type Row = Readonly<Record<string, string>>;
+
+const PVS =
+  'pv_name,vg_name,pv_attr,pv_size,pv_free,dev_size,pe_start,pv_pe_count,pv_pe_alloc_count,pv_tags,pv_mda_count,pv_mda_used_count,pv_ba_start,pv_ba_size,pv_in_use';
+const VGS =
+  'vg_name,vg_attr,vg_size,vg_free,vg_extent_size,vg_extent_count,max_lv,max_pv,pv_count,vg_missing_pv_count,vg_tags,vg_seqno,vg_mda_count,vg_mda_used_count,vg_mda_copies,vg_systemid,vg_profile';
+
+/** LVM2's remarks on its own surroundings. */
+const NOISE = /^ {2}(?:WARNING: Activation disabled\.|WARNING: This metadata update is NOT backed up\.).*\n/gm;
+
+/** Makes empty images of these sizes (MiB), twice. */
+export async function withDeviceTwins(
+  sizes: readonly number[],
+  use: (twins: DeviceTwins) => Promise<void>,
+): Promise<void> {
+  await withTemporaryFolder(async (folder) => {
+    await mkdir(join(folder, 'theirs'));
+    await mkdir(join(folder, 'ours'));
+    const theirs = sizes.map((_, i) => join(folder, 'theirs', `pv${i}`));
+    const files = sizes.map((_, i) => join(folder, 'ours', `pv${i}`));
+    for (const [i, mib] of sizes.entries()) {
+      await truncate(theirs[i] ?? '', mib);
+      await truncate(files[i] ?? '', mib);
+    }
+    await withLvm2(theirs, (lvm) => withLvm2(files, (judge) => use(new Twins(folder, files, theirs, lvm, judge))));
+  });
+}
+
+async function truncate(path: string, mib: number): Promise<void> {
+  const file = await open(path, 'a');
+  await file.truncate(mib * 1024 * 1024);
+  await file.close();
+}
+
+class Twins implements DeviceTwins {
+  readonly folder: string;
+  readonly files: readonly string[];
+  readonly #images: readonly string[];
+  readonly #theirs: Lvm2;
+  readonly #judge: Lvm2;
+
+  constructor(folder: string, files: readonly string[], images: readonly string[], theirs: Lvm2, judge: Lvm2) {
+    this.folder = folder;
+    this.files = files;
+    this.#images = images;
+    this.#theirs = theirs;
+    this.#judge = judge;
+  }
+
+  ours(line: string): Promise<Answer> {
+    return this.#run(words(line, this.files));
+  }
+
+  async #run(argv: readonly string[]): Promise<Answer> {
+    let stdout = '';
+    let stderr = '';
+    const output = {
+      print: (line: string): void => void (stdout += `  ${line}\n`),
+      printPlain: (text: string): void => void (stdout += text),
+      error: (line: string): void => void (stderr += `  ${line}\n`),
+      plainError: (line: string): void => void (stderr += `${line}\n`),
+    };
+    const env = {
+      ORION_LVM_DEVICES: this.files.join(','),
+      HOME: this.folder,
+      XDG_RUNTIME_DIR: this.folder,
+      XDG_STATE_HOME: this.folder,
+      LVM_SYSTEM_DIR: join(this.folder, 'no-lvm'),
+    };
+    const around = { env, cwd: this.folder, uid: 1000, now: Math.floor(Date.now() / 1000) };
+    const code = await run(argv, output, around);
+    return { code, stdout, stderr };
+  }
+
+  async #both(line: string): Promise<readonly [ours: Answer, theirs: Answer]> {
+    const [command = '', ...args] = words(line, this.#theirs.devices);
+    const { status, stdout, stderr } = await this.#theirs.run(command, ...args);
+    const theirs = {
+      code: status ?? -1,
+      stdout: this.#translate(stdout),
+      stderr: this.#translate(stderr).replaceAll(NOISE, ''),
+    };
+    return [await this.ours(line), theirs];
+  }
+
+  async same(lines: readonly string[]): Promise<void> {
+    for (const line of lines) {
+      const [ours, theirs] = await this.#both(line);
+      assert.deepEqual(ours, theirs, line);
+    }
+  }
+
+  async sameCode(lines: readonly string[]): Promise<void> {
+    for (const line of lines) {
+      const [ours, theirs] = await this.#both(line);
+      assert.equal(ours.code, theirs.code, `${line}\n${ours.stderr}\n${theirs.stderr}`);
+    }
+  }
+
+  async sameWorld(): Promise<void> {
+    for (const [command, fields] of [
+      ['pvs', PVS],
+      ['vgs', VGS],
+    ] as const) {
+      const mine = await this.#rowsOfOurs(command, fields);
+      assert.deepEqual(mine, await this.#rowsOf(this.#theirs, command, fields), command);
+      assert.deepEqual(mine, await this.#rowsOf(this.#judge, command, fields), `${command} of ours by LVM2`);
+    }
+    for (const [i, file] of this.files.entries()) {
+      assert.deepEqual(await labelOf(file), await labelOf(this.#images[i] ?? ''), file);
+    }
+    const check = await this.#judge.run('vgck');
+    assert.equal(`${check.status}${check.stdout}${check.stderr.replaceAll(NOISE, '')}`, '0', 'vgck');
+  }
+
+  async resize(index: number, mib: number): Promise<void> {
+    for (const path of [this.files[index], this.#images[index]]) await truncate(path ?? '', mib);
+    for (const lvm of [this.#theirs, this.#judge]) await mustRun('losetup', ['-c', lvm.devices[index] ?? '']);
+  }
+
+  #translate(text: string): string {
+    return this.#images.reduce((all, image, i) => all.replaceAll(image, this.files[i] ?? ''), text);
+  }
+
+  async #rowsOfOurs(command: string, fields: string): Promise<readonly Row[]> {
+    const { stdout } = await this.ours(`${command} -o ${fields} --reportformat json --units b --nosuffix`);
+    return inOrder(reportRows(stdout));
+  }
+
+  async #rowsOf(lvm: Lvm2, command: string, fields: string): Promise<readonly Row[]> {
+    const rows = await lvm.report(command, '-o', fields);
+    return inOrder(
+      rows.map((row) => Object.fromEntries(Object.entries(row).map(([key, value]) => [key, this.#translate(value)]))),
+    );
+  }
+}
+
+/** The words of a line, with P0, P1 … replaced. */
+function words(line: string, devices: readonly string[]): readonly string[] {
+  return line.split(' ').map((word) => word.replace(/^P(\d)$/, (_, n: string) => devices[Number(n)] ?? ''));
+}
+
+/** LVM2 sorts PVs by the names of their loop devices. */
+function inOrder(rows: readonly Row[]): readonly Row[] {
+  return rows.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
+}
+
+/** The layout that the label states, without the uuid; null: no label. */
+async function labelOf(path: string): Promise<object | null> {
+  const file = await open(path);
+  try {
+    const first = Buffer.alloc(LABEL_SCAN_BYTES);
+    await file.read(first, 0, first.length, 0);
+    const label = findLabel(first, path);
+    return label === null ? null : { ...label, uuid: '' };
+  } finally {
+    await file.close();
+  }
+}

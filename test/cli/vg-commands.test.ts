@@ -1,0 +1,154 @@
+/** Commands about whole volume groups beside the real LVM2, on twins of empty devices. */
+import assert from 'node:assert/strict';
+import { rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { withDeviceTwins } from './pv-twin.ts';
+
+describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
+  test('bad usage', () =>
+    withDeviceTwins([32], (twins) =>
+      twins.same([
+        'vgcreate -s 3k vg P0',
+        'vgcreate -s 0 vg P0',
+        'vgcreate -s -4m vg P0',
+        'vgcreate -l -1 vg P0',
+        'vgcreate -p -1 vg P0',
+        'vgcreate --alloc inherit vg P0',
+        'vgcreate --alloc nonsense vg P0',
+        'vgcreate v:g P0',
+        'vgcreate .. P0',
+        'vgcreate --addtag a,b vg P0',
+        'vgcreate --vgmetadatacopies x vg P0',
+        'vgremove nothere',
+        'vgextend nothere P0',
+        'vgreduce nothere P0',
+        'vgrename nothere other',
+        'vgrename same same',
+        'vgchange -l 3 nothere',
+        'vgck nothere',
+        'vgexport nothere',
+      ]),
+    ));
+
+  test('making, extending, reducing and removing', () =>
+    withDeviceTwins([32, 32, 32, 40], async (twins) => {
+      await twins.same(['vgcreate -s 1m -l 5 -p 3 --addtag t --alloc cling vg P0 P1', 'vgcreate vg P2']);
+      await twins.sameWorld();
+      await twins.same(['vgextend --pvmetadatacopies 2 vg P2', 'vgextend vg P3', 'vgreduce vg P1', 'vgextend vg P3']);
+      await twins.sameWorld();
+      await twins.same(['lvcreate -an -Zn -l 3 -n lv vg P0', 'vgreduce vg P0', 'vgreduce vg P1', 'vgreduce -a vg']);
+      await twins.sameWorld();
+      await twins.same(['vgreduce vg P0', 'vgremove -y vg']);
+      await twins.sameWorld();
+    }));
+
+  test('metadata copies', () =>
+    withDeviceTwins([32, 32, 32], async (twins) => {
+      await twins.same(['vgcreate --pvmetadatacopies 0 vg P0', 'vgcreate --vgmetadatacopies all vg2 P1 P2']);
+      await twins.sameCode(['vgreduce vg2 P1', 'vgremove vg2', 'vgremove vg']);
+      await twins.sameWorld();
+    }));
+
+  test('changing', () =>
+    withDeviceTwins([64, 32], async (twins) => {
+      await twins.same([
+        'vgcreate vg P0 P1',
+        'vgchange -l 7 vg',
+        'vgchange -p 9 vg',
+        'vgchange -p 1 vg',
+        'vgchange -x n vg',
+      ]);
+      await twins.same([
+        'vgchange -x n vg',
+        'vgchange -l 3 vg',
+        'vgextend vg P1',
+        'vgchange -x y vg',
+        'vgchange -x y vg',
+      ]);
+      await twins.same(['vgchange --addtag a --addtag b vg', 'vgchange --deltag a vg', 'vgchange --alloc normal vg']);
+      await twins.same(['vgchange --alloc anywhere vg', 'vgchange -s 1m vg', 'vgchange -s 1m vg', 'vgchange -s 3k vg']);
+      await twins.same([
+        'lvcreate -an -Zn -l 3 -n lv vg',
+        'vgchange -s 2m vg',
+        'vgchange -s 512k vg',
+        'vgchange -l 1 @b',
+      ]);
+      await twins.same(['vgchange --setautoactivation n vg', 'vgchange --setautoactivation n vg', 'vgchange -u vg']);
+      await twins.same(['vgchange --vgmetadatacopies 1 vg', 'vgchange --vgmetadatacopies 1 vg', 'vgchange vg']);
+      await twins.sameWorld();
+    }));
+
+  test('system IDs', () =>
+    withDeviceTwins([32], async (twins) => {
+      await twins.same(['vgcreate vg P0', 'vgchange -y --systemid other vg']);
+      await twins.sameCode(['vgchange -l 3 vg', 'vgremove vg']);
+    }));
+
+  test('renaming, exporting and importing', () =>
+    withDeviceTwins([32, 32], async (twins) => {
+      await twins.same(['vgcreate vg P0', 'vgcreate vg2 P1', 'vgrename vg vg2', 'vgrename vg a.b', 'vgrename a.b x/y']);
+      await twins.same(['vgexport a.b', 'vgexport a.b', 'vgchange -l 3 a.b', 'vgimport a.b', 'vgimport a.b']);
+      await twins.sameCode(['vgexport -a', 'vgimport -a', 'vgexport', 'vgimport', 'vgexport -a vg2']);
+      await twins.sameWorld();
+    }));
+
+  test('a missing PV', () =>
+    withDeviceTwins([32, 32, 32], async (twins) => {
+      await twins.ours('vgcreate vg P0 P1 P2');
+      await twins.ours('lvcreate -an -Zn -l 3 -n gone vg P1');
+      await twins.ours('lvcreate -an -Zn -l 3 -n stays vg P0');
+      const [, path = ''] = twins.files;
+      await rename(path, `${path}.away`);
+      assert.equal((await twins.ours('vgchange -l 9 vg')).code, 5);
+      assert.equal((await twins.ours('vgck vg')).code, 5);
+      const left = await twins.ours('vgreduce --removemissing vg');
+      assert.equal(left.code, 5);
+      assert.match(left.stderr, /WARNING: Partial LV gone needs to be repaired or removed\./);
+      const forced = await twins.ours('vgreduce --removemissing --force vg');
+      assert.equal(forced.code, 0);
+      assert.match(forced.stdout, /Wrote out consistent volume group vg\.\n$/);
+      assert.match((await twins.ours('lvs --noheadings -o name vg')).stdout, /^ +stays\s+$/);
+      assert.equal(
+        (await twins.ours('vgreduce --removemissing vg')).stdout,
+        '  Volume group "vg" is already consistent.\n',
+      );
+      await rename(`${path}.away`, path);
+      assert.match((await twins.ours('vgs')).stderr, /outdated PV/);
+      assert.equal((await twins.ours('vgck --updatemetadata vg')).code, 0);
+      assert.doesNotMatch((await twins.ours('vgs')).stderr, /outdated PV/);
+    }));
+
+  test('a missing PV comes back', () =>
+    withDeviceTwins([32, 32], async (twins) => {
+      await twins.ours('vgcreate vg P0 P1');
+      await twins.ours('lvcreate -an -Zn -l 3 -n lv vg P1');
+      const [, path = ''] = twins.files;
+      await rename(path, `${path}.away`);
+      assert.equal((await twins.ours('vgchange --addtag x vg')).code, 0);
+      await rename(`${path}.away`, path);
+      assert.match((await twins.ours('vgs')).stderr, /was missing PV/);
+      assert.equal((await twins.ours('vgextend --restoremissing vg P1')).code, 0);
+      assert.equal((await twins.ours('vgs')).stderr, '');
+    }));
+
+  test('backups are restored', () =>
+    withDeviceTwins([32, 32], async (twins) => {
+      const backup = join(twins.folder, 'backup');
+      await twins.ours('vgcreate vg P0');
+      await twins.ours('lvcreate -an -Zn -l 3 -n lv vg');
+      await twins.ours(`vgcfgbackup -f ${backup} vg`);
+      await twins.ours('vgextend vg P1');
+      await twins.ours('lvremove -y vg/lv');
+      const { code, stdout } = await twins.ours(`vgcfgrestore -f ${backup} vg`);
+      assert.deepEqual([code, stdout], [0, '  Restored volume group vg.\n']);
+      assert.match((await twins.ours('vgs --noheadings -o name,pv_count,lv_count')).stdout, /^ +vg +1 +1\s+$/);
+      assert.equal((await twins.ours('vgs')).stderr, '');
+      assert.match((await twins.ours('pvs P1')).stdout, /lvm2 ---/);
+      await writeFile(backup, 'nonsense {');
+      const refused = await twins.ours(`vgcfgrestore -f ${backup} vg`);
+      assert.equal(refused.code, 5);
+      assert.match(refused.stderr, /Restore failed\.\n$/);
+      assert.match((await twins.ours('vgcfgrestore -l vg')).stdout, /Description:\tCreated \*before\* executing/);
+    }));
+});
