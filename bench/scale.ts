@@ -7,7 +7,8 @@
  * Both get the same configuration: nothing is archived or backed up, and no LV is activated or zeroed.
  */
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { mkdir, mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { PLAIN_HOST } from '../src/lvm/access.ts';
@@ -24,6 +25,7 @@ const PVS = 255;
 const LVS = Number(process.argv[2] ?? '65536');
 const ROUNDS = Number(process.argv[3] ?? '3');
 const MIB = 2 ** 20;
+const TICKS_PER_SECOND = 100;
 const SECTOR_BYTES = 512;
 const AREA_MIB = 128;
 const EXTENT_SECTORS = 256;
@@ -34,6 +36,8 @@ const ROOT = resolve(import.meta.dirname, '..');
 
 interface Run {
   readonly seconds: number;
+  /** Of all processors; what it cost on a machine that has other work, too. */
+  readonly cpu: number;
   readonly mib: number;
 }
 
@@ -51,19 +55,25 @@ function timed(program: string, args: readonly string[], env: NodeJS.ProcessEnv)
     const child = spawn(program, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     let mib = 0;
+    let cpu = 0;
     const look = setInterval(() => {
-      void readFile(`/proc/${child.pid}/status`, 'latin1').then(
-        (status) => (mib = Math.max(mib, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024)),
-        () => undefined,
-      );
-    }, 20);
+      try {
+        const status = readFileSync(`/proc/${child.pid}/status`, 'latin1');
+        mib = Math.max(mib, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024);
+        const [user, system] =
+          readFileSync(`/proc/${child.pid}/stat`, 'latin1').split(') ')[1]?.split(' ').slice(11) ?? [];
+        cpu = Math.max(cpu, (Number(user) + Number(system)) / TICKS_PER_SECOND);
+      } catch {
+        // It has ended.
+      }
+    }, 10);
     child.stdout.on('data', () => undefined);
     child.stderr.on('data', (text: Buffer) => (said += text.toString()));
     child.on('error', reject);
     child.on('close', (status) => {
       clearInterval(look);
       const seconds = Number(process.hrtime.bigint() - start) / 1e9;
-      if (status === 0) done({ seconds, mib });
+      if (status === 0) done({ seconds, cpu, mib });
       else reject(new Error(`${program} ${args.join(' ')} exited with ${status}: ${said.slice(0, 2000)}`));
     });
   });
@@ -201,7 +211,8 @@ async function measure(
     const [undo, ...args] = command.undo ?? [];
     if (undo !== undefined) await program(undo, args);
   }
-  return { seconds: median(runs.map(({ seconds }) => seconds)), mib: median(runs.map(({ mib }) => mib)) };
+  const cpu = median(runs.map((run) => run.cpu));
+  return { seconds: median(runs.map(({ seconds }) => seconds)), cpu, mib: median(runs.map(({ mib }) => mib)) };
 }
 
 async function compare(folder: string, devices: readonly string[]): Promise<void> {
@@ -214,14 +225,18 @@ async function compare(folder: string, devices: readonly string[]): Promise<void
   const env = { LVM_SYSTEM_DIR: folder, LVM_SUPPRESS_FD_WARNINGS: '1' };
   const list = ['--devices', devices.join(',')];
   process.stdout.write(`${PVS} PVs, ${LVS} LVs, medians of ${ROUNDS}\n\n`);
-  process.stdout.write('| command | Orion LVM | | LVM2 | |\n| --- | ---: | ---: | ---: | ---: |\n');
+  process.stdout.write(
+    '| command | Orion LVM | CPU | memory | LVM2 | CPU | memory |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n',
+  );
   for (const command of COMMANDS) {
     const ours = await measure((name, args) => timed(join(ROOT, 'bin', name), [...args, ...list], env), command);
     const theirs = await measure(
       (name, args) => timed('lvm', [name, ...args, ...list, '--driverloaded', 'n'], env),
       command,
     );
-    const cells = [ours, theirs].map(({ seconds, mib }) => `${seconds.toFixed(2)} s | ${Math.round(mib)} MiB`);
+    const cells = [ours, theirs].map(
+      ({ seconds, cpu, mib }) => `${seconds.toFixed(1)} s | ${cpu.toFixed(1)} s | ${Math.round(mib)} MiB`,
+    );
     process.stdout.write(`| \`${[command.name, ...command.args].join(' ')}\` | ${cells.join(' | ')} |\n`);
   }
 }

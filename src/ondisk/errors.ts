@@ -90,7 +90,19 @@ function messageOf(fault: FormatFault): string {
   const parts = [fault.problem ?? PROBLEMS[fault.code]];
   if (fault.expected !== undefined) parts.push(`expected ${shown(fault, fault.expected)}`);
   if (fault.actual !== undefined) parts.push(`found ${shown(fault, fault.actual)}`);
-  return `${place}: ${fault.what}: ${parts.join(', ')}`;
+  return printable(`${place}: ${brief(fault.what)}: ${parts.map(brief).join(', ')}`);
+}
+
+/** What a device says may be meant for the terminal that shows it: nothing in it acts, and nothing floods it. */
+function printable(text: string): string {
+  // oxlint-disable-next-line no-control-regex -- those are what is looked for
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\ud800-\udfff]/g, (unit) => {
+    return `\\x${(unit.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`;
+  });
+}
+
+function brief(text: string): string {
+  return text.length > 200 ? `${text.slice(0, 200)}…` : text;
 }
 
 function shown(fault: FormatFault, value: string | number): string {

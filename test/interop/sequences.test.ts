@@ -96,7 +96,10 @@ function quoted(word: string): string {
 /** A command about one LV leaves those that have nothing to do with it as they were, and a refused one all of them. */
 function keepsOthers(line: CommandLine, before: Scan, after: Scan): void {
   if (!line[0].startsWith('lv')) return;
-  const target = line[0] === 'lvcreate' ? undefined : line.find((word) => /^[^-@][^/]*\/[^/]+$/.test(word));
+  const target =
+    line[0] === 'lvcreate'
+      ? undefined
+      : line.findLast((word) => before.volumeGroups.some(({ vg }) => word.startsWith(`${vg.name}/`)));
   for (const { vg } of before.volumeGroups) {
     const now = after.volumeGroups.find((group) => group.vg.id === vg.id)?.vg;
     assert(now !== undefined, `${vg.name} is gone`);
