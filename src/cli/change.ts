@@ -34,7 +34,7 @@ export async function changeContext(context: CommandContext, added: readonly str
     host: { systemId, extraSystemIds, allowForeign: false, allowShared: false },
     locking: options.has('nolocking') ? null : lockOptions(context),
     writer: {
-      commandLine: [context.name, ...context.argv].join(' '),
+      commandLine: commandLineOf(context),
       generator: `Orion LVM version ${VERSION}`,
       hostName: hostname(),
       uname: `${type()} ${hostname()} ${release()} ${version()} ${machine()}`,
@@ -69,6 +69,15 @@ function tomlChoices(config: Config): Required<Pick<ChangeContext, 'limits' | 'a
     },
     autoRecovery: config.auto_recovery,
   };
+}
+
+/** Every text carries the command that wrote it: a list of many devices must not fill its metadata area. */
+const LONGEST_COMMAND_LINE = 1024;
+
+/** As typed, with words of several words quoted as LVM2 does. */
+function commandLineOf({ name, argv }: CommandContext): string {
+  const line = [name, ...argv].map((word) => (word.includes(' ') ? `'${word}'` : word)).join(' ');
+  return line.length <= LONGEST_COMMAND_LINE ? line : `${line.slice(0, LONGEST_COMMAND_LINE)}...`;
 }
 
 function lockOptions(context: CommandContext): LockOptions {

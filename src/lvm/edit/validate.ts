@@ -74,7 +74,7 @@ function checkNames(vg: VolumeGroupText): void {
 /** A member's device and the areas of its header; both null when it is missing. */
 interface Place {
   readonly device: ScannedDevice;
-  /** The PV's size by its header: more than the device has, if the user said so (--setphysicalvolumesize). */
+  /** The PV's size by its header (of one that was resized, by its VG's text): more than the device has, if the user said so (--setphysicalvolumesize). */
   readonly headerSizeBytes: number;
   readonly metadataAreas: readonly DiskLocation[];
 }
@@ -134,7 +134,7 @@ function checkExtents(
   const extentBytes = vg.extentSizeSectors * SECTOR_BYTES;
   const start = pv.peStartSectors * SECTOR_BYTES + first * extentBytes;
   const end = start + count * extentBytes;
-  const sizeBytes = Math.max(device.sizeBytes, headerSizeBytes);
+  const sizeBytes = Math.max(device.sizeBytes, headerSizeBytes, (pv.devSizeSectors ?? 0) * SECTOR_BYTES);
   if (end > sizeBytes) {
     throw new CommandError(
       `${device.path}: ${count} extents from byte ${start} don't fit: the device has ${sizeBytes} bytes.`,
