@@ -18,7 +18,7 @@ import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';
 import type { LockOptions } from '../lvm/locks.ts';
 import type { CommandContext } from './command.ts';
-import { ask, TERMINAL } from './prompt.ts';
+import { ask } from './prompt.ts';
 import { commandDevices } from './scan.ts';
 import { VERSION } from './version.ts';
 
@@ -50,7 +50,7 @@ export async function changeContext(context: CommandContext, added: readonly str
     force: options.count('force'),
     prompt(question) {
       const silent = options.count('quiet') > 1;
-      return Promise.resolve(ask(question, { yes: yes > 0, silent, output, ...TERMINAL }));
+      return Promise.resolve(ask(question, { yes: yes > 0, silent, output, ...context.terminal }));
     },
     out: (line) => output.print(line),
     err: (line) => output.error(line),

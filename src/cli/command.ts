@@ -8,6 +8,7 @@
 import type { Settings } from '../lvm/settings.ts';
 import type { ExitCode, Output } from './messages.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
+import type { Terminal } from './prompt.ts';
 import type { ConfigFile } from './settings.ts';
 
 export interface CommandContext {
@@ -28,6 +29,8 @@ export interface CommandContext {
   readonly uid: number;
   /** Unix seconds. */
   readonly now: number;
+  /** Where questions are asked and answered. */
+  readonly terminal: Terminal;
   /** Every command, for what is written from them: manual pages, completion. */
   everyCommand(): Promise<readonly NamedCommand[]>;
 }

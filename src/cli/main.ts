@@ -5,6 +5,7 @@
  * end of a pipe early ends it silently, as every command of a shell.
  */
 import { type ExitCode, StreamOutput } from './messages.ts';
+import { TERMINAL } from './prompt.ts';
 import { run } from './run.ts';
 import { runLines } from './shell.ts';
 
@@ -24,6 +25,7 @@ async function runOne(argv: readonly string[]): Promise<ExitCode> {
     cwd: process.cwd(),
     uid: process.geteuid?.() ?? -1,
     now: Math.floor(Date.now() / 1000),
+    terminal: TERMINAL,
   });
   output.flush();
   return code;

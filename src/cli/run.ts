@@ -17,7 +17,7 @@ import { printUsage } from './usage.ts';
 import { printVersion } from './version.ts';
 
 /** What a run depends on besides its arguments. */
-export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now'>;
+export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now' | 'terminal'>;
 
 function listCommands(output: Output): void {
   output.print('Available commands:');

@@ -9,6 +9,7 @@ import { type OptionSpec, type ParsedOptions, parseOptions } from '../../src/cli
 import { parseLvArguments, parsePvArguments, parseVgArguments } from '../../src/cli/report/arguments.ts';
 import { run } from '../../src/cli/run.ts';
 import { Lines } from './fake-report.ts';
+import { NOBODY } from '../helpers/terminal.ts';
 
 const SPECS: readonly OptionSpec[] = [
   { long: 'all', short: 'a', description: 'x' },
@@ -122,7 +123,7 @@ describe('names', () => {
 
 async function runHere(...argv: readonly string[]): Promise<Lines & { status: number }> {
   const lines = new Lines();
-  const status = await run(argv, lines, { env: {}, cwd: '/nonexistent', uid: 1000, now: 0 });
+  const status = await run(argv, lines, { env: {}, cwd: '/nonexistent', uid: 1000, now: 0, terminal: NOBODY });
   return Object.assign(lines, { status });
 }
 

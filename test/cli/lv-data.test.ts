@@ -9,6 +9,7 @@ import { describe, test } from 'node:test';
 import { run } from '../../src/cli/run.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
+import { NOBODY } from '../helpers/terminal.ts';
 
 const MIB = 1024 * 1024;
 /** Where extents start. */
@@ -36,7 +37,7 @@ async function withVg(use: (world: World) => Promise<void>): Promise<void> {
           let text = '';
           const add = (line: string): void => void (text += `${line}\n`);
           const output = { print: add, error: add, plainError: add, printPlain: add };
-          const code = await run(argv, output, { env, cwd: folder, uid: 1000, now: 1000 });
+          const code = await run(argv, output, { env, cwd: folder, uid: 1000, now: 1000, terminal: NOBODY });
           return { code, text };
         },
         async read(offset, length) {

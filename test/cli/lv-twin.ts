@@ -90,7 +90,8 @@ function twins(folder: string, files: readonly string[], images: readonly string
       error: (line: string): void => void (stderr += `  ${line}\n`),
       plainError: (line: string): void => void (stderr += `${line}\n`),
     };
-    const around = { env, cwd: folder, uid: 1000, now: Math.floor(Date.now() / 1000) };
+    const terminal = { readLine: () => null, write: (text: string): void => void (stderr += text) };
+    const around = { env, cwd: folder, uid: 1000, now: Math.floor(Date.now() / 1000), terminal };
     const code = await run([command, ...args], output, around);
     return { code, stdout, stderr };
   };

@@ -101,7 +101,8 @@ class Twins implements DeviceTwins {
       XDG_STATE_HOME: this.folder,
       LVM_SYSTEM_DIR: join(this.folder, 'no-lvm'),
     };
-    const around = { env, cwd: this.folder, uid: 1000, now: Math.floor(Date.now() / 1000) };
+    const terminal = { readLine: () => null, write: (text: string): void => void (stderr += text) };
+    const around = { env, cwd: this.folder, uid: 1000, now: Math.floor(Date.now() / 1000), terminal };
     const code = await run(argv, output, around);
     return { code, stdout, stderr };
   }

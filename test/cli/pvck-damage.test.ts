@@ -8,6 +8,7 @@ import { run } from '../../src/cli/run.ts';
 import { findTexts } from '../../src/cli/pvck/text-search.ts';
 import { unpackGolden, withTemporaryFolder } from '../helpers/shared.ts';
 import { Lines } from './fake-report.ts';
+import { NOBODY } from '../helpers/terminal.ts';
 
 const MODES = ['headers', 'metadata', 'metadata_all', 'metadata_search', 'metadata_area'];
 /** The label's sector, the area's header, and the first texts. */
@@ -31,7 +32,7 @@ const damage: fc.Arbitrary<Damage> = fc.constantFrom(...HOT).chain(([start, leng
 
 async function pvck(...argv: readonly string[]): Promise<{ status: number; lines: Lines }> {
   const lines = new Lines();
-  const status = await run(['pvck', ...argv], lines, { env: {}, cwd: '/', uid: 0, now: 0 });
+  const status = await run(['pvck', ...argv], lines, { env: {}, cwd: '/', uid: 0, now: 0, terminal: NOBODY });
   return { status, lines };
 }
 

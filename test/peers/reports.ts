@@ -41,7 +41,8 @@ export async function ours(
   env: Readonly<Record<string, string | undefined>> = {},
 ): Promise<Shown> {
   const output = new Capture();
-  const around = { env, cwd: '/', uid: 0, now: Math.floor(Date.now() / 1000) };
+  const terminal = { readLine: () => null, write: (text: string): void => void (output.stderr += text) };
+  const around = { env, cwd: '/', uid: 0, now: Math.floor(Date.now() / 1000), terminal };
   const status = await runOurs(argv, output, around);
   return { stdout: output.stdout, stderr: output.stderr, status };
 }
