@@ -2,7 +2,7 @@
  * Which copy of each VG's metadata counts: the rules by which LVM2 reads around damage.
  *
  *  - A damaged header or text is skipped, and said.
- *  - Texts of one VG (one VG id) with the same seqno and different bytes: the first one seen counts, the others are mismatches.
+ *  - Texts of one VG (one VG id, but for renamed copies) with the same seqno and different bytes: the first one seen counts, the others are mismatches.
  *  - Of several seqnos the highest usable one counts; older ones are stale.
  *  - A text that is sound and says something impossible is skipped like a damaged one: then an older copy counts.
  *
@@ -71,6 +71,7 @@ interface Found {
 }
 
 class MetadataScan {
+  /** By VG id; the second VG of an id by id and name. */
   readonly groups = new Map<string, Group>();
   readonly problems = new Map<AreaReading, string>();
   readonly warnings: ScanWarning[] = [];
@@ -113,7 +114,7 @@ class MetadataScan {
       this.#warn(area.text.failure ?? 'unreadable');
       return this.#summaryFailed(at);
     }
-    const group = this.groups.get(summary.vgId) ?? this.#newGroup(summary.vgId, summary.vgName);
+    const group = this.#groupOf(summary, area.text);
     const { newest } = group;
     if (newest !== null && newest !== area.text && summary.seqno === group.seqno) {
       this.problems.set(area, `seqno ${summary.seqno} with other content than on other devices`);
@@ -135,9 +136,22 @@ class MetadataScan {
     return true;
   }
 
-  #newGroup(id: string, name: string): Group {
+  /**
+   * The group of a text. Of a VG that was copied and renamed without another id there are two: texts of one id, with different
+   * names and no PV in common, belong to different VGs. (One that was just renamed has its PVs in both texts.)
+   */
+  #groupOf({ vgId, vgName }: NonNullable<TextCopy['summary']>, text: TextCopy): Group {
+    const first = this.groups.get(vgId);
+    if (first === undefined || first.name === vgName || sharePvs(first.newest, text)) {
+      return first ?? this.#newGroup(vgId, vgId, vgName);
+    }
+    const key = `${vgId} ${vgName}`;
+    return this.groups.get(key) ?? this.#newGroup(key, vgId, vgName);
+  }
+
+  #newGroup(key: string, id: string, name: string): Group {
     const group: Group = { id, name, seqno: -1, newest: null, areas: [], warnings: [] };
-    this.groups.set(id, group);
+    this.groups.set(key, group);
     return group;
   }
 
@@ -218,6 +232,13 @@ class MetadataScan {
       `WARNING: Reading VG ${group.name} on ${path} failed.`,
     );
   }
+}
+
+/** Whether some PV is listed by both; what can't be read counts as listing it. */
+function sharePvs(a: TextCopy | null, b: TextCopy): boolean {
+  if (a === null || a.metadata === null || b.metadata === null) return true;
+  const listed = new Set(a.metadata.vg.physicalVolumes.map((pv) => pv.id));
+  return b.metadata.vg.physicalVolumes.some((pv) => listed.has(pv.id));
 }
 
 function ignoringMessage(group: Group, a: Found, b: Found): string {
