@@ -18,7 +18,6 @@ export const command: Command = {
     REPORTFORMAT_OPTION,
     { long: 'all', short: 'a', description: 'All PVs that are not used.' },
     { long: 'removemissing', description: 'Remove missing PVs; with --force also the LVs on them.' },
-    { long: 'mirrorsonly', description: 'With --removemissing --force: remove images of mirrors only.' },
   ],
   run: vgreduce,
 };
@@ -29,7 +28,7 @@ async function vgreduce(context: CommandContext): Promise<ExitCode> {
   const repairs = options.has('removemissing');
   const pvs = args.slice(1);
   const wellFormed = args.length > 0 && (all || repairs ? pvs.length === 0 && !(all && repairs) : pvs.length > 0);
-  if (!wellFormed || (options.has('mirrorsonly') && !repairs)) throw noSuchSyntax(context.name);
+  if (!wellFormed) throw noSuchSyntax(context.name);
   const vgName = vgNameArgument(context);
   if (repairs) return removeMissing(context, vgName);
   const change = await pvChangeContext(context, pvs);
