@@ -31,9 +31,11 @@ export async function openLv(
 ): Promise<{ readonly device: BlockDevice; close(): Promise<void> }> {
   const name = `${group.vg.name}/${lvName}`;
   const only = { ...group.vg, logicalVolumes: group.vg.logicalVolumes.filter((lv) => lv.name === lvName) };
+  // Who got this far may use the VG: its system ID is this host's, or one that it may use.
+  const systemId = group.vg.systemId ?? null;
   const [entry] = activationPlan(
     { ...group, vg: only },
-    { host: PLAIN_HOST, ignoreActivationSkip: true, ignoreNoAutoActivate: true },
+    { host: { ...PLAIN_HOST, systemId }, ignoreActivationSkip: true, ignoreNoAutoActivate: true },
   );
   if (entry === undefined) throw new CommandError(`Failed to find logical volume ${name} to write to.`);
   if (!entry.active) throw new CommandError(`Cannot write to logical volume ${name}: ${entry.reason}.`);
