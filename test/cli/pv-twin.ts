@@ -66,6 +66,11 @@ async function truncate(path: string, mib: number): Promise<void> {
   await file.close();
 }
 
+/** Which PV's metadata area goes out of use is LVM2's random choice; how many are in use is the VG's field. */
+function withoutChance(row: Row): Row {
+  return { ...row, pv_mda_used_count: '' };
+}
+
 class Twins implements DeviceTwins {
   readonly folder: string;
   readonly files: readonly string[];
@@ -138,7 +143,8 @@ class Twins implements DeviceTwins {
       ['vgs', VGS],
     ] as const) {
       const mine = await this.#rowsOfOurs(command, fields);
-      assert.deepEqual(mine, await this.#rowsOf(this.#theirs, command, fields), command);
+      const theirs = await this.#rowsOf(this.#theirs, command, fields);
+      assert.deepEqual(mine.map(withoutChance), theirs.map(withoutChance), command);
       assert.deepEqual(mine, await this.#rowsOf(this.#judge, command, fields), `${command} of ours by LVM2`);
     }
     for (const [i, file] of this.files.entries()) {
