@@ -353,7 +353,6 @@ describe('transmission', () => {
         machine.dispose();
       }
     }
-    assert.ok(true);
   });
 
   test('memory that the system may still look at is not used again; what it has taken is', () => {
