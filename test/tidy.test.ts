@@ -10,7 +10,7 @@ import { describe, test } from 'node:test';
 const ROOT = resolve(import.meta.dirname, '..');
 const SRC = join(ROOT, 'src');
 
-/** Which rooms each room may import. `observe` comes with metrics; `native` holds the addon's one loader. */
+/** Which rooms each room may import; `native` holds the addon's one loader. */
 const MAY_IMPORT: Record<string, readonly string[]> = {
   native: [],
   ondisk: [],
@@ -20,7 +20,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   nbd: ['dm'],
   observe: ['lvm', 'dm'],
   daemon: ['observe', 'nbd', 'lvm', 'dm', 'block', 'ondisk', 'native'],
-  cli: ['lvm', 'ondisk', 'daemon'],
+  cli: ['lvm', 'ondisk', 'daemon', 'observe'],
 };
 /** What cli/ may use of daemon/: its client and the configuration, never the running parts. */
 const CLI_MAY_USE = /^daemon\/(client|config)/;
@@ -34,6 +34,8 @@ const PACKAGE_ROOM: Record<string, RegExp> = {
   'smol-toml': /^daemon\//,
   zod: /^daemon\//,
 };
+/** Files that processes start with. */
+const ENTRIES = /^(daemon\/(main|demo|worker\/main)|cli\/(main|hosted))\.ts$/;
 /** Rooms whose code moves bytes, and the files there that are control plane and may await. */
 const DATA_PATH = /^(block|dm|nbd)\//;
 
@@ -126,7 +128,7 @@ describe('tidy', () => {
 
   test('every file of src/ is reached from an entry', () => {
     const reached = new Set<string>();
-    const pending = sources.map(({ path }) => path).filter((path) => /^(daemon|cli)\/(main|demo)\.ts$/.test(path));
+    const pending = sources.map(({ path }) => path).filter((path) => ENTRIES.test(path));
     const byPath = new Map(sources.map((source) => [source.path, source]));
     while (pending.length > 0) {
       const path = pending.pop() ?? '';
