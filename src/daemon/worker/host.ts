@@ -1,0 +1,162 @@
+/**
+ * What the supervisor asks of a worker: the data plane, which opens devices, holds volumes and serves clients. A worker is
+ * a child process (forked.ts), or the same code in the supervisor's own process (local.ts, `--workers 0`).
+ *
+ *     load (inactive table, devices opened) → suspend → resume (the new table is live)      a change
+ *     adopt → … → disconnect → retire                                                      clients and the end of a volume
+ *
+ * Invariants
+ *  - Every argument and answer is plain data, so that it can cross a process's border; only `adopt` carries a socket.
+ *  - What fails for one volume is its entry of the answer. A rejected promise is a WorkerError: the worker has gone, does
+ *    not answer in time, or found a mistake in the program.
+ *  - A worker keeps no memory of its own: whoever starts another one loads the same tables and has the same volumes.
+ *  - Workers don't claim devices. The supervisor holds them exclusively as long as any worker has them open.
+ */
+import type { Socket } from 'node:net';
+import type { Table } from '../../dm/table.ts';
+import type { VolumeStatus } from '../../dm/volume.ts';
+import type { VolumeId } from '../../lvm/live.ts';
+import type { ConnectionInfo } from '../../nbd/connection.ts';
+import type { Negotiated } from '../../nbd/option-replies.ts';
+
+/** A device as the supervisor has claimed it. */
+export interface DeviceSpec {
+  readonly path: string;
+  /** OpenedDevice.identity: what is behind the path must still be this. */
+  readonly identity: string;
+  /** Counts claims of the same identity: a device that went and came back has to be opened anew. */
+  readonly generation: number;
+  readonly readOnly: boolean;
+  /** Bytes as the last scan saw them; a worker that knows less asks the system again. */
+  readonly sizeBytes: number;
+}
+
+/** What a device is called inside a worker: identity and generation. */
+export type DeviceKey = string;
+
+export function deviceKey({ identity, generation }: Pick<DeviceSpec, 'identity' | 'generation'>): DeviceKey {
+  return `${identity} ${generation}`;
+}
+
+/** A volume and the table that it is to have. */
+export interface VolumeSpec {
+  readonly id: VolumeId;
+  /** `VG/LV`, for messages. */
+  readonly name: string;
+  readonly description: string;
+  readonly table: Table;
+  readonly readOnly: boolean;
+  /** Bytes. */
+  readonly preferredBlockSize: number;
+  /** Every device that the table names. */
+  readonly devices: readonly DeviceSpec[];
+}
+
+/** What of a volume its clients are told. */
+export interface VolumeFacts {
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  readonly canTrim: boolean;
+  readonly preferredBlockSize: number;
+}
+
+/** Done; or why not, for people: then the volume is as it was before. */
+export type Outcome<T> = { readonly id: VolumeId; readonly problem?: never } & T;
+export type Failure = { readonly id: VolumeId; readonly problem: string };
+
+export interface SuspendRequest {
+  readonly ids: readonly VolumeId[];
+  /** What is not suspended by then goes on as it was. */
+  readonly timeoutMs: number;
+}
+
+export interface Resumed extends VolumeFacts {
+  readonly id: VolumeId;
+  readonly problem?: never;
+  /** Milliseconds from the begin of the suspend to this resume; null for a volume that is new. */
+  readonly suspendedMs: number | null;
+}
+
+/** A connection and the volume that it wants. */
+export interface AdoptRequest {
+  /** Unlike any other connection's, as long as the daemon runs. */
+  readonly connection: number;
+  readonly id: VolumeId;
+  readonly negotiated: Negotiated;
+  /** For logs and status. */
+  readonly peer: string;
+  /** Writes are refused, whatever the volume allows. */
+  readonly readOnly: boolean;
+}
+
+export interface WorkerVolume extends VolumeStatus {
+  readonly id: VolumeId;
+}
+
+export interface WorkerStats {
+  readonly pid: number;
+  /** Bytes. */
+  readonly residentBytes: number;
+  readonly externalBytes: number;
+  /** Microseconds since the process began, as process.cpuUsage(). */
+  readonly cpuUser: number;
+  readonly cpuSystem: number;
+  /** Bytes of payload memory that connections use. */
+  readonly payloadBytes: number;
+  readonly connections: readonly ConnectionInfo[];
+  readonly volumes: readonly WorkerVolume[];
+  readonly devices: readonly { readonly path: string; readonly identity: string; readonly sizeBytes: number }[];
+}
+
+/** By name: one argument, one answer. */
+export interface WorkerCommands {
+  configure(settings: { readonly logLevel: string }): Promise<void>;
+  /** Puts tables into the inactive slots; makes volumes that aren't there, and opens devices. */
+  load(volumes: readonly VolumeSpec[]): Promise<readonly (Outcome<object> | Failure)[]>;
+  /** Drops inactive tables, and volumes that never had a live one. */
+  clear(ids: readonly VolumeId[]): Promise<void>;
+  suspend(request: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]>;
+  /** Makes inactive tables live, where there are any, and lets requests go on. */
+  resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]>;
+  /** `suspend` and `resume` without a moment between them: what is new is only resumed. */
+  swap(request: SuspendRequest): Promise<readonly (Resumed | Failure)[]>;
+  rename(request: { readonly id: VolumeId; readonly name: string; readonly description: string }): Promise<void>;
+  /** Lets the clients of a volume go; settles when none of them holds anything of it. */
+  disconnect(id: VolumeId): Promise<void>;
+  /** Flushes and closes a volume that has no clients. */
+  retire(id: VolumeId): Promise<Outcome<object> | Failure>;
+  /** Closes every device but these. */
+  keepDevices(keys: readonly DeviceKey[]): Promise<void>;
+  /** `dmsetup message`. */
+  message(request: {
+    readonly id: VolumeId;
+    readonly sector: number;
+    readonly words: readonly string[];
+  }): Promise<string>;
+  volumeStatus(id: VolumeId): Promise<WorkerVolume | null>;
+  stats(): Promise<WorkerStats>;
+  /** Lets every client go, flushes and closes everything; gives what failed. The worker then ends. */
+  drain(): Promise<readonly string[]>;
+}
+
+/** A worker, wherever it runs. */
+export interface WorkerHost extends WorkerCommands {
+  /** From 0. */
+  readonly index: number;
+  readonly pid: number;
+  /**
+   * Hands a client over: the worker sends the final reply and goes on with `negotiated.leftover`. Settles when it has the socket,
+   * which then is not the supervisor's any more; `onConnectionClosed` follows once.
+   */
+  adopt(request: AdoptRequest, socket: Socket): Promise<void>;
+  /** Ends it without a flush. */
+  kill(): void;
+}
+
+/** What a worker tells by itself. */
+export interface WorkerEvents {
+  /** The connection has ended and holds nothing more. */
+  connectionClosed(connection: number): void;
+  /** The worker has ended; what was pending has been rejected. */
+  gone(reason: string): void;
+}
