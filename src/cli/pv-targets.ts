@@ -11,6 +11,7 @@ import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
 import { deviceNamed } from '../lvm/pv-devices.ts';
 import type { CommandContext } from './command.ts';
+import { Criteria } from './criteria.ts';
 import { CommandError, EXIT, type ExitCode, UnmatchedSyntax, worse } from './messages.ts';
 import { isTag } from './report/arguments.ts';
 
@@ -37,20 +38,27 @@ interface Batch {
   readonly identities: readonly string[];
 }
 
-/** Runs `body` on each PV; the worst result is given. */
+/** Runs `body` on each PV, with -S on those that match; the worst result is given. */
 export async function eachPv(
   context: CommandContext,
   change: ChangeContext,
   options: PvTargetOptions,
   body: (target: PvTarget) => Promise<void>,
 ): Promise<ExitCode> {
+  const criteria = new Criteria(context, 'pv');
   let code: ExitCode = EXIT.ok;
   const found = await withChanges(change, { globalLock: 'read' }, async ({ scan }) => {
     const identities = await identitiesOf(context, scan, options);
     if (identities.failed) code = EXIT.failed;
     return batchesOf(scan, identities.found, options);
   });
-  for (const batch of found) code = worse(code, await runBatch(change, options, batch, body));
+  for (const batch of found)
+    code = worse(
+      code,
+      await runBatch(change, options, batch, async (target) => {
+        if (criteria.takesPv(target.changes.scan, target.group, target.pv)) await body(target);
+      }),
+    );
   return code;
 }
 

@@ -12,10 +12,11 @@ import {
 } from '../lvm/command.ts';
 import type { VolumeGroup } from '../lvm/model.ts';
 import type { CommandContext } from './command.ts';
+import { Criteria } from './criteria.ts';
 import { CommandError, EXIT } from './messages.ts';
 import { parseVgArguments } from './report/arguments.ts';
 
-/** Runs `body` on each VG that the arguments name; without arguments on every VG. */
+/** Runs `body` on each VG that the arguments name, without arguments on every VG; with -S on those that match only. */
 export async function eachVgArgument(
   context: CommandContext,
   change: ChangeContext,
@@ -23,10 +24,13 @@ export async function eachVgArgument(
   body: (group: VolumeGroup, changes: Changes) => Promise<void>,
 ): Promise<void> {
   const parsed = parseVgArguments(context.args, context.output);
+  const criteria = new Criteria(context, 'vg');
   if (parsed === null) throw new CommandError(EXIT.badUsage, []);
   const { vgNames, tags } = parsed;
   const names = context.args.length === 0 ? null : [...vgNames, ...(await taggedVgs(change, tags, vgNames))];
-  await eachVolumeGroup(change, names, request, body);
+  await eachVolumeGroup(change, names, request, async (group, changes) => {
+    if (criteria.takesVg(changes.scan, group)) await body(group, changes);
+  });
 }
 
 async function taggedVgs(

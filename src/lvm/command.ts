@@ -37,6 +37,7 @@ import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
 import { needsRepair, repairPlan } from './repair.ts';
 import { scanDevices, type ScanOptions } from './scan.ts';
+import { vgsInOrder } from './vg-order.ts';
 
 /** Who writes: what texts and files say of it. */
 export interface Writer {
@@ -196,7 +197,7 @@ async function usableGroups(
   request: Omit<VolumeGroupRequest, 'vgName'>,
 ): Promise<readonly { readonly vgName: string; readonly vgId: string }[]> {
   return withChanges(context, { globalLock: 'read' }, (changes) => {
-    const usable = changes.scan.volumeGroups.filter(
+    const usable = vgsInOrder(changes.scan).filter(
       ({ vg }) => refusal(vg, context.host, request.allowExported ?? false) === null,
     );
     return Promise.resolve(usable.map(({ vg }) => ({ vgName: vg.name, vgId: vg.id })));

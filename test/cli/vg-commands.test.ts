@@ -93,6 +93,52 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.sameWorld();
     }));
 
+  test('criteria in place of names', () =>
+    withDeviceTwins([32, 32, 32], async (twins) => {
+      await twins.same(['vgcreate --addtag t va P0', 'vgcreate vb P1', 'lvcreate -an -Zn -l 3 -n lv vb']);
+      await twins.same(['vgchange -S vg_name=va --addtag u', 'vgchange -S lv_name=lv --addtag v']);
+      await twins.same(['vgchange -S vg_name=va --addtag w vb', 'vgchange -S seg_type=linear -l 9 @t vb']);
+      await twins.same(['vgchange --select pv_count=1 -p 5', 'vgchange -S pv_uuid!="" --setautoactivation n']);
+      await twins.same(['pvchange -S vg_name=va --addtag a', 'pvchange -S vg_name="" --addtag b']);
+      await twins.same(['pvchange -S lv_name=lv -x n', 'pvchange -S pv_tags=a --deltag a P0 P1']);
+      await twins.same(['pvchange -S vg_tags=t -x n P1', 'vgexport -S vg_name=none', 'vgexport -S vg_name=va']);
+      await twins.same(['vgimport -S vg_name=vb', 'vgimport -S vg_exported=1', 'vgremove -S vg_name=none']);
+      await twins.sameCode([
+        'vgchange -S x=1 -l 3',
+        'pvchange -S y=1 -x n',
+        'vgremove -S z=1',
+        'lvremove -S z=1',
+        'vgremove',
+        'vgexport',
+        'vgimport',
+        'pvchange -x n',
+      ]);
+      await twins.same(['vgchange -S vg_attr=~[ -l 2', 'vgremove -S lv_count=0', 'lvremove -S lv_name=lv -f']);
+      await twins.sameWorld();
+    }));
+
+  test('criteria where a name is not enough', () =>
+    withDeviceTwins([32, 32], async (twins) => {
+      const files = [...twins.files];
+      await twins.ours('vgcreate vg P0');
+      await rename(files[0] ?? '', `${files[0]}.away`);
+      await twins.ours('vgcreate vg P1');
+      await rename(`${files[0]}.away`, files[0] ?? '');
+      const refused = await twins.ours('vgchange -l 7 vg');
+      assert.equal(refused.code, 5);
+      assert.match(
+        refused.stderr,
+        /^ {2}Multiple VGs found with the same name: skipping vg\n {2}Use --select vg_uuid=/m,
+      );
+      const { stdout } = await twins.ours('vgs --noheadings -o uuid');
+      const [first = '', second = ''] = stdout.trim().split(/\s+/);
+      assert.equal((await twins.ours(`vgchange -S vg_uuid=${first} -l 7`)).code, 0);
+      assert.match((await twins.ours(`vgs --noheadings -o max_lv -S vg_uuid=${first}`)).stdout, /^ +7\s*$/);
+      assert.match((await twins.ours(`vgs --noheadings -o max_lv -S vg_uuid=${second}`)).stdout, /^ +0\s*$/);
+      assert.equal((await twins.ours(`vgremove -S vg_uuid=${first}`)).code, 0);
+      assert.equal((await twins.ours('vgremove vg')).code, 0);
+    }));
+
   test('a missing PV', () =>
     withDeviceTwins([32, 32, 32], async (twins) => {
       await twins.ours('vgcreate vg P0 P1 P2');

@@ -12,11 +12,11 @@ import type { LvFacts } from '../../lvm/relations.ts';
 import { isPvmove } from '../../lvm/relations.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
-import { SELECT } from '../lv/select.ts';
 import { unmatched, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { METADATAPROFILE_OPTION, profileOf } from '../option-values.ts';
@@ -59,7 +59,7 @@ export const command: Command = {
     },
     option.FORCE,
     option.AUTOBACKUP,
-    SELECT,
+    SELECT_OPTION,
     ...ACTIVATION_OPTIONS,
     ...option.SURROUNDINGS,
   ],

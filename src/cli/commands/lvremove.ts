@@ -13,10 +13,10 @@ import { eraseLv, type EraseMethod } from '../../lvm/wipe.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
 import { progressBar } from '../lv/progress.ts';
-import { SELECT } from '../lv/select.ts';
 import { noSuchSyntax } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 
@@ -28,7 +28,7 @@ export const command: Command = {
   options: [
     option.FORCE,
     option.AUTOBACKUP,
-    SELECT,
+    SELECT_OPTION,
     ...option.SURROUNDINGS,
     {
       long: 'wipe',

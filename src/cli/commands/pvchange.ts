@@ -2,6 +2,7 @@
 import { changePv, type PvChangeRequest } from '../../lvm/edit/pv-change.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { yesOrNo } from '../common-options.ts';
 import { CommandError, EXIT, type ExitCode, UnmatchedSyntax } from '../messages.ts';
 import {
@@ -23,6 +24,7 @@ const OPTIONS: readonly OptionSpec[] = [
   FORCE_OPTION,
   AUTOBACKUP_OPTION,
   REPORTFORMAT_OPTION,
+  SELECT_OPTION,
   { long: 'all', short: 'a', description: 'All PVs.' },
   {
     long: 'allocatable',
@@ -49,12 +51,13 @@ async function pvchange(context: CommandContext): Promise<ExitCode> {
   if (!CHANGES.some((name) => options.has(name))) throw noSuchSyntax(context.name);
   const all = options.has('all');
   if (all && args.length > 0) throw new UnmatchedSyntax([`Command does not accept argument: ${args[0]}.`]);
-  if (!all && args.length === 0) throw noSuchSyntax(context.name);
+  const everything = all || (options.has('select') && args.length === 0);
+  if (!everything && args.length === 0) throw noSuchSyntax(context.name);
   const change = await pvChangeContext(context, args);
   let total = 0;
   let done = 0;
   const globalLock = options.has('uuid') ? 'write' : 'read';
-  const code = await eachPv(context, change, { all, names: args, globalLock }, async (target) => {
+  const code = await eachPv(context, change, { all: everything, names: args, globalLock }, async (target) => {
     total++;
     if (await changeOne(target, requestOf(context, change.force))) done++;
   });

@@ -6,6 +6,7 @@ import { newUuid } from '../../ondisk/uuid.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import {
   allocationPolicyOf,
@@ -39,6 +40,7 @@ const OPTIONS: readonly OptionSpec[] = [
   FORCE_OPTION,
   METADATAPROFILE_OPTION,
   REPORTFORMAT_OPTION,
+  SELECT_OPTION,
   { long: 'detachprofile', description: 'Detach the metadata profile.' },
   { long: 'logicalvolume', short: 'l', argument: 'Number', check: isCount, description: 'The most LVs. 0: no limit.' },
   {

@@ -2,6 +2,7 @@
 import { exportVgPlan } from '../../lvm/edit/vg-change.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { REPORTFORMAT_OPTION } from '../option-values.ts';
 import { eachVgArgument } from '../vg-targets.ts';
@@ -9,14 +10,14 @@ import { eachVgArgument } from '../vg-targets.ts';
 export const command: Command = {
   summary: 'Unregister volume group(s) from the system',
   argumentsUsage: '[ VG|Tag ... ]',
-  options: [{ long: 'all', short: 'a', description: 'All VGs.' }, REPORTFORMAT_OPTION],
+  options: [{ long: 'all', short: 'a', description: 'All VGs.' }, REPORTFORMAT_OPTION, SELECT_OPTION],
   run: vgexport,
 };
 
 async function vgexport(context: CommandContext): Promise<ExitCode> {
   const { options, args } = context;
   const all = options.has('all');
-  if (!all && args.length === 0) {
+  if (!all && args.length === 0 && !options.has('select')) {
     throw new CommandError(EXIT.badUsage, [
       'Please supply volume groups or use --select for selection or use -a for all.',
     ]);

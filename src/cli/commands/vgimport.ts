@@ -2,6 +2,7 @@
 import { importVgPlan } from '../../lvm/edit/vg-change.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { REPORTFORMAT_OPTION } from '../option-values.ts';
 import { FORCE_OPTION } from '../pv-options.ts';
@@ -10,14 +11,19 @@ import { eachVgArgument } from '../vg-targets.ts';
 export const command: Command = {
   summary: 'Register exported volume group with system',
   argumentsUsage: '[ VG|Tag ... ]',
-  options: [{ long: 'all', short: 'a', description: 'All exported VGs.' }, FORCE_OPTION, REPORTFORMAT_OPTION],
+  options: [
+    { long: 'all', short: 'a', description: 'All exported VGs.' },
+    FORCE_OPTION,
+    REPORTFORMAT_OPTION,
+    SELECT_OPTION,
+  ],
   run: vgimport,
 };
 
 async function vgimport(context: CommandContext): Promise<ExitCode> {
   const { options, args, output } = context;
   const all = options.has('all');
-  if (!all && args.length === 0) {
+  if (!all && args.length === 0 && !options.has('select')) {
     throw new CommandError(EXIT.badUsage, ['Please supply volume groups or -S for selection or use -a for all.']);
   }
   if (all && args.length > 0) {

@@ -4,6 +4,7 @@ import { removeVgPlan, visibleVolumes } from '../../lvm/edit/vg-remove.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { REPORTFORMAT_OPTION } from '../option-values.ts';
 import { FORCE_OPTION } from '../pv-options.ts';
@@ -15,13 +16,14 @@ export const command: Command = {
   options: [
     FORCE_OPTION,
     REPORTFORMAT_OPTION,
+    SELECT_OPTION,
     { long: 'noudevsync', description: 'Nothing to do here: udev is not waited for.' },
   ],
   run: vgremove,
 };
 
 async function vgremove(context: CommandContext): Promise<ExitCode> {
-  if (context.args.length === 0) {
+  if (context.args.length === 0 && !context.options.has('select')) {
     throw new CommandError(EXIT.badUsage, [
       'Please enter one or more volume group paths or use --select for selection.',
     ]);

@@ -11,10 +11,10 @@ import { withChanges, type ChangeContext, type Changes, type VolumeGroupRequest 
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
 import type { CommandContext } from '../command.ts';
+import { Criteria } from '../criteria.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { parseLvArguments, type LvArguments } from '../report/arguments.ts';
 import { defaultVg } from './names.ts';
-import { selectedLvs } from './select.ts';
 
 /** LVs of one VG that the arguments mean. */
 export interface Meant {
@@ -36,6 +36,7 @@ export async function eachVgOfLvs(
 ): Promise<ExitCode> {
   const args = parseLvArguments(context.args, defaultVg(context) ?? undefined, context.output);
   if (args === null) return EXIT.failed;
+  const criteria = new Criteria(context, 'lv');
   let code: ExitCode = EXIT.ok;
   for (const vgName of await vgsOf(change, args)) {
     try {
@@ -44,7 +45,7 @@ export async function eachVgOfLvs(
         { vgs: [{ name: vgName, mode: request.mode ?? 'write' }] },
         async (changes) => {
           const group = await changes.volumeGroup({ ...request, vgName });
-          const meant = meantOf(group, args, selectedLvs(context, changes.scan, group));
+          const meant = meantOf(group, args, criteria.lvIds(changes.scan, group));
           const result = await work(meant, changes);
           return reportMissing(context, group, args) ? EXIT.failed : result;
         },

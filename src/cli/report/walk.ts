@@ -14,6 +14,7 @@ import { accessProblem, type HostContext, isExported, isForeign, isShared } from
 import { allocationMapOf, type PvSegment } from '../../lvm/allocation-map.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';
 import { type LvFacts, relationsOf } from '../../lvm/relations.ts';
+import { devicesInOrder, vgsInOrder } from '../../lvm/vg-order.ts';
 import { EXIT, type ExitCode, type Output } from '../messages.ts';
 import type { LvArguments, PvArguments, VgArguments } from './arguments.ts';
 import type { PvPart, ReportRow } from './field.ts';
@@ -43,10 +44,6 @@ function isSameDevice(path: string, other: string): boolean {
   if (a === undefined || b === undefined) return false;
   if (a.isBlockDevice() && b.isBlockDevice()) return a.rdev === b.rdev;
   return a.dev === b.dev && a.ino === b.ino;
-}
-
-function deviceNumber({ major = 0, minor = 0 }: ScannedDevice): number {
-  return major * 2 ** 20 + minor;
 }
 
 function isDevice(path: string): boolean {
@@ -80,20 +77,6 @@ export class Walk {
   row(parts: Partial<ReportRow>): ReportRow {
     const { scan } = this.#options;
     return { scan, vg: null, lv: null, historical: null, segment: null, pv: null, pvSegment: null, ...parts };
-  }
-
-  /** Block devices by their numbers, as LVM2 goes through them; files as they were given. */
-  #devicesInOrder(): readonly ScannedDevice[] {
-    return this.#options.scan.devices.toSorted((a, b) => deviceNumber(a) - deviceNumber(b));
-  }
-
-  /** In the order in which LVM2 goes through VGs when none is named. */
-  #everyVg(): readonly VolumeGroup[] {
-    const first = new Map<string, number>();
-    for (const [index, device] of this.#devicesInOrder().entries()) first.set(device.identity, index);
-    const place = (vg: VolumeGroup): number =>
-      Math.min(...vg.pvs.flatMap((pv) => (pv.found === null ? [] : [first.get(pv.found.device.identity) ?? 0])));
-    return this.#options.scan.volumeGroups.toSorted((a, b) => place(b) - place(a));
   }
 
   /** Prints what the scan found wrong with the VGs of a name, once, when one is first looked at. */
@@ -165,7 +148,8 @@ export class Walk {
   *#eachVg(args: VgArguments): Generator<VolumeGroup> {
     if (args.tags.length > 0 || args.vgNames.length === 0) {
       this.#warnOfUnreadable();
-      for (const vg of this.#everyVg()) if (this.#allowed(vg, args.vgNames.includes(vg.vg.name))) yield vg;
+      for (const vg of vgsInOrder(this.#options.scan))
+        if (this.#allowed(vg, args.vgNames.includes(vg.vg.name))) yield vg;
       return;
     }
     for (const name of args.vgNames) {
@@ -261,7 +245,7 @@ export class Walk {
     const everything = args.names.length === 0 && args.tags.length === 0;
     const wanted = this.#devices(args.names);
     const rows: ReportRow[] = [];
-    for (const vg of this.#everyVg()) {
+    for (const vg of vgsInOrder(this.#options.scan)) {
       // Once all that was named is found, the other VGs are not looked at.
       if (!everything && args.tags.length === 0 && wanted.size === 0) break;
       rows.push(...this.#wantedPvs(vg, everything, wanted, args.tags));
@@ -340,7 +324,7 @@ export class Walk {
     for (const pv of [...scan.orphans, ...scan.volumeGroups.flatMap((vg) => vg.pvs)]) {
       if (pv.found !== null) known.add(pv.found.device.identity);
     }
-    const others = this.#devicesInOrder().filter((device) => !known.has(device.identity));
+    const others = devicesInOrder(this.#options.scan).filter((device) => !known.has(device.identity));
     return others.map((device) => this.row({ pv: { device, label: null, pv: null, duplicate: false } }));
   }
 
@@ -356,7 +340,8 @@ export class Walk {
       const pv = { uuid: label.uuid, found: label, missing: false };
       rows.set(label.device.identity, this.pvRow(null, pv));
     }
-    if (names.length === 0) return this.#devicesInOrder().flatMap((device) => rows.get(device.identity) ?? []);
+    if (names.length === 0)
+      return devicesInOrder(this.#options.scan).flatMap((device) => rows.get(device.identity) ?? []);
     return names.flatMap((name) => this.#labelNamed(name, rows));
   }
 
