@@ -15,6 +15,7 @@ import { mkdir } from 'node:fs/promises';
 import type { BlockDevice } from '../block/device.ts';
 import type { DeviceError } from '../block/errors.ts';
 import { listDevices } from '../lvm/devices.ts';
+import type { Scan, VolumeGroup } from '../lvm/model.ts';
 import { scanDevices } from '../lvm/scan.ts';
 import { NbdError } from '../nbd/errors.ts';
 import { NbdServer } from '../nbd/server.ts';
@@ -96,7 +97,7 @@ export class Daemon {
       generator: `Orion LVM version ${packageVersion()}`,
       volumeGroups: async () => {
         const paths = this.#inventory?.scan.devices.map(({ path }) => path) ?? [];
-        return (await scanDevices(paths)).volumeGroups;
+        return (await this.#scan(paths)).scan.volumeGroups;
       },
       log: this.#log,
     });
@@ -162,16 +163,28 @@ export class Daemon {
   async #takeStock(settings: Settings, starting: boolean): Promise<Inventory> {
     const paths = await this.#devicePaths(settings, starting);
     for (;;) {
-      const scan = await scanDevices(paths);
+      const { scan, unreadable } = await this.#scan(paths);
       if (starting && scan.devices.length === 0) {
         const reason = scan.warnings.map(({ message }) => message).join('; ');
         throw new DaemonError({ code: 'NO_DEVICES', reason });
       }
-      const { devices } = takeInventory(scan, settings);
+      const groups = this.#inventory?.groups ?? new Map<string, VolumeGroup>();
+      const holding = { groups, unreadable, served: (name: string) => this.#volumes.served(name) };
+      const { devices } = takeInventory(scan, settings, undefined, holding);
       const { opened, failures } = await this.#devices.hold(devices);
       if (starting) refuseBusy(settings, failures);
-      if (opened === 0) return takeInventory(scan, settings, failures);
+      if (opened === 0) return takeInventory(scan, settings, failures, holding);
     }
+  }
+
+  /** Scans; a device that is held stays the PV that it is, whatever else has its uuid. */
+  async #scan(paths: readonly string[]): Promise<{ readonly scan: Scan; readonly unreadable: Map<string, string> }> {
+    const unreadable = new Map<string, string>();
+    const scan = await scanDevices(paths, {
+      inUse: ({ identity }) => this.#devices.holds(identity),
+      onUnreadable: (path, reason) => unreadable.set(path, reason),
+    });
+    return { scan, unreadable };
   }
 
   async #devicePaths(settings: Settings, starting: boolean): Promise<readonly string[]> {

@@ -71,6 +71,11 @@ export class DeviceSet {
     }
   }
 
+  /** Whether the device of this identity is held. */
+  holds(identity: string): boolean {
+    return this.#held.has(identity);
+  }
+
   /** The opened device that a table means by this path. */
   find(path: string): BlockDevice | undefined {
     return this.#held.get(this.#identityOfPath.get(path) ?? '')?.device;

@@ -35,6 +35,8 @@ export interface DesiredVolume {
         readonly readOnly: boolean;
         /** Why it is read-only; absent when it is not. */
         readonly note?: string;
+        /** What is wrong with its VG, and does not end the serving of this table. */
+        readonly problem?: string;
         /** Table and devices in one word: equal exactly when nothing has to be loaded. */
         readonly key: string;
       }
@@ -50,6 +52,8 @@ export interface ExportStatus {
   readonly readOnly?: boolean;
   /** Why it is read-only. */
   readonly note?: string;
+  /** What the last scan found wrong: the volume goes on as it was, and could not be made active now. */
+  readonly problem?: string;
   /** Connections in the transmission phase. */
   readonly clients: number;
 }
@@ -60,6 +64,7 @@ class ServedVolume implements NbdExport {
   readonly id: string;
   description: string;
   note: string | undefined;
+  problem: string | undefined;
   readonly readOnly: boolean;
   readonly volume: Volume;
   canTrim = false;
@@ -78,6 +83,7 @@ class ServedVolume implements NbdExport {
   describe(desired: DesiredVolume, plan: ActivePlan): void {
     this.description = desired.description;
     this.note = plan.note;
+    this.problem = plan.problem;
   }
 
   /** Makes `plan` the live table. Throws TableError, and leaves what was live, if it can't be loaded. */
@@ -97,6 +103,7 @@ class ServedVolume implements NbdExport {
       sizeBytes: this.volume.limits.sizeBytes,
       readOnly: this.readOnly,
       ...(this.note === undefined ? {} : { note: this.note }),
+      ...(this.problem === undefined ? {} : { problem: this.problem }),
       clients: this.clients,
     };
   }
@@ -119,8 +126,12 @@ export class VolumeSet implements ExportDirectory {
   /** Makes the served volumes what `desired` says; `resolve` gives the device that a table names. */
   async apply(desired: readonly DesiredVolume[], resolve: (path: string) => BlockDevice): Promise<void> {
     const wanted = new Map(desired.map((volume) => [volume.name, volume]));
-    const leaving = [...this.#served.values()].filter((served) => !continues(served, wanted.get(served.name)));
-    await Promise.all(leaving.map((served) => this.#retire(served)));
+    await Promise.all(
+      [...this.#served.values()].map(async (served) => {
+        const reason = endOf(served, wanted.get(served.name));
+        if (reason !== null) await this.#retire(served, reason);
+      }),
+    );
     const reported = new Map(this.#inactive);
     this.#inactive.clear();
     for (const volume of desired) {
@@ -139,6 +150,9 @@ export class VolumeSet implements ExportDirectory {
     resolve: (path: string) => BlockDevice,
   ): Promise<string | null> {
     const existing = this.#served.get(desired.name);
+    const { problem } = plan;
+    if (problem !== undefined && problem !== existing?.problem)
+      this.#log.warn({ lv: desired.name, problem }, 'served on');
     if (existing?.key === plan.key) {
       existing.describe(desired, plan);
       return null;
@@ -148,8 +162,9 @@ export class VolumeSet implements ExportDirectory {
       await served.load(plan, resolve);
     } catch (err) {
       this.#log.error({ err, lv: desired.name }, 'a table cannot be loaded');
-      if (existing !== undefined) await this.#retire(existing);
-      return err instanceof Error ? err.message : String(err);
+      const reason = err instanceof Error ? err.message : String(err);
+      if (existing !== undefined) await this.#retire(existing, reason);
+      return reason;
     }
     served.describe(desired, plan);
     this.#served.set(desired.name, served);
@@ -158,9 +173,9 @@ export class VolumeSet implements ExportDirectory {
     return null;
   }
 
-  async #retire(served: ServedVolume): Promise<void> {
+  async #retire(served: ServedVolume, reason: string): Promise<void> {
     this.#served.delete(served.name);
-    this.#log.info({ lv: served.name, clients: served.clients }, 'no longer served');
+    this.#log.info({ lv: served.name, clients: served.clients, reason }, 'no longer served');
     await this.#disconnect(served.name);
     try {
       await served.volume.close();
@@ -188,6 +203,11 @@ export class VolumeSet implements ExportDirectory {
     return [...active, ...inactive].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
+  /** What is served by this name; null: nothing. */
+  served(name: string): { readonly id: string; readonly key: string; readonly readOnly: boolean } | null {
+    return this.#served.get(name) ?? null;
+  }
+
   list(): readonly NbdExport[] {
     return [...this.#served.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
@@ -213,10 +233,13 @@ export class VolumeSet implements ExportDirectory {
   }
 }
 
-/** Whether the volume goes on, if need be with another table: the same LV, with the access that its clients were told. */
-function continues(served: ServedVolume, desired: DesiredVolume | undefined): boolean {
-  if (desired === undefined || !desired.plan.active) return false;
-  return desired.id === served.id && desired.plan.readOnly === served.readOnly;
+/** Why the volume can't go on, even with another table; null if it can: the same LV, with the access that its clients were told. */
+function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string | null {
+  if (desired === undefined) return 'no metadata that was found has such a logical volume';
+  if (!desired.plan.active) return desired.plan.reason;
+  if (desired.id !== served.id) return 'another logical volume has this name now';
+  if (desired.plan.readOnly === served.readOnly) return null;
+  return desired.plan.readOnly ? (desired.plan.note ?? 'it is read-only now') : 'it may be written now';
 }
 
 /** The chunk of a volume that is striped throughout, else 4096. LVM2's chunks are powers of two. */

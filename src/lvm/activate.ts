@@ -25,6 +25,8 @@ export interface ActivationOptions {
   readonly ignoreActivationSkip?: boolean;
   /** Activate LVs and VGs flagged NOAUTOACTIVATE too: somebody asked for them by name. */
   readonly ignoreNoAutoActivate?: boolean;
+  /** Plan LVs of a VG with duplicate PVs too: they are active already, and the question is what their tables are. */
+  readonly ignoreDuplicates?: boolean;
   /** Serve everything read-only. */
   readonly readOnly?: boolean;
 }
@@ -84,7 +86,8 @@ interface Context {
 function groupProblem(group: VolumeGroup, options: ActivationOptions): string | null {
   const refused = useProblem(group.vg, options.host);
   if (refused !== null) return refused;
-  if (group.hasDuplicates) return `Cannot activate LVs in VG ${group.vg.name} while PVs appear on duplicate devices.`;
+  if (group.hasDuplicates && options.ignoreDuplicates !== true)
+    return `Cannot activate LVs in VG ${group.vg.name} while PVs appear on duplicate devices.`;
   if (group.vg.flags.includes('NOAUTOACTIVATE') && options.ignoreNoAutoActivate !== true) {
     return `volume group ${group.vg.name} is flagged NOAUTOACTIVATE`;
   }

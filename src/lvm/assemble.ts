@@ -13,18 +13,22 @@ import type { VolumeGroupText } from '../ondisk/metadata.ts';
 import { chooseMetadata } from './choose-metadata.ts';
 import type { GroupChoice, MetadataChoice } from './choose-metadata.ts';
 import { chooseDevices } from './duplicates.ts';
-import type { Duplicate } from './duplicates.ts';
+import type { Duplicate, InUse } from './duplicates.ts';
 import { buildGroup } from './group.ts';
 import { labelledDevice } from './labelled.ts';
 import type { LabelledDevice, Scan, ScanWarning, UnreadableVolumeGroup, VolumeGroup } from './model.ts';
 import type { DeviceReading } from './read-device.ts';
 
 /** Assembles volume groups from readings in the order in which the devices were given. */
-export function assemble(readings: readonly DeviceReading[], before: readonly ScanWarning[] = []): Scan {
+export function assemble(
+  readings: readonly DeviceReading[],
+  before: readonly ScanWarning[] = [],
+  inUse: InUse = () => false,
+): Scan {
   const warnings: ScanWarning[] = [...before];
   for (const fault of readings.flatMap((reading) => reading.faults))
     warnings.push({ severity: 'warning', message: fault });
-  const { chosen, duplicates } = chooseDevices(readings);
+  const { chosen, duplicates } = chooseDevices(readings, inUse);
   warnings.push(...duplicates.flatMap(duplicateWarnings));
   const metadata = chooseMetadata(chosen);
   warnings.push(...metadata.warnings);

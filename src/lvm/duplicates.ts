@@ -8,6 +8,7 @@
  * Source: LVM2 lib/cache/lvmcache.c (choice of duplicates), observed with 2.03.16: the device that an active LV uses, then the
  * one whose size is that of the PV, then the one whose name the metadata remembers, then the first.
  */
+import type { ScannedDevice } from './model.ts';
 import type { DeviceReading } from './read-device.ts';
 
 export interface Duplicate {
@@ -24,8 +25,11 @@ export interface Choice {
   readonly duplicates: readonly Duplicate[];
 }
 
+/** Whether this process serves LVs from a device: then no copy of it may take its place. */
+export type InUse = (device: ScannedDevice) => boolean;
+
 /** Chooses one device for each PV uuid. */
-export function chooseDevices(readings: readonly DeviceReading[]): Choice {
+export function chooseDevices(readings: readonly DeviceReading[], inUse: InUse): Choice {
   const byUuid = new Map<string, DeviceReading[]>();
   for (const reading of readings) {
     if (reading.label === null) continue;
@@ -37,7 +41,7 @@ export function chooseDevices(readings: readonly DeviceReading[]): Choice {
   const dropped = new Set<DeviceReading>();
   for (const [uuid, candidates] of byUuid) {
     if (candidates.length < 2) continue;
-    const duplicate = choose(uuid, candidates, nameHints(readings, uuid));
+    const duplicate = choose(uuid, candidates, nameHints(readings, uuid), inUse);
     duplicates.push(duplicate);
     for (const other of duplicate.others) dropped.add(other);
   }
@@ -46,9 +50,14 @@ export function chooseDevices(readings: readonly DeviceReading[]): Choice {
 }
 
 /** Each test keeps the candidates that pass it, if that tells them apart at all. */
-function choose(uuid: string, candidates: readonly DeviceReading[], names: ReadonlySet<string>): Duplicate {
+function choose(
+  uuid: string,
+  candidates: readonly DeviceReading[],
+  names: ReadonlySet<string>,
+  inUse: InUse,
+): Duplicate {
   const tests: readonly (readonly [string, (reading: DeviceReading) => boolean])[] = [
-    ['device is used by LV', (reading) => reading.device.held === true],
+    ['device is used by LV', (reading) => reading.device.held === true || inUse(reading.device)],
     ['device size is correct', (reading) => reading.device.sizeBytes === reading.label?.deviceSizeBytes],
     ['device name matches previous', (reading) => names.has(reading.device.path)],
   ];

@@ -12,6 +12,7 @@ import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { assemble } from './assemble.ts';
 import { describeDevice } from './devices.ts';
+import type { InUse } from './duplicates.ts';
 import type { Scan, ScannedDevice, ScanWarning } from './model.ts';
 import { readDevice, withTexts } from './read-device.ts';
 import type { DeviceReading, RawReading } from './read-device.ts';
@@ -28,6 +29,10 @@ export interface ScanOptions {
   readonly skipUnopenable?: boolean;
   /** What the model says of an open device. Default: what stat and sysfs say. */
   readonly describe?: (device: OpenedDevice) => Promise<ScannedDevice>;
+  /** Devices from which this process serves LVs: preferred over copies of them, as LVM2 prefers what an active LV uses. */
+  readonly inUse?: InUse;
+  /** Called for each device that is there and could not be read, or has a damaged label; it is in the warnings too. */
+  readonly onUnreadable?: (path: string, reason: string) => void;
 }
 
 const DEFAULT_CONCURRENCY = 16;
@@ -38,6 +43,7 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
     open: options.open ?? ((path: string): Promise<OpenedDevice> => openBlockDevice(path, { readOnly: true })),
     describe: options.describe ?? describeDevice,
     skipUnopenable: options.skipUnopenable ?? false,
+    onUnreadable: options.onUnreadable ?? ((): void => undefined),
   };
   const texts = new TextStore();
   const results: (RawReading | ScanWarning | null)[] = paths.map(() => null);
@@ -63,14 +69,14 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
     seen.add(result.device.identity);
     readings.push(withTexts(result, texts));
   }
-  const scan = assemble(readings, warnings);
+  const scan = assemble(readings, warnings, options.inUse);
   if (options.checkPvSizes !== false) return scan;
   return { ...scan, warnings: scan.warnings.filter(({ pvSize }) => pvSize !== true) };
 }
 
 async function scanOne(
   path: string,
-  system: Required<Pick<ScanOptions, 'open' | 'describe' | 'skipUnopenable'>>,
+  system: Required<Pick<ScanOptions, 'open' | 'describe' | 'skipUnopenable' | 'onUnreadable'>>,
   texts: TextStore,
 ): Promise<RawReading | ScanWarning | null> {
   let opened = false;
@@ -78,12 +84,15 @@ async function scanOne(
     const device = await system.open(path);
     opened = true;
     try {
-      return await readDevice(device, await system.describe(device), texts);
+      const reading = await readDevice(device, await system.describe(device), texts);
+      if (reading.label === null && reading.faults.length > 0) system.onUnreadable(path, reading.faults.join('; '));
+      return reading;
     } finally {
       await device.close();
     }
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
+    if (error.code !== 'NOT_FOUND') system.onUnreadable(path, error.message);
     return !opened && system.skipUnopenable ? null : { severity: 'error', message: error.message };
   }
 }

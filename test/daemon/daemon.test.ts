@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { type IncomingMessage, request as httpRequest } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -270,6 +270,48 @@ describe('SIGHUP', () => {
     assert.ok((await client.reply(4096)).data.equals(payload), 'the first client never noticed');
     const { exports } = await statusOf(daemon);
     assert.equal(exports.find(({ name }) => name === 'vg/data')?.sizeBytes, 7 * EXTENT);
+    client.close();
+    assert.equal(await daemon.stop(), 0, daemon.log());
+  });
+
+  test('trouble that is found later takes no client away; what the metadata removed does, with the reason', async (t) => {
+    const group = await newGroup('vg');
+    const copy = join(dirname(group.path), 'a-copy.img');
+    const daemon = await daemonFor(t, [dirname(group.path)]);
+    const client = await WireClient.open(daemon.socket);
+    await client.attach('vg/data');
+    const works = async (): Promise<void> => {
+      const payload = Buffer.alloc(512, 9);
+      client.send(request({ type: CMD.write, offset: 0, payload }));
+      assert.equal((await client.reply()).error, 0);
+    };
+    const problemOf = async (): Promise<string> => (await statusOf(daemon)).exports[0]?.problem ?? '';
+    await copyFile(group.path, copy);
+    daemon.child.kill('SIGHUP');
+    await waitFor('the copy to be found', async () =>
+      /is on .*vg.img, which is in use.*a-copy/.test(await problemOf()),
+    );
+    await works();
+    assert.match(daemon.log(), /"problem":"PV .*vg.img, which is in use, and also on .*a-copy.img","msg":"served on"/);
+    await rm(copy);
+
+    const file = await open(group.path, 'r+');
+    await file.write(Buffer.alloc(512), 0, 512, 4096);
+    await file.close();
+    daemon.child.kill('SIGHUP');
+    await waitFor('the damage to be found', async () => /the metadata of vg can't be read/.test(await problemOf()));
+    await works();
+    const late = await WireClient.open(daemon.socket);
+    await late.attach('vg/more');
+
+    await group.write([DATA]);
+    daemon.child.kill('SIGHUP');
+    await waitFor('the new metadata', async () => !('vg/more' in (await exportsOf(daemon))));
+    assert.equal((await late.rest()).length, 0, 'its client was let go');
+    assert.match(daemon.log(), /"lv":"vg\/more".*"reason":"no metadata that was found has such .*"no longer served"/);
+    await waitFor('the problem to be over', async () => (await problemOf()) === '');
+    await works();
+    late.close();
     client.close();
     assert.equal(await daemon.stop(), 0, daemon.log());
   });

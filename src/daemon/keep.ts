@@ -1,0 +1,116 @@
+/**
+ * What goes on being served though a scan finds something wrong with its volume group: a copy of a physical volume, damaged
+ * metadata, a device that can't be read. As with LVM2, trouble that is found later leaves active volumes active. Pure.
+ *
+ * Invariants
+ *  - The newest sound metadata decides. What was known before stands in only for what can't be read now: an older copy that
+ *    was found instead of damaged newer ones is not followed.
+ *  - A device stands in only if this scan met it and could not read it, or no longer found its label; one that is gone, or
+ *    belongs to another PV now, does not.
+ *  - Only a volume that is served with this very table can go on: `asServed` never makes a volume active.
+ */
+import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
+
+/** What is served when a scan ends. */
+export interface Holding {
+  /** By VG id: the groups of which something is served, as they were last known. */
+  readonly groups: ReadonlyMap<string, VolumeGroup>;
+  /** By path: why this scan could not read a device. */
+  readonly unreadable: ReadonlyMap<string, string>;
+  /** What is served by this export name; null: nothing. */
+  readonly served: (name: string) => { readonly id: string; readonly key: string; readonly readOnly: boolean } | null;
+}
+
+export const NOTHING_HELD: Holding = { groups: new Map(), unreadable: new Map(), served: () => null };
+
+/** A group of which volumes may be made active, or may go on. */
+export interface Candidate {
+  /** What decides. */
+  readonly group: VolumeGroup;
+  /** The same with the devices that served volumes use: what goes on is looked for in it. */
+  readonly asServed: VolumeGroup;
+  /** Why nothing new of it can be made active; null: see `group`. */
+  readonly problem: string | null;
+}
+
+/** The groups that a scan found, and those that it should have found. */
+export function candidates(scan: Scan, holding: Holding): readonly Candidate[] {
+  const labelled = labelledByIdentity(scan);
+  const found = scan.volumeGroups.map((group): Candidate => {
+    const known = holding.groups.get(group.vg.id);
+    if (known === undefined) return { group, asServed: group, problem: null };
+    const damage = group.vg.seqno < known.vg.seqno ? damageOf(known, labelled, holding) : null;
+    if (damage === null) return { group, asServed: withHeld(group, known, scan, labelled, holding), problem: null };
+    const problem = `only metadata of seqno ${group.vg.seqno} instead of ${known.vg.seqno} can be read: ${damage}`;
+    return { group: known, asServed: known, problem };
+  });
+  const ids = new Set(scan.volumeGroups.map(({ vg }) => vg.id));
+  const lost = [...holding.groups.values()].flatMap((known): readonly Candidate[] => {
+    if (ids.has(known.vg.id)) return [];
+    const refused = scan.unreadable.find(({ id }) => id === known.vg.id)?.reason;
+    const damage = refused ?? damageOf(known, labelled, holding);
+    if (damage === null) return [];
+    return [{ group: known, asServed: known, problem: `the metadata of ${known.vg.name} can't be read: ${damage}` }];
+  });
+  return [...found, ...lost];
+}
+
+/** Which PVs of a group are on several devices; null: none. */
+export function duplicateProblem(group: VolumeGroup, scan: Scan): string | null {
+  const problems = group.pvs.flatMap(({ uuid, found }) => {
+    const others = scan.duplicates.filter((other) => other.uuid === uuid).map(({ device }) => device.path);
+    if (found === null || others.length === 0) return [];
+    return [`PV ${uuid} is on ${found.device.path}, which is in use, and also on ${others.join(', ')}`];
+  });
+  return problems.length === 0 ? null : problems.join('; ');
+}
+
+/** Why the newest metadata of a group may have escaped this scan; null: all its devices that are there were read. */
+function damageOf(
+  known: VolumeGroup,
+  labelled: ReadonlyMap<string, LabelledDevice>,
+  { unreadable }: Holding,
+): string | null {
+  for (const { found } of known.pvs) {
+    if (found === null) continue;
+    const { path, identity } = found.device;
+    const problem =
+      unreadable.get(path) ?? labelled.get(identity)?.metadataAreas.find((area) => area.problem !== undefined)?.problem;
+    if (problem !== undefined) return problem;
+  }
+  return null;
+}
+
+/** The group with the devices that it had for PVs that are there and can't be read. */
+function withHeld(
+  group: VolumeGroup,
+  known: VolumeGroup,
+  scan: Scan,
+  labelled: ReadonlyMap<string, LabelledDevice>,
+  { unreadable }: Holding,
+): VolumeGroup {
+  const met = new Set(scan.devices.map(({ identity }) => identity));
+  const isThere = ({ path, identity }: ScannedDevice): boolean =>
+    !labelled.has(identity) && (met.has(identity) || unreadable.has(path));
+  const pvs = group.pvs.map((pv): PhysicalVolume => {
+    if (pv.found !== null || isFlaggedMissing(pv)) return pv;
+    const before = known.pvs.find(({ uuid }) => uuid === pv.uuid)?.found ?? null;
+    return before === null || !isThere(before.device) ? pv : { ...pv, found: before, missing: false };
+  });
+  return { ...group, pvs };
+}
+
+function isFlaggedMissing({ text }: PhysicalVolume): boolean {
+  return text !== undefined && (text.flags.includes('MISSING') || text.status.includes('MISSING'));
+}
+
+function labelledByIdentity(scan: Scan): ReadonlyMap<string, LabelledDevice> {
+  const pvs = [...scan.orphans, ...scan.volumeGroups.flatMap((group) => group.pvs)];
+  const all = [
+    ...pvs.flatMap(({ found }) => (found === null ? [] : [found])),
+    ...scan.volumeGroups.flatMap(({ outdated }) => outdated),
+    ...scan.unreadable.flatMap(({ devices }) => devices),
+    ...scan.duplicates,
+  ];
+  return new Map(all.map((found) => [found.device.identity, found]));
+}
