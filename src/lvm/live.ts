@@ -32,8 +32,8 @@ export interface LiveVolumeRef {
 export interface LiveChange {
   /** Unlike any other change's: `committed` and `abandoned` say which one they end. */
   readonly key: string;
-  /** The VGs that are written: to be read again. A VG that is made or renamed is known by its uuid. */
-  readonly vgIds: readonly string[];
+  /** The VGs that are written: to be read again. */
+  readonly groups: readonly LiveGroup[];
   /** Volumes that will be no more: refused while somebody uses them, unless `force`. */
   readonly leaving: readonly LiveVolumeRef[];
   /** Volumes that lose extents: suspended (what is in flight is finished) until the change has ended. */
@@ -42,6 +42,17 @@ export interface LiveChange {
   readonly decisions: readonly LiveDecision[];
   /** Clients of `leaving` are disconnected instead of respected. */
   readonly force: boolean;
+}
+
+/** A VG that a change writes. It is known by its uuid (that of before, where the change gives it another). */
+export interface LiveGroup {
+  readonly id: string;
+  /** As it is afterwards; a VG that is removed has the name that it had. */
+  readonly name: string;
+  /** Null: it did not exist. */
+  readonly seqnoBefore: number | null;
+  /** Null: it is removed. */
+  readonly seqnoAfter: number | null;
 }
 
 export interface LiveDecision {
