@@ -12,6 +12,8 @@
  *  - `resolve` leaves its answer in the fields `leg`, `legOffset` and `length`: no object is made per request.
  *  - Offsets are safe integers, so quotients below are exact: floor(a / b) is right while a < 2^53.
  */
+import type { IoStats } from './io-stats.ts';
+import { MeasuredDevice } from './measured-device.ts';
 import type { Mapping, RequestSink } from './target.ts';
 
 /** `leg` of ranges that no device holds. */
@@ -27,6 +29,8 @@ export interface MapSegment {
 
 interface LegPlace {
   readonly sink: RequestSink;
+  /** Null: the sink counts for itself. */
+  readonly stats: IoStats | null;
   readonly offset: number;
   readonly flushes: boolean;
 }
@@ -44,7 +48,9 @@ export class FlatMap {
   readonly sizeBytes: number;
   /** Every distinct place that writes of this map may go to: what a flush must reach. */
   readonly flushSinks: readonly RequestSink[];
+  /** By leg. */
   readonly sinks: readonly RequestSink[];
+  readonly stats: readonly (IoStats | null)[];
   /** Failed requests per leg since the map was made. */
   readonly errors: Float64Array;
   /** Answers of `resolve`: the leg, or LEG_ZERO or LEG_ERROR; the byte on its sink; the bytes that may go there at once. */
@@ -63,6 +69,7 @@ export class FlatMap {
   constructor(segments: readonly FlatSegment[], legs: readonly LegPlace[]) {
     this.sizeBytes = segments.at(-1)?.end ?? 0;
     this.sinks = legs.map((leg) => leg.sink);
+    this.stats = legs.map((leg) => leg.stats);
     this.flushSinks = [...new Set(legs.filter((leg) => leg.flushes).map((leg) => leg.sink))];
     this.errors = new Float64Array(legs.length);
     this.#starts = Float64Array.from(segments, (segment) => segment.start);
@@ -158,9 +165,15 @@ export class FlatMap {
 
 function legPlaces(mapping: Mapping): readonly LegPlace[] {
   if (mapping.kind === 'legs') {
-    return mapping.legs.map((leg) => ({ sink: leg.device, offset: leg.offset, flushes: !leg.device.limits.readOnly }));
+    return mapping.legs.map(({ device, offset }) => ({
+      ...(device instanceof MeasuredDevice
+        ? { sink: device.inner, stats: device.stats }
+        : { sink: device, stats: null }),
+      offset,
+      flushes: !device.limits.readOnly,
+    }));
   }
-  return mapping.kind === 'submit' ? [{ sink: mapping.sink, offset: 0, flushes: true }] : [];
+  return mapping.kind === 'submit' ? [{ sink: mapping.sink, stats: null, offset: 0, flushes: true }] : [];
 }
 
 function chunkBytes(mapping: Mapping): number {

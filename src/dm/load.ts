@@ -7,9 +7,9 @@
  *  - What a loaded table holds never changes; a changed volume is another table.
  */
 import type { BlockDevice, DeviceLimits } from '../block/device.ts';
-import { anyRange } from './aligned-device.ts';
 import { TableError, type TablePlace } from './errors.ts';
 import { compileMap, type FlatMap } from './flat-map.ts';
+import { measured } from './measured-device.ts';
 import { badField, integerField, MAX_SECTORS } from './params.ts';
 import type { Table, TableLine } from './table.ts';
 import { SECTOR_BYTES, type Target, type TargetRegistry } from './target.ts';
@@ -110,7 +110,7 @@ function makeTarget(line: TableLine, index: number, options: LoadOptions, device
         throw new TableError('DEVICE_TOO_SMALL', place, field, detail);
       }
       devices.add(device);
-      return anyRange(device);
+      return measured(device);
     },
   });
 }

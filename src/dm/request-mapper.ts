@@ -19,6 +19,8 @@ import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
+import { IoStats } from './io-stats.ts';
+import { turnClock } from './turn-clock.ts';
 
 const { EIO, EROFS } = constants.errno;
 
@@ -36,6 +38,8 @@ function isRangeOp(op: Op): boolean {
 }
 
 export class RequestMapper implements RequestOwner {
+  /** What was asked of the volume; waiting for `proceed` counts as time in flight. */
+  readonly stats: IoStats = new IoStats();
   readonly #pool = new RequestPool();
   readonly #held = new RequestQueue();
   readonly #parked = new RequestQueue();
@@ -66,6 +70,7 @@ export class RequestMapper implements RequestOwner {
 
   submit(request: IoRequest): void {
     assert(request.op === Op.flush || (request.length > 0 && request.offset >= 0));
+    this.#count(request);
     if (this.#running) this.#start(request);
     else this.#held.push(request);
   }
@@ -112,6 +117,7 @@ export class RequestMapper implements RequestOwner {
       const request = new IoRequest();
       request.op = Op.flush;
       request.owner = { ioDone: () => resolve(request.error) };
+      this.#count(request);
       this.#start(request);
     });
   }
@@ -121,12 +127,22 @@ export class RequestMapper implements RequestOwner {
     if (this.#unreportedFlushError === 0) this.#unreportedFlushError = errno;
   }
 
+  /** Such an error, for a mapper whose next flush never comes; 0: none. */
+  takeFlushError(): number {
+    const errno = this.#unreportedFlushError;
+    this.#unreportedFlushError = 0;
+    return errno;
+  }
+
   /** A child has ended. */
   ioDone(child: IoRequest): void {
     const { error, tag } = child;
     const parent = child.parent!;
+    if (tag !== NO_LEG) {
+      this.#map.stats[tag]?.ended(child.op, child.length, turnClock.now() - child.startedAt, error);
+      if (error !== 0) this.#map.errors[tag]!++;
+    }
     this.#pool.release(child);
-    if (error !== 0 && tag !== NO_LEG) this.#map.errors[tag]!++;
     if (parent.owner !== this) {
       this.#finish(parent, error);
       return;
@@ -135,6 +151,11 @@ export class RequestMapper implements RequestOwner {
     parent.pending--;
     if (parent.length > 0) this.#pump(parent);
     if (parent.pending === 0) this.#settle(parent);
+  }
+
+  #count(request: IoRequest): void {
+    request.startedAt = turnClock.now();
+    this.stats.started();
   }
 
   #start(request: IoRequest): void {
@@ -239,6 +260,11 @@ export class RequestMapper implements RequestOwner {
     child.bufferOffset = bufferOffset;
     child.parent = parent;
     child.tag = leg;
+    const stats = this.#map.stats[leg]!;
+    if (stats !== null) {
+      child.startedAt = turnClock.now();
+      stats.started();
+    }
     this.#map.sinks[leg]!.submit(child);
   }
 
@@ -246,8 +272,7 @@ export class RequestMapper implements RequestOwner {
     const sinks = this.#map.flushSinks;
     const gather = this.#pool.acquire(this);
     gather.parent = request;
-    gather.error = this.#unreportedFlushError;
-    this.#unreportedFlushError = 0;
+    gather.error = this.takeFlushError();
     gather.pending = sinks.length;
     for (const sink of sinks) {
       const child = this.#pool.acquire(this);
@@ -310,6 +335,7 @@ export class RequestMapper implements RequestOwner {
 
   #finish(request: IoRequest, errno: number): void {
     request.error = errno;
+    this.stats.ended(request.op, request.length, turnClock.now() - request.startedAt, errno);
     request.owner.ioDone(request);
     this.#leave();
   }

@@ -16,6 +16,7 @@ import { constants } from 'node:os';
 import type { BlockDevice, DeviceLimits } from '../block/device.ts';
 import type { IoRequest } from '../block/request.ts';
 import { VolumeError } from './errors.ts';
+import type { IoStats } from './io-stats.ts';
 import { type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
 import type { Table } from './table.ts';
@@ -74,6 +75,11 @@ export class Volume implements BlockDevice {
 
   get state(): VolumeState {
     return this.#state;
+  }
+
+  /** What was asked of it since it was made, whatever tables it had. */
+  get stats(): IoStats {
+    return this.#mapper.stats;
   }
 
   /** Pooled requests of the data path in use: 0 when nothing is in flight or waiting. */

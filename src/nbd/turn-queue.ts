@@ -2,8 +2,11 @@
  * Runs what became due during an event-loop turn once, at its end: completions only mark their session, and all its
  * replies then leave together.
  *
- * Invariant: whoever is scheduled gets one `turn`, however often it was scheduled before that.
+ * Invariants: whoever is scheduled gets one `turn`, however often it was scheduled before that; all turns of a run see one
+ * reading of the clock.
  */
+import { turnClock } from '../dm/turn-clock.ts';
+
 export interface TurnTaker {
   /** Set while it waits for its turn; belongs to the queue. */
   scheduled: boolean;
@@ -17,10 +20,12 @@ export class TurnQueue {
     const due = this.#due;
     this.#due = this.#running;
     this.#running = due;
+    turnClock.beginBatch();
     for (const taker of due) {
       taker.scheduled = false;
       taker.turn();
     }
+    turnClock.endBatch();
     due.length = 0;
   };
 
