@@ -18,6 +18,7 @@ import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';
 import type { LockOptions } from '../lvm/locks.ts';
 import type { CommandContext } from './command.ts';
+import { progressBar } from './lv/progress.ts';
 import { ask } from './prompt.ts';
 import { commandDevices } from './scan.ts';
 import { VERSION } from './version.ts';
@@ -52,6 +53,7 @@ export async function changeContext(context: CommandContext, added: readonly str
       const silent = options.count('quiet') > 1;
       return Promise.resolve(ask(question, { yes: yes > 0, silent, output, ...context.terminal }));
     },
+    ...(options.has('quiet') ? {} : { progress: (title: string) => progressBar(title) }),
     out: (line) => output.print(line),
     err: (line) => output.error(line),
     now: () => Math.floor(Date.now() / 1000),

@@ -66,6 +66,14 @@ export interface EffectContext {
   readonly change: ChangeContext;
 }
 
+/** How far a long piece of work is. */
+export interface WorkProgress {
+  /** Bytes. */
+  update(done: number, total: number): void;
+  /** The work has ended, well or not. */
+  end(): void;
+}
+
 /** A command's surroundings. */
 export interface ChangeContext {
   /** Paths of all devices to look at. */
@@ -99,6 +107,8 @@ export interface ChangeContext {
   readonly autoRecovery?: boolean;
   /** A question ending in "[y/n]: "; true: yes. */
   prompt(question: string): Promise<boolean>;
+  /** Shows how far long work on data is ("Wiping vg0/a"). Absent: nobody looks. */
+  readonly progress?: (title: string) => WorkProgress;
   /** Lines for stdout and stderr, without indent and newline. */
   out(line: string): void;
   err(line: string): void;

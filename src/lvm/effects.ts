@@ -5,25 +5,32 @@
  *  - Only extents that the committed VG gives to the LV are touched, or ranges that the edit took out of it.
  *  - Everything is flushed before an effect counts as done.
  */
-import { randomFillSync } from 'node:crypto';
 import type { BlockDevice } from '../block/device.ts';
-import { discard, flush, writeBytes, writeZeroes } from '../block/sync-io.ts';
+import { flush } from '../block/sync-io.ts';
 import type { EffectContext, EffectRunners } from './command.ts';
 import { openExclusively } from './open.ts';
-import { wipeNewLv } from './wipe.ts';
-
-/** One write of an erasure. */
-const CHUNK_BYTES = 1024 * 1024;
+import { eraseRange, pieceBytes, wipeNewLv } from './wipe.ts';
 
 export const EFFECTS: EffectRunners = {
   'wipe-lv': wipeNewLv,
-  async erase({ method, ranges }, around) {
-    for (const { device, offset, length } of ranges) {
-      await onDevice(around, device, async (opened) => {
-        if (method === 'discard') await discard(opened, offset, length);
-        else if (method === 'zero') await writeZeroes(opened, offset, length);
-        else await writeRandom(opened, offset, length);
-      });
+  async erase({ method, what, ranges }, around) {
+    const progress = around.change.progress?.(`${method === 'discard' ? 'Discarding' : 'Wiping'} ${what}`);
+    const piece = pieceBytes(method);
+    const total = ranges.reduce((sum, { length }) => sum + length, 0);
+    let done = 0;
+    try {
+      for (const { device, offset, length } of ranges) {
+        await onDevice(around, device, async (opened) => {
+          for (let at = 0; at < length; at += piece) {
+            const count = Math.min(piece, length - at);
+            await eraseRange(opened, method, offset + at, count);
+            done += count;
+            progress?.update(done, total);
+          }
+        });
+      }
+    } finally {
+      progress?.end();
     }
   },
 };
@@ -41,14 +48,5 @@ async function onDevice(
     await flush(device);
   } finally {
     await device.close();
-  }
-}
-
-async function writeRandom(device: BlockDevice, offset: number, length: number): Promise<void> {
-  const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, length));
-  for (let done = 0; done < length; done += chunk.length) {
-    const bytes = chunk.subarray(0, Math.min(chunk.length, length - done));
-    randomFillSync(bytes);
-    await writeBytes(device, offset + done, bytes);
   }
 }

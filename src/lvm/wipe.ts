@@ -12,9 +12,9 @@ import { Volume } from '../dm/volume.ts';
 import { randomFillSync } from 'node:crypto';
 import { PLAIN_HOST } from './access.ts';
 import { activationPlan } from './activate.ts';
-import type { ChangeContext, EffectContext } from './command.ts';
+import type { ChangeContext, EffectContext, WorkProgress } from './command.ts';
 import { CommandError } from './edit/errors.ts';
-import type { Effect } from './edit/plan.ts';
+import type { Effect, EraseMethod } from './edit/plan.ts';
 import type { PhysicalVolume, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
 import { areaExtents, segmentAreas } from './references.ts';
@@ -87,25 +87,40 @@ export async function wipeNewLv(
   }
 }
 
-export type EraseMethod = 'zero' | 'random' | 'discard';
+const MIB = 1024 * 1024;
 
 export interface EraseRequest {
   /** With the LV in it. */
   readonly group: VolumeGroup;
   readonly lvName: string;
   readonly method: EraseMethod;
-  readonly context: Pick<ChangeContext, 'open'>;
-  /** Bytes done, bytes in all. */
-  readonly progress: (done: number, total: number) => void;
+  readonly context: Pick<ChangeContext, 'open' | 'progress'>;
 }
 
-/** One write of an erasure. */
-const CHUNK_BYTES = 4 * 1024 * 1024;
+/** What is erased at a time: enough to be fast, little enough to show how far it is. */
+export function pieceBytes(method: EraseMethod): number {
+  return method === 'discard' ? 1024 * MIB : 4 * MIB;
+}
 
 /** Overwrites (or discards) the extents that an LV has on PVs itself; an LV made of other LVs has none. */
-export async function eraseLv({ group, lvName, method, context, progress }: EraseRequest): Promise<void> {
+export async function eraseLv(request: EraseRequest): Promise<void> {
+  const progress = request.context.progress?.(
+    `${request.method === 'discard' ? 'Discarding' : 'Wiping'} ${request.group.vg.name}/${request.lvName}`,
+  );
+  try {
+    await eraseExtents(request, progress);
+  } finally {
+    progress?.end();
+  }
+}
+
+async function eraseExtents(
+  { group, lvName, method, context }: EraseRequest,
+  progress: WorkProgress | undefined,
+): Promise<void> {
   const ranges = extentsOf(group, lvName);
   const total = ranges.reduce((sum, range) => sum + range.length, 0);
+  const piece = pieceBytes(method);
   let done = 0;
   for (const { pv, offset, length } of ranges) {
     const device = pv.found?.device;
@@ -117,11 +132,11 @@ export async function eraseLv({ group, lvName, method, context, progress }: Eras
       if (opened.identity !== device.identity) {
         throw new CommandError(`${device.path}: is no longer the device that was read; try again.`);
       }
-      for (let at = 0; at < length; at += CHUNK_BYTES) {
-        const count = Math.min(CHUNK_BYTES, length - at);
-        await erase(opened, method, offset + at, count);
+      for (let at = 0; at < length; at += piece) {
+        const count = Math.min(piece, length - at);
+        await eraseRange(opened, method, offset + at, count);
         done += count;
-        progress(done, total);
+        progress?.update(done, total);
       }
       await flush(opened);
     } finally {
@@ -130,7 +145,13 @@ export async function eraseLv({ group, lvName, method, context, progress }: Eras
   }
 }
 
-async function erase(device: BlockDevice, method: EraseMethod, offset: number, length: number): Promise<void> {
+/** Erases one piece; who calls flushes. */
+export async function eraseRange(
+  device: BlockDevice,
+  method: EraseMethod,
+  offset: number,
+  length: number,
+): Promise<void> {
   if (method === 'discard') return discard(device, offset, length);
   if (method === 'zero') return writeZeroes(device, offset, length);
   return writeBytes(device, offset, randomFillSync(Buffer.alloc(length)));

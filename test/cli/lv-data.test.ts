@@ -3,12 +3,12 @@
  * looked at on the image files.
  */
 import assert from 'node:assert/strict';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { run } from '../../src/cli/run.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
-import { withTemporaryFolder } from '../helpers/shared.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { NOBODY } from '../helpers/terminal.ts';
 
 const MIB = 1024 * 1024;
@@ -139,6 +139,78 @@ describe('lvremove --wipe', () => {
     }));
 });
 
+/** What one of our commands shows in a terminal, after others have made what it works on. */
+function inTerminal(argv: string, ...setup: readonly (readonly string[])[]): Promise<string> {
+  return withTemporaryFolder(async (folder) => {
+    const image = join(folder, 'pv');
+    await writeFile(image, Buffer.alloc(24 * MIB));
+    const env = { ...process.env, ORION_LVM_DEVICES: image, LVM_SYSTEM_DIR: folder };
+    const lvm = join(CHECKOUT, 'bin/orion-lvm');
+    for (const line of setup) await mustRun(lvm, [...line], { cwd: folder, env });
+    return mustRun('script', ['-qec', `${lvm} ${argv}`, '/dev/null'], { cwd: folder, env });
+  });
+}
+
+describe('how far a wipe is', () => {
+  test('is shown in a terminal, and taken away again', async () => {
+    const made = [
+      ['vgcreate', 'vg', 'pv'],
+      ['lvcreate', '-an', '-Zn', '-l4', '-n', 'a', 'vg'],
+    ];
+    const shown = await inTerminal('lvremove -y --wipe random vg/a', ...made);
+    assert.match(shown, /\r {2}Wiping vg\/a \[#* *\] \d+%/u);
+    assert(shown.lastIndexOf('\r\u001B[K') > shown.lastIndexOf('%'));
+    assert.match(shown, /Logical volume "a" successfully removed/u);
+    assert.doesNotMatch(await inTerminal('lvremove -q -y --wipe random vg/a', ...made), /Wiping|%/);
+    assert.match(
+      await inTerminal('pvremove --wipe zero pv', ['pvcreate', 'pv']),
+      /Wiping physical volume pv \[#+\] 100%/,
+    );
+    assert.doesNotMatch(await inTerminal('pvremove -q --wipe zero pv', ['pvcreate', 'pv']), /Wiping|%/);
+  });
+
+  test('is kept out of files', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-an', '-l4', '-n', 'a', 'vg');
+      assert.doesNotMatch(await succeed(world, 'lvremove', '--wipe', 'zero', 'vg/a'), /Wiping|%/);
+    }));
+});
+
+describe('issue_discards', () => {
+  const settings = 'devices/issue_discards=1';
+
+  test('discards what lvremove, lvreduce and vgremove give back, and nothing else', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-an', '-l4', '-n', 'stays', 'vg');
+      await succeed(world, 'lvcreate', '-an', '-l6', '-n', 'a', 'vg');
+      await succeed(world, 'lvcreate', '-an', '-l6', '-n', 'b', 'vg');
+      await succeed(world, 'lvreduce', '--config', settings, '-f', '-l4', 'vg/a');
+      assert(isAll(await world.read(PE_START + 8 * MIB, 2 * MIB), 0));
+      assert(isAll(await world.read(PE_START + 10 * MIB, 6 * MIB), 0xee));
+      await succeed(world, 'lvremove', '-y', '--config', settings, 'vg/b');
+      assert(isAll(await world.read(PE_START + 10 * MIB, 6 * MIB), 0));
+      assert(isAll(await world.read(PE_START, 8 * MIB), 0xee));
+      await succeed(world, 'vgremove', '-ff', '--config', settings, 'vg');
+      assert(isAll(await world.read(PE_START, 8 * MIB), 0));
+    }));
+
+  test('discards nothing when it is off', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-an', '-l4', '-n', 'a', 'vg');
+      await succeed(world, 'lvremove', '-y', 'vg/a');
+      assert(isAll(await world.read(PE_START, 4 * MIB), 0xee));
+    }));
+
+  test('asks first, as everything is lost then', () =>
+    withVg(async (world) => {
+      await succeed(world, 'lvcreate', '-an', '-l4', '-n', 'a', 'vg');
+      const { code, text } = await world.command('lvremove', '--config', settings, 'vg/a');
+      assert.equal(code, 5);
+      assert.match(text, /Logical volume vg\/a not removed\./);
+      assert(isAll(await world.read(PE_START, 4 * MIB), 0xee));
+    }));
+});
+
 /** The bytes of an LV of one piece at the start of the VG, as a file of its own. */
 async function extract(world: World, folder: string, extents: number): Promise<string> {
   const path = join(folder, 'lv');
@@ -162,6 +234,31 @@ describe('--resizefs', () => {
         await succeed(world, 'lvextend', '-r', '-l+20', 'vg/a');
         await checkExt(await extract(world, folder, 32), folder, 32);
       });
+    }));
+
+  test('XFS grows after the LV, and is never shrunk', () =>
+    withTemporaryFolder(async (folder) => {
+      const image = join(folder, 'pv');
+      const env = { ...process.env, ORION_LVM_DEVICES: image, LVM_SYSTEM_DIR: folder };
+      await mustRun('truncate', ['-s', '512M', image]);
+      const lvm = (...argv: readonly string[]): Promise<string> =>
+        mustRun(join(CHECKOUT, 'bin/orion-lvm'), argv, { cwd: folder, env });
+      await lvm('vgcreate', '-s', '1M', 'vg', image);
+      await lvm('lvcreate', '-an', '-Zn', '-L320M', '-n', 'a', 'vg');
+      const range = ['-f', '--show', '-o', String(PE_START), '--sizelimit', String(320 * MIB), image];
+      const loop = (await mustRun('losetup', range)).trim();
+      await mustRun('mkfs.xfs', ['-q', loop]);
+      await mustRun('losetup', ['-d', loop]);
+      const shrunk = await runProgram(join(CHECKOUT, 'bin/orion-lvm'), ['lvreduce', '-y', '-r', '-L310M', 'vg/a'], {
+        env,
+      });
+      assert.equal(shrunk.status, 5);
+      assert.match(shrunk.stderr, /Filesystem "xfs" on vg\/a can't be shrunk\./);
+      await lvm('lvresize', '-r', '-L+100M', 'vg/a');
+      const file = await open(image);
+      const { buffer } = await file.read(Buffer.alloc(512), 0, 512, PE_START);
+      await file.close();
+      assert.equal(Number(buffer.readBigUInt64BE(8)) * buffer.readUInt32BE(4), 420 * MIB);
     }));
 
   test('what can not be done safely is refused before anything is changed', () =>

@@ -1,6 +1,6 @@
 /** pvcreate, pvremove, pvchange and pvresize beside the real LVM2, on twins of empty devices. */
 import assert from 'node:assert/strict';
-import { open, stat, writeFile } from 'node:fs/promises';
+import { open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { withDeviceTwins } from './pv-twin.ts';
@@ -99,17 +99,22 @@ describe('PV commands, as LVM2 has them', { concurrency: 2 }, () => {
       assert.equal((await stat(twins.files[0] ?? '')).blocks, 0);
     }));
 
-  test('a removed PV can be overwritten', () =>
-    withDeviceTwins([4], async (twins) => {
-      const [path = ''] = twins.files;
-      await writeFile(path, Buffer.alloc(4 << 20, 0x61));
-      await twins.ours('pvcreate P0');
-      assert.equal((await twins.ours('pvremove --wipe zero P0')).code, 0);
-      const file = await open(path);
-      const { buffer } = await file.read(Buffer.alloc(4 << 20), 0, 4 << 20, 0);
-      await file.close();
-      assert(buffer.every((byte) => byte === 0));
-    }));
+  for (const method of ['zero', 'random', 'discard'] as const) {
+    test(`a removed PV can be overwritten: ${method}`, () =>
+      withDeviceTwins([4], async (twins) => {
+        const [path = ''] = twins.files;
+        await writeFile(path, Buffer.alloc(4 << 20, 0x61));
+        await twins.ours('pvcreate P0');
+        assert.equal((await twins.ours(`pvremove -t --wipe ${method} P0`)).code, 0);
+        assert((await readFile(path)).subarray(2 << 20).every((byte) => byte === 0x61));
+        assert.equal((await twins.ours(`pvremove --wipe ${method} P0`)).code, 0);
+        const bytes = await readFile(path);
+        assert.equal(bytes.length, 4 << 20);
+        if (method === 'random') assert(new Set(bytes).size === 256 && !bytes.includes(Buffer.alloc(64, 0x61)));
+        else assert(bytes.every((byte) => byte === 0));
+        if (method === 'discard') assert.equal((await stat(path)).blocks, 0);
+      }));
+  }
 
   test('a PV is made again from a backup', () =>
     withDeviceTwins([32, 32], async (twins) => {

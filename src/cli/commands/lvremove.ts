@@ -7,16 +7,15 @@
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { discardsOf } from '../../lvm/edit/lv-freed.ts';
 import { LvRemover, removeHistoricalLv } from '../../lvm/edit/lv-remove.ts';
-import { emptyPlan, type PlanMessage } from '../../lvm/edit/plan.ts';
+import { emptyPlan, type EraseMethod, type PlanMessage } from '../../lvm/edit/plan.ts';
 import type { Changes } from '../../lvm/command.ts';
-import { eraseLv, type EraseMethod } from '../../lvm/wipe.ts';
+import { eraseLv } from '../../lvm/wipe.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
-import { progressBar } from '../lv/progress.ts';
 import { noSuchSyntax } from '../lv/values.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 
@@ -56,8 +55,8 @@ async function removeAll(
   { group, lvs, historical }: Meant,
   changes: Changes,
 ): Promise<ExitCode> {
-  const remover = new LvRemover(group.vg, confirmation(context, changes));
   const discards = context.settings.bool('devices/issue_discards');
+  const remover = new LvRemover(group.vg, confirmation(context, changes), discards);
   let code: ExitCode = EXIT.ok;
   const attempt = async (work: () => Promise<void>): Promise<void> => {
     try {
@@ -70,10 +69,7 @@ async function removeAll(
   };
   for (const { name } of lvs) {
     if (remover.isGone(name)) continue;
-    await attempt(async () => {
-      if (discards) await confirmDiscard(context, changes, `${group.vg.name}/${name}`);
-      await remover.remove(name);
-    });
+    await attempt(() => remover.remove(name));
   }
   let { vg } = remover.result();
   const { removed } = remover.result();
@@ -94,13 +90,6 @@ async function removeAll(
   return code;
 }
 
-/** With issue_discards what is removed is lost at once, so LVM2 asks. */
-async function confirmDiscard(context: CommandContext, changes: Changes, name: string): Promise<void> {
-  const confirm = confirmation(context, changes);
-  if (await confirm(`Do you really want to remove and DISCARD logical volume ${name}? [y/n]: `)) return;
-  throw new CommandError(`Logical volume ${name} not removed.`);
-}
-
 async function eraseAll(
   { options }: CommandContext,
   { context }: Changes,
@@ -110,8 +99,6 @@ async function eraseAll(
   const method = METHODS.find((known) => known === options.value('wipe'));
   if (method === undefined || context.test) return;
   for (const lvName of names) {
-    const bar = progressBar(`Wiping ${group.vg.name}/${lvName}`);
-    await eraseLv({ group, lvName, method, context, progress: bar.update });
-    bar.end();
+    await eraseLv({ group, lvName, method, context });
   }
 }

@@ -1,6 +1,7 @@
 /** pvremove: takes the labels off physical volumes; with --wipe the whole device is overwritten. */
 import { withChanges } from '../../lvm/command.ts';
-import { type EraseMethod, removePvPlan } from '../../lvm/edit/pv-create.ts';
+import type { EraseMethod } from '../../lvm/edit/plan.ts';
+import { removePvPlan } from '../../lvm/edit/pv-create.ts';
 import { chooseDevices } from '../../lvm/pv-devices.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';

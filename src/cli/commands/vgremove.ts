@@ -30,10 +30,13 @@ async function vgremove(context: CommandContext): Promise<ExitCode> {
   }
   const change = await changeContext(context);
   const forced = change.force > 0 || change.yes > 0;
+  const discards = context.settings.bool('devices/issue_discards');
+  const answers = (question: string): Promise<boolean> =>
+    change.force > 0 ? Promise.resolve(true) : change.prompt(question);
   const request = { globalLock: 'write', handlesMissing: true } as const;
   await eachVgArgument(context, change, request, async (group, changes) => {
     if (!forced) await confirm(changes, group);
-    await changes.apply(removeVgPlan(group, forced));
+    await changes.apply(await removeVgPlan(group, { forced, confirm: answers, discards }));
   });
   return EXIT.ok;
 }

@@ -33,6 +33,8 @@ const DEPENDENTS: readonly (readonly [ReferenceKind, string])[] = [
   ['cache-origin', 'cache origin'],
   ['writecache-origin', 'cache origin'],
 ];
+/** Their extents are not their own: removing them discards nothing. */
+const WITHOUT_EXTENTS: ReadonlySet<string> = new Set(['thin', 'vdo']);
 const POOLED: ReadonlySet<string> = new Set(['thin-pool', 'cache-pool', 'cache', 'thin']);
 
 /**
@@ -43,13 +45,16 @@ export class LvRemover {
   readonly #vg: VolumeGroupText;
   readonly #lvs: ReadonlyMap<string, LvFacts>;
   readonly #confirm: Confirm;
+  readonly #discards: boolean;
   readonly #gone = new Set<string>();
   readonly #lines: string[] = [];
 
-  constructor(vg: VolumeGroupText, confirm: Confirm) {
+  /** `discards`: what is removed is lost at once (devices/issue_discards), so each LV is asked about. */
+  constructor(vg: VolumeGroupText, confirm: Confirm, discards = false) {
     this.#vg = vg;
     this.#lvs = relationsOf(vg).lvs;
     this.#confirm = confirm;
+    this.#discards = discards;
   }
 
   /** Whether an LV went already, on its own or with another one. */
@@ -90,7 +95,7 @@ export class LvRemover {
       const dependent = this.#lvs.get(name);
       if (dependent !== undefined) await this.#removeTree(dependent, inside);
     }
-    this.#removeSingle(facts, doomed);
+    await this.#removeSingle(facts, doomed);
   }
 
   /** Volumes that can't be without this one, after asking. */
@@ -109,13 +114,21 @@ export class LvRemover {
   }
 
   /** An LV that nothing depends on any more, with its parts. */
-  #removeSingle(facts: LvFacts, doomed: ReadonlySet<string>): void {
+  async #removeSingle(facts: LvFacts, doomed: ReadonlySet<string>): Promise<void> {
     this.#refuse(facts, doomed);
+    if (this.#discards) await this.#confirmDiscard(facts);
     const pooled = POOLED.has(facts.lv.segments[0]?.type ?? '');
     this.#takeParts(facts);
     if (facts.snapshot !== null) this.#gone.add(facts.snapshot.record);
     if (pooled) this.#takeUselessSpare();
     if (facts.visible) this.#lines.push(`Logical volume "${facts.name}" successfully removed.`);
+  }
+
+  async #confirmDiscard({ lv, virtualOrigin }: LvFacts): Promise<void> {
+    if (virtualOrigin || WITHOUT_EXTENTS.has(lv.segments[0]?.type ?? '')) return;
+    const name = displayName(this.#vg, lv);
+    const question = `Do you really want to remove and DISCARD logical volume ${name}? [y/n]: `;
+    if (!(await this.#confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
   }
 
   #usersOf(facts: LvFacts): readonly LvUse[] {
@@ -172,6 +185,17 @@ export class LvRemover {
     const spare = left.find((facts) => facts.name.endsWith('_pmspare') && !facts.visible);
     if (spare !== undefined) this.#gone.add(spare.name);
   }
+}
+
+/** The LVs that "every LV" means, in the order in which LVM2 takes them: pools first, as what is in them goes with them. */
+export function inRemovalOrder(vg: VolumeGroupText): readonly LvFacts[] {
+  const pools: LvFacts[] = [];
+  const others: LvFacts[] = [];
+  for (const facts of relationsOf(vg).lvs.values()) {
+    if (facts.snapshotRecord || facts.virtualOrigin || !facts.visible) continue;
+    (facts.lv.segments[0]?.type === 'thin-pool' ? pools : others).push(facts);
+  }
+  return [...pools.toReversed(), ...others];
 }
 
 /** Removes one LV. Throws CommandError (5). */

@@ -36,6 +36,9 @@ export interface PvLabelWipe {
   readonly device: ScannedDevice;
 }
 
+/** How bytes that nobody may read again are made unreadable. */
+export type EraseMethod = 'zero' | 'random' | 'discard';
+
 /** What follows a commit. */
 export type Effect =
   /** Zero the first bytes of a new LV and wipe known signatures; extents as in `after`. */
@@ -43,7 +46,7 @@ export type Effect =
   /** Overwrite ranges of devices (secure deletion). Bytes. */
   | {
       readonly kind: 'erase';
-      readonly method: 'zero' | 'random' | 'discard';
+      readonly method: EraseMethod;
       readonly what: string;
       readonly ranges: readonly { readonly device: string; readonly offset: number; readonly length: number }[];
     };

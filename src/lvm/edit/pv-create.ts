@@ -10,7 +10,7 @@ import { type Label, PV_HEADER_EXTENSION_VERSION, SECTOR_BYTES } from '../../ond
 import type { ScannedDevice } from '../model.ts';
 import { type LayoutDefaults, layOutPv, type RestoredPlaces } from '../pv-layout.ts';
 import { CommandError } from './errors.ts';
-import { emptyPlan, type Plan, type PvLabelWrite } from './plan.ts';
+import { emptyPlan, type EraseMethod, type Plan, type PvLabelWrite } from './plan.ts';
 
 /** What pvcreate's options ask for; sizes in sectors, 0: not given. */
 export interface PvCreateRequest {
@@ -74,8 +74,6 @@ export function createPvPlan(name: string, write: PvLabelWrite): Plan {
   const text = `Physical volume "${name}" successfully created.`;
   return { ...emptyPlan(null, null), labels: [write], messages: [{ stream: 'stdout', when: 'after', text }] };
 }
-
-export type EraseMethod = 'zero' | 'random' | 'discard';
 
 /** pvremove of one device; with `erase` the whole device is overwritten after its labels are gone. */
 export function removePvPlan(name: string, device: ScannedDevice, erase: EraseMethod | null): Plan {

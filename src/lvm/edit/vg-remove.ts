@@ -3,11 +3,14 @@
  *
  * Invariants
  *  - One commit removes everything: no crash leaves a VG with some of its LVs.
+ *  - An LV that can't be removed by itself (one that a pvmove is moving) keeps the VG: nothing is removed then.
  *  - PVs that are missing keep what they hold; when they come back, their VG comes back with them, as in LVM2.
  */
 import { labelOf } from '../pv-write.ts';
 import type { LabelledDevice, VolumeGroup } from '../model.ts';
 import { CommandError } from './errors.ts';
+import { discardsOf } from './lv-freed.ts';
+import { type Confirm, inRemovalOrder, LvRemover } from './lv-remove.ts';
 import { emptyPlan, type Plan, type PlanMessage, type PvLabelWrite } from './plan.ts';
 
 /** LVs that users see. */
@@ -15,21 +18,32 @@ export function visibleVolumes({ vg }: VolumeGroup): readonly string[] {
   return vg.logicalVolumes.filter((lv) => lv.status.includes('VISIBLE')).map((lv) => lv.name);
 }
 
-/** `forced`: -f or -y, then missing PVs don't matter. */
-export function removeVgPlan(group: VolumeGroup, forced: boolean): Plan {
+export interface VgRemoval {
+  /** -f or -y: missing PVs don't matter, nor hidden LVs that belong to nothing. */
+  readonly forced: boolean;
+  readonly confirm: Confirm;
+  /** devices/issue_discards */
+  readonly discards: boolean;
+}
+
+/** Throws CommandError (5) with LVM2's reasons. */
+export async function removeVgPlan(group: VolumeGroup, { forced, confirm, discards }: VgRemoval): Promise<Plan> {
   const { name } = group.vg;
+  const remover = new LvRemover(group.vg, confirm, discards);
+  for (const lv of inRemovalOrder(group.vg)) if (!remover.isGone(lv.name)) await remover.remove(lv.name);
+  const left = remover.result();
   if (group.partial && !forced) {
     throw new CommandError([
       `Volume group "${name}" not found, is inconsistent or has PVs missing.`,
       'Consider vgreduce --removemissing if metadata is inconsistent.',
     ]);
   }
-  const removed = visibleVolumes(group).map((lv) => `Logical volume "${lv}" successfully removed.`);
   return {
     ...emptyPlan(group, null),
     clearOutdated: true,
     labels: group.pvs.flatMap((pv) => (pv.found === null ? [] : orphanLabel(pv.found))),
-    messages: [...removed, `Volume group "${name}" successfully removed`].map((text): PlanMessage => ({
+    effects: discards ? discardsOf(group, { ...group.vg, logicalVolumes: [] }) : [],
+    messages: [...left.lines, `Volume group "${name}" successfully removed`].map((text): PlanMessage => ({
       stream: 'stdout',
       when: 'after',
       text,

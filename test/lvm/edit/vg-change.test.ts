@@ -6,6 +6,7 @@ import { allocatedRuns } from '../../../src/lvm/allocation-map.ts';
 import { CommandError } from '../../../src/lvm/edit/errors.ts';
 import { exportVgPlan, importVgPlan, withExtentSize } from '../../../src/lvm/edit/vg-change.ts';
 import { partialVolumes, removeMissingPlan } from '../../../src/lvm/edit/vg-reduce.ts';
+import { removeVgPlan } from '../../../src/lvm/edit/vg-remove.ts';
 import type { VolumeGroupText } from '../../../src/ondisk/metadata.ts';
 import { group, linear, lv, pv, striped, vg } from './groups.ts';
 
@@ -104,5 +105,47 @@ describe('missing PVs', () => {
       ['a'],
     );
     assert.equal(forced.plan?.after?.physicalVolumes.length, 1);
+  });
+});
+
+const never = (): Promise<boolean> => Promise.reject(new Error('was asked'));
+
+describe('removing a VG', () => {
+  const free = lv('free', linear('pv0', 4, 4));
+  const moving = lv('moving', linear('pv0', 0, 4));
+  const locked = { ...moving, status: [...moving.status, 'LOCKED'] };
+  test('goes through every LV, and gives their extents back', async () => {
+    const whole = group(vg([pv(16)], [moving, free]));
+    const plan = await removeVgPlan(whole, { forced: true, confirm: never, discards: false });
+    assert.equal(plan.after, null);
+    assert.deepEqual(
+      plan.messages.map(({ text }) => text),
+      [
+        'Logical volume "moving" successfully removed.',
+        'Logical volume "free" successfully removed.',
+        'Volume group "vg" successfully removed',
+      ],
+    );
+    const asked: string[] = [];
+    const confirm = (question: string): Promise<boolean> => Promise.resolve(asked.push(question) > 0);
+    const discarding = await removeVgPlan(whole, { forced: false, confirm, discards: true });
+    assert.deepEqual(
+      asked,
+      ['moving', 'free'].map((n) => `Do you really want to remove and DISCARD logical volume vg/${n}? [y/n]: `),
+    );
+    assert.deepEqual(discarding.effects, [
+      {
+        kind: 'erase',
+        method: 'discard',
+        what: 'what volume group vg gave back',
+        ranges: [1, 5].map((mib) => ({ device: '/dev/pv0', offset: mib * 1048576, length: 4 * 1048576 })),
+      },
+    ]);
+  });
+
+  test('stops at an LV that a pvmove is moving, however much it is forced', async () => {
+    const busy = group(vg([pv(16)], [free, locked]));
+    const removal = removeVgPlan(busy, { forced: true, confirm: never, discards: false });
+    await assert.rejects(removal, { lines: ["Can't remove locked logical volume vg/moving."] });
   });
 });
