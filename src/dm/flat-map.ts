@@ -48,6 +48,8 @@ export class FlatMap {
   readonly sizeBytes: number;
   /** Every distinct place that writes of this map may go to: what a flush must reach. */
   readonly flushSinks: readonly RequestSink[];
+  /** By flush sink. */
+  readonly flushStats: readonly (IoStats | null)[];
   /** By leg. */
   readonly sinks: readonly RequestSink[];
   readonly stats: readonly (IoStats | null)[];
@@ -70,7 +72,9 @@ export class FlatMap {
     this.sizeBytes = segments.at(-1)?.end ?? 0;
     this.sinks = legs.map((leg) => leg.sink);
     this.stats = legs.map((leg) => leg.stats);
-    this.flushSinks = [...new Set(legs.filter((leg) => leg.flushes).map((leg) => leg.sink))];
+    const flushed = new Map(legs.filter((leg) => leg.flushes).map((leg) => [leg.sink, leg.stats]));
+    this.flushSinks = [...flushed.keys()];
+    this.flushStats = [...flushed.values()];
     this.errors = new Float64Array(legs.length);
     this.#starts = Float64Array.from(segments, (segment) => segment.start);
     this.#ends = Float64Array.from(segments, (segment) => segment.end);

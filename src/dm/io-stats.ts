@@ -29,6 +29,8 @@ const MILLISECONDS = 3;
 const BUCKETS = 4;
 const STRIDE: number = BUCKETS + LATENCY_BUCKETS;
 const MICROSECONDS = 1000;
+/** Where the last bucket starts. */
+const LAST_FROM: number = 2 ** (LATENCY_BUCKETS - 2);
 
 /** One operation's numbers. */
 export interface OpSnapshot {
@@ -68,8 +70,7 @@ export class IoStats {
     if (errno === 0) values[at + BYTES]! += bytes;
     else values[at + FAILED]!++;
     values[at + MILLISECONDS]! += milliseconds;
-    const bucket = 32 - Math.clz32(milliseconds * MICROSECONDS);
-    values[at + BUCKETS + (bucket < LATENCY_BUCKETS ? bucket : LATENCY_BUCKETS - 1)]!++;
+    values[at + BUCKETS + bucketOf(milliseconds * MICROSECONDS)]!++;
   }
 
   get inFlight(): number {
@@ -96,6 +97,12 @@ export class IoStats {
       latency: [...values.subarray(at + BUCKETS, at + STRIDE)],
     };
   }
+}
+
+/** A batch's clock may have been read before the request came: that is no time at all. */
+function bucketOf(microseconds: number): number {
+  if (microseconds >= LAST_FROM) return LATENCY_BUCKETS - 1;
+  return microseconds < 1 ? 0 : 32 - Math.clz32(microseconds);
 }
 
 type FiveOps = [OpSnapshot, OpSnapshot, OpSnapshot, OpSnapshot, OpSnapshot];

@@ -30,8 +30,8 @@ const MAX_PIECES = 128;
 const MAX_RANGE_BYTES = 64 << 20;
 /** Long ranges are cut at multiples of this on the device, lest blocks be cut in two that a whole range would have freed. */
 const RANGE_BORDER_BYTES = 1 << 20;
-/** `tag` of flush children: they belong to no leg. */
-const NO_LEG = -1;
+/** `tag` of flush child i is FIRST_FLUSH - i: they belong to no leg. */
+const FIRST_FLUSH = -1;
 
 function isRangeOp(op: Op): boolean {
   return op === Op.discard || op === Op.writeZeroes;
@@ -138,10 +138,9 @@ export class RequestMapper implements RequestOwner {
   ioDone(child: IoRequest): void {
     const { error, tag } = child;
     const parent = child.parent!;
-    if (tag !== NO_LEG) {
-      this.#map.stats[tag]?.ended(child.op, child.length, turnClock.now() - child.startedAt, error);
-      if (error !== 0) this.#map.errors[tag]!++;
-    }
+    const stats = tag < 0 ? this.#map.flushStats[FIRST_FLUSH - tag]! : this.#map.stats[tag]!;
+    if (stats !== null) stats.ended(child.op, child.length, turnClock.now() - child.startedAt, error);
+    if (error !== 0 && tag >= 0) this.#map.errors[tag]!++;
     this.#pool.release(child);
     if (parent.owner !== this) {
       this.#finish(parent, error);
@@ -260,12 +259,15 @@ export class RequestMapper implements RequestOwner {
     child.bufferOffset = bufferOffset;
     child.parent = parent;
     child.tag = leg;
-    const stats = this.#map.stats[leg]!;
-    if (stats !== null) {
-      child.startedAt = turnClock.now();
-      stats.started();
-    }
+    this.#begin(child, this.#map.stats[leg]!);
     this.#map.sinks[leg]!.submit(child);
+  }
+
+  /** Counts a child on the device that it goes to. */
+  #begin(child: IoRequest, stats: IoStats | null): void {
+    if (stats === null) return;
+    child.startedAt = turnClock.now();
+    stats.started();
   }
 
   #startFlush(request: IoRequest): void {
@@ -274,12 +276,13 @@ export class RequestMapper implements RequestOwner {
     gather.parent = request;
     gather.error = this.takeFlushError();
     gather.pending = sinks.length;
-    for (const sink of sinks) {
+    for (let i = 0; i < sinks.length; i++) {
       const child = this.#pool.acquire(this);
       child.op = Op.flush;
       child.parent = gather;
-      child.tag = NO_LEG;
-      sink.submit(child);
+      child.tag = FIRST_FLUSH - i;
+      this.#begin(child, this.#map.flushStats[i]!);
+      sinks[i]!.submit(child);
     }
     if (sinks.length === 0) this.#endGather(gather, gather.error);
   }
