@@ -1,38 +1,37 @@
 /*
  * What TypeScript cannot do on Linux: advisory locks, the identity of a unix socket's peer, reading what the page cache
- * holds without waiting for a device, and giving space back in files and block devices without stopping the event loop.
+ * holds without waiting for a device, giving space back in files and block devices without stopping the event loop, and memory
+ * on whole pages. native/ring.c has the io_uring.
  *
  * Invariants
  *  - Every argument is checked for type and range; a wrong one throws a TypeError and nothing is called.
  *  - The system's failures are returned (or handed to the callback) as positive errnos, never thrown.
  *  - Nothing but flock blocks the calling thread: cached reads copy memory, fallocate and discard run in libuv's pool. The file descriptor must stay open
  *    until their callback has been called, which happens exactly once and never inside the call.
- *  - Plain Node-API in C, no global state, so that one build serves every Node from 24 up and any number of threads.
+ *  - Plain Node-API in C, no global state but an environment's own, so that one build serves every Node from 24 up and any number of threads.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <node_api.h>
+#include <unistd.h>
+#include "orion.h"
 
-#define MAX_SAFE_INTEGER 9007199254740991.0
-
-/* Reads exactly `count` arguments, or throws. */
-static bool take_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values) {
+bool take_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values) {
   size_t given = count;
   if (napi_get_cb_info(env, info, &given, values, NULL, NULL) == napi_ok && given == count) return true;
   napi_throw_type_error(env, "ERR_INVALID_ARG", "wrong number of arguments");
   return false;
 }
 
-/* Reads an integer within [min, max], both exactly representable as a double, or throws. */
-static bool take_integer(napi_env env, napi_value value, double min, double max, const char *name, int64_t *result) {
+bool take_integer(napi_env env, napi_value value, double min, double max, const char *name, int64_t *result) {
   double number;
   if (napi_get_value_double(env, value, &number) == napi_ok && number >= min && number <= max &&
       (double)(int64_t)number == number) {
@@ -43,14 +42,14 @@ static bool take_integer(napi_env env, napi_value value, double min, double max,
   return false;
 }
 
-static bool take_fd(napi_env env, napi_value value, int *fd) {
+bool take_fd(napi_env env, napi_value value, int *fd) {
   int64_t number;
   if (!take_integer(env, value, 0, INT32_MAX, "fd must be a file descriptor", &number)) return false;
   *fd = (int)number;
   return true;
 }
 
-static napi_value make_integer(napi_env env, int64_t number) {
+napi_value make_integer(napi_env env, int64_t number) {
   napi_value value = NULL;
   napi_create_int64(env, number, &value);
   return value;
@@ -204,6 +203,53 @@ static napi_value orion_block_discard(napi_env env, napi_callback_info info) {
   return range_call_start(env, CALL_DISCARD, fd, 0, arguments + 1);
 }
 
+static void unmap_buffer(napi_env env, void *bytes, void *size) {
+  (void)env;
+  munmap(bytes, (size_t)(uintptr_t)size);
+}
+
+/* pageBuffer(bytes): a zeroed Buffer that starts on a page of its own, as O_DIRECT needs it. */
+static napi_value orion_page_buffer(napi_env env, napi_callback_info info) {
+  napi_value arguments[1], buffer;
+  int64_t size;
+  void *bytes;
+  if (!take_arguments(env, info, 1, arguments) ||
+      !take_integer(env, arguments[0], 1, (double)(1 << 30), "bytes must be 1 to 2^30", &size))
+    return NULL;
+  bytes = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (bytes == MAP_FAILED) {
+    napi_throw_error(env, "ENOMEM", "out of memory");
+    return NULL;
+  }
+  if (napi_create_external_buffer(env, (size_t)size, bytes, unmap_buffer, (void *)(uintptr_t)size, &buffer) == napi_ok) return buffer;
+  munmap(bytes, (size_t)size);
+  napi_throw_error(env, "ENOMEM", "out of memory");
+  return NULL;
+}
+
+/*
+ * directAlignment(fd): { memory, offset } in bytes as O_DIRECT demands them, both 0 where it is not possible; or an errno, ENOSYS
+ * where the kernel (before 6.1) or the file system does not tell. struct statx by offsets: the C library may not know the fields.
+ */
+static napi_value orion_direct_alignment(napi_env env, napi_callback_info info) {
+  enum { MASK_AT = 0x00, MEMORY_AT = 0x98, OFFSET_AT = 0x9c, DIOALIGN = 0x2000 };
+  napi_value arguments[1], result;
+  unsigned char answer[256] = {0};
+  uint32_t mask, memory, offset;
+  int fd;
+  if (!take_arguments(env, info, 1, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
+  if (syscall(__NR_statx, fd, "", AT_EMPTY_PATH, DIOALIGN, answer) != 0) return make_integer(env, errno);
+  memcpy(&mask, answer + MASK_AT, sizeof mask);
+  memcpy(&memory, answer + MEMORY_AT, sizeof memory);
+  memcpy(&offset, answer + OFFSET_AT, sizeof offset);
+  if ((mask & DIOALIGN) == 0) return make_integer(env, ENOSYS);
+  if (napi_create_object(env, &result) != napi_ok ||
+      napi_set_named_property(env, result, "memory", make_integer(env, memory)) != napi_ok ||
+      napi_set_named_property(env, result, "offset", make_integer(env, offset)) != napi_ok)
+    return NULL;
+  return result;
+}
+
 NAPI_MODULE_INIT() {
   const napi_property_descriptor functions[] = {
       {"flock", NULL, orion_flock, NULL, NULL, NULL, napi_enumerable, NULL},
@@ -211,7 +257,11 @@ NAPI_MODULE_INIT() {
       {"readCached", NULL, orion_read_cached, NULL, NULL, NULL, napi_enumerable, NULL},
       {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
       {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"pageBuffer", NULL, orion_page_buffer, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"directAlignment", NULL, orion_direct_alignment, NULL, NULL, NULL, napi_enumerable, NULL},
   };
-  if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok) return NULL;
+  if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||
+      define_ring(env, exports) != napi_ok)
+    return NULL;
   return exports;
 }

@@ -9,37 +9,79 @@
  */
 import { constants, type BigIntStats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
-import { flock, loadAddon, Lock } from '../native/addon.ts';
+import { directAlignment, flock, loadAddon, Lock } from '../native/addon.ts';
+import { sharedAlignedMemory } from './aligned-memory.ts';
 import type { DeviceLimits, OpenedDevice } from './device.ts';
 import { DeviceError, Errno, errnoOf, errnoText, type DeviceErrorCode } from './errors.ts';
 import { deviceNumbers, probeBlockDevice, probeFile } from './probe.ts';
 import { readSysfs } from './sysfs.ts';
-import { ThreadsDevice, type ThreadsDeviceOptions } from './threads.ts';
+import type { SystemDeviceOptions } from './system-device.ts';
+import { ThreadsDevice } from './threads.ts';
+import { uringDevice, uringProblem } from './uring.ts';
 
 export interface OpenOptions {
   /** Default false. */
   readonly readOnly?: boolean;
   /** Keep every other exclusive user out, or fail with IN_USE. Default false. */
   readonly exclusive?: boolean;
-  /** Who carries requests out. Default "threads". */
+  /** Who carries requests out; "auto": io_uring where there is one, else threads. Default "threads". */
   readonly engine?: EngineName;
+  /**
+   * Whether to go past the page cache (O_DIRECT); then `limits.requestAlignment` is what the device demands. "auto": block
+   * devices on the uring engine, if they can. Default false.
+   */
+  readonly direct?: boolean | 'auto';
 }
 
-type EngineName = 'threads';
+export type EngineName = 'auto' | 'uring' | 'threads';
 
-const ENGINES: Readonly<Record<EngineName, (options: ThreadsDeviceOptions) => OpenedDevice>> = {
-  threads: (options) => new ThreadsDevice(options),
-};
+/** The largest unit of O_DIRECT that is used; aligned memory comes in whole pages. */
+const MAX_DIRECT_ALIGNMENT = 4096;
+
+/** What "auto" stands for here. */
+export function engineOf(engine: EngineName): 'uring' | 'threads' {
+  if (engine !== 'auto') return engine;
+  return uringProblem() === null ? 'uring' : 'threads';
+}
 
 /** Opens an image file or block device. Throws DeviceError, or AddonError when the C addon is not built. */
 export async function openBlockDevice(path: string, options: OpenOptions = {}): Promise<OpenedDevice> {
   const readOnly = options.readOnly ?? false;
   const exclusive = options.exclusive ?? false;
+  const engine = engineOf(options.engine ?? 'threads');
   // Discards and zeroing need it.
   if (!readOnly) loadAddon();
   const named = await statPath(path);
   const kind = kindOf(path, named);
-  const handle = await openPath(path, kind, readOnly, exclusive, named);
+  const how = { kind, readOnly, exclusive, engine };
+  const wish = options.direct ?? false;
+  if (wish === true || (wish === 'auto' && kind === 'block' && engine === 'uring')) {
+    const device = await openAs(path, named, { ...how, direct: true });
+    if (device !== null) return device;
+    if (wish === true) {
+      throw new DeviceError(
+        'FAILED',
+        path,
+        'cannot be opened past the page cache: set direct to false or "auto" for it',
+      );
+    }
+  }
+  return (await openAs(path, named, { ...how, direct: false }))!;
+}
+
+interface OpenAs {
+  readonly kind: 'file' | 'block';
+  readonly readOnly: boolean;
+  readonly exclusive: boolean;
+  readonly engine: 'uring' | 'threads';
+  readonly direct: boolean;
+}
+
+/** Null if it can't be opened `direct`. */
+async function openAs(path: string, named: BigIntStats, how: OpenAs): Promise<OpenedDevice | null> {
+  const { kind, readOnly, exclusive } = how;
+  const handle = await openPath(path, named, how);
+  if (handle === null) return null;
   try {
     const stats = await handle.stat({ bigint: true });
     if (kindOf(path, stats) !== kind)
@@ -49,18 +91,39 @@ export async function openBlockDevice(path: string, options: OpenOptions = {}): 
       kind === 'file' ? probeFile(path, now, readOnly) : probeBlockDevice(path, handle.fd, now, readOnly);
     const limits = await probe(stats);
     if (limits.readOnly && !readOnly) throw openError(path, Errno.EROFS, 'opened', undefined);
-    return ENGINES[options.engine ?? 'threads']({
+    const requestAlignment = how.direct ? directUnit(handle.fd, kind, limits) : 1;
+    if (requestAlignment === null) {
+      await handle.close();
+      return null;
+    }
+    const opened: SystemDeviceOptions = {
       name: path,
       kind,
       identity: identityOf(kind, stats),
-      limits,
+      limits: { ...limits, requestAlignment },
       handle,
-      measure: async () => probe(await handle.stat({ bigint: true })),
-    });
+      measure: async () => {
+        const { sizeBytes, ...rest } = await probe(await handle.stat({ bigint: true }));
+        return { ...rest, requestAlignment, sizeBytes: sizeBytes - (sizeBytes % requestAlignment) };
+      },
+      ...(how.direct ? { bounce: sharedAlignedMemory() } : {}),
+    };
+    return how.engine === 'uring' ? uringDevice(opened) : new ThreadsDevice(opened);
   } catch (error) {
     await handle.close();
     throw error;
   }
+}
+
+/** The unit of offsets and lengths that O_DIRECT demands; null if it demands what can't be given. */
+function directUnit(fd: number, kind: 'file' | 'block', limits: DeviceLimits): number | null {
+  const told = directAlignment(fd);
+  const guess = kind === 'block' ? limits.logicalBlockSize : limits.physicalBlockSize;
+  const { memory, offset } = typeof told === 'number' ? { memory: guess, offset: guess } : told;
+  const possible = [memory, offset].every(
+    (unit) => unit > 0 && unit <= MAX_DIRECT_ALIGNMENT && (unit & (unit - 1)) === 0,
+  );
+  return possible && limits.sizeBytes % offset === 0 ? offset : null;
 }
 
 async function statPath(path: string): Promise<BigIntStats> {
@@ -81,18 +144,17 @@ function kindOf(path: string, stats: BigIntStats): 'file' | 'block' {
   throw new DeviceError('WRONG_KIND', path, `is ${what}; a block device or a regular file is needed`);
 }
 
-async function openPath(
-  path: string,
-  kind: 'file' | 'block',
-  readOnly: boolean,
-  exclusive: boolean,
-  named: BigIntStats,
-): Promise<FileHandle> {
-  const access = readOnly ? constants.O_RDONLY : constants.O_RDWR;
+/** Null where O_DIRECT is not known. */
+async function openPath(path: string, named: BigIntStats, how: OpenAs): Promise<FileHandle | null> {
+  const { kind, readOnly, exclusive, direct } = how;
+  let flags = readOnly ? constants.O_RDONLY : constants.O_RDWR;
+  if (kind === 'block' && exclusive) flags |= constants.O_EXCL;
+  if (direct) flags |= constants.O_DIRECT;
   try {
-    return await open(path, kind === 'block' && exclusive ? access | constants.O_EXCL : access);
+    return await open(path, flags);
   } catch (error) {
     const errno = errnoOf(error as NodeJS.ErrnoException);
+    if (direct && errno === Errno.EINVAL) return null;
     if (errno === Errno.EACCES && kind === 'block' && !readOnly) {
       const { major, minor } = deviceNumbers(named.rdev);
       const { readOnly: setReadOnly } = await readSysfs(major, minor);
@@ -137,7 +199,8 @@ function lockFile(path: string, handle: FileHandle, readOnly: boolean): void {
   throw new DeviceError('FAILED', path, `cannot be locked: ${errnoText(errno)}`, { errno });
 }
 
-function identityOf(kind: 'file' | 'block', stats: BigIntStats): string {
+/** What stays the same however a device is named: OpenedDevice.identity. */
+export function identityOf(kind: 'file' | 'block', stats: Pick<BigIntStats, 'dev' | 'ino' | 'rdev'>): string {
   if (kind === 'file') return `file:${stats.dev}:${stats.ino}`;
   const { major, minor } = deviceNumbers(stats.rdev);
   return `block:${major}:${minor}`;

@@ -26,12 +26,33 @@ export interface PeerCredentials {
 /** Receives 0 or a positive errno. */
 export type RangeCallback = (errno: number) => void;
 
-interface Addon {
+/** The ring's part of the addon; native/ring.c says what each does. src/block/ring.ts is its only user. */
+export interface RingBinding {
+  ringOpen(slots: number, callback: () => void): ArrayBuffer | number;
+  ringClose(): void;
+  ringHold(on: boolean): void;
+  ringAddFile(fd: number): number;
+  ringRemoveFile(file: number): number;
+  ringPin(buffer: Buffer): number;
+  ringUnpin(region: number): number;
+}
+
+/** What O_DIRECT demands, in bytes; both 0 where the file system can't do it. */
+export interface DirectAlignment {
+  /** Of addresses in memory. */
+  readonly memory: number;
+  /** Of offsets and lengths. */
+  readonly offset: number;
+}
+
+interface Addon extends RingBinding {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
   readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
   blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
+  pageBuffer(bytes: number): Buffer;
+  directAlignment(fd: number): DirectAlignment | number;
 }
 
 /** The addon is not built, or not for this Node. */
@@ -100,4 +121,19 @@ export function fallocate(fd: number, mode: number, offset: number, length: numb
 /** The BLKDISCARD ioctl in libuv's thread pool; `fd` must stay open until `callback`. Bytes, in whole logical blocks. */
 export function blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void {
   addon().blockDiscard(fd, offset, length, callback);
+}
+
+/** A zeroed Buffer that starts on a page of its own; at most 1 GiB. */
+export function pageBuffer(bytes: number): Buffer {
+  return addon().pageBuffer(bytes);
+}
+
+/** What O_DIRECT demands of an open file; or a positive errno, ENOSYS where kernel or file system don't tell. */
+export function directAlignment(fd: number): DirectAlignment | number {
+  return addon().directAlignment(fd);
+}
+
+/** Throws AddonError. */
+export function ringBinding(): RingBinding {
+  return addon();
 }

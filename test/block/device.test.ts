@@ -1,9 +1,10 @@
 /** The conformance suite on every device that block/ has. Loop devices need root. */
+import assert from 'node:assert/strict';
 import { FaultyDevice } from '../../src/block/faulty.ts';
 import { MemoryDevice } from '../../src/block/memory.ts';
-import { openBlockDevice } from '../../src/block/open.ts';
-import { blockDeviceSuite, type MakeDevice } from './device-suite.ts';
-import { temporaryFile, temporaryLoop } from './harness.ts';
+import { openBlockDevice, type OpenOptions } from '../../src/block/open.ts';
+import { blockDeviceSuite, type MadeDevice, type MakeDevice } from './device-suite.ts';
+import { temporaryFile, temporaryLoop, type TemporaryFile } from './harness.ts';
 
 const nothing = (): Promise<void> => Promise.resolve();
 
@@ -38,17 +39,35 @@ blockDeviceSuite('faulty that holds and reorders', (options) => {
   return Promise.resolve({ device, dispose: nothing });
 });
 
-blockDeviceSuite('file', async ({ sizeBytes, readOnly }) => {
-  const file = await temporaryFile(sizeBytes);
-  return { device: await openBlockDevice(file.path, { readOnly, exclusive: true }), dispose: file.dispose };
-});
+/** Every engine, through the page cache and past it. */
+const WAYS: readonly OpenOptions[] = [
+  { engine: 'threads' },
+  { engine: 'uring' },
+  { engine: 'threads', direct: true },
+  { engine: 'uring', direct: true },
+];
 
-blockDeviceSuite('loop device', async ({ sizeBytes, readOnly }) => {
-  const loop = await temporaryLoop(sizeBytes);
-  return { device: await openBlockDevice(loop.path, { readOnly, exclusive: true }), dispose: loop.dispose };
-});
+for (const way of WAYS) {
+  const how = `${way.engine ?? ''}${way.direct === true ? ', direct' : ''}`;
+  const openAs = async (made: TemporaryFile, readOnly: boolean): Promise<MadeDevice> => {
+    const device = await openBlockDevice(made.path, { ...way, readOnly, exclusive: true });
+    assert.equal(device.limits.requestAlignment > 1, way.direct ?? false);
+    return { device, dispose: made.dispose };
+  };
+  blockDeviceSuite(`file (${how})`, async ({ sizeBytes, readOnly }) =>
+    openAs(await temporaryFile(sizeBytes), readOnly),
+  );
+  blockDeviceSuite(`loop device (${how})`, async ({ sizeBytes, readOnly }) =>
+    openAs(await temporaryLoop(sizeBytes), readOnly),
+  );
+  blockDeviceSuite(`loop device with 4096-byte blocks (${how})`, async ({ sizeBytes, readOnly }) =>
+    openAs(await temporaryLoop(sizeBytes, ['--sector-size', '4096']), readOnly),
+  );
+}
 
-blockDeviceSuite('loop device with 4096-byte blocks', async ({ sizeBytes, readOnly }) => {
-  const loop = await temporaryLoop(sizeBytes, ['--sector-size', '4096']);
-  return { device: await openBlockDevice(loop.path, { readOnly, exclusive: true }), dispose: loop.dispose };
-});
+for (const engine of ['threads', 'uring'] as const) {
+  blockDeviceSuite(`file on tmpfs (${engine})`, async ({ sizeBytes, readOnly }) => {
+    const file = await temporaryFile(sizeBytes, '/dev/shm');
+    return { device: await openBlockDevice(file.path, { engine, readOnly, exclusive: true }), dispose: file.dispose };
+  });
+}

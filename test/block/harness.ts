@@ -138,8 +138,8 @@ function disposable(path: string, remove: () => void): TemporaryFile {
 }
 
 /** A sparse file in a directory of its own. */
-export async function temporaryFile(sizeBytes: number): Promise<TemporaryFile> {
-  const directory = await mkdtemp(join(tmpdir(), 'orion-block-'));
+export async function temporaryFile(sizeBytes: number, parent: string = tmpdir()): Promise<TemporaryFile> {
+  const directory = await mkdtemp(join(parent, 'orion-block-'));
   const path = join(directory, 'disk.img');
   await writeFile(path, '');
   await truncate(path, sizeBytes);

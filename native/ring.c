@@ -1,0 +1,648 @@
+/*
+ * An io_uring of this thread's event loop, by plain system calls.
+ *
+ * JavaScript pushes submissions into memory that both sides see; they are handed to the kernel together when the loop is about
+ * to sleep (uv_prepare), and what has ended is told to JavaScript in one call: there, for what ended at once, and when the ring's
+ * descriptor becomes readable (uv_poll) for the rest.
+ *
+ *     control memory, little-endian words; N is the number of slots
+ *       0  header       u32 tail (JavaScript's), head, ended, refused (ours), then unused up to 64 bytes
+ *      64  submissions  N x { position f64, length f64, op u32, file u32, region u32, at u32, slot u32, flags u32 }
+ *          ended        N x { slot u32, result i32 }
+ *
+ * Invariants
+ *  - Nothing that JavaScript writes is trusted: file, region and slot are looked up in tables of ours, ranges are compared with
+ *    the region's length. What is wrong ends with -EINVAL, or is counted as refused where even the slot is wrong.
+ *  - A slot carries one submission at a time, and the completion queue has room for all slots, so it can't overflow.
+ *  - A region is a Buffer that is referenced, and a file a descriptor that is duplicated, for as long as they are in the tables;
+ *    neither leaves its table while a submission uses it. (Detaching a Buffer's memory in flight is the one thing left to the caller.)
+ *  - The callback is never called inside one of the functions here.
+ *  - When the environment ends, whatever is in flight is waited for: its memory is about to go.
+ *  - A file on tmpfs or ramfs has no device to wait for: short reads and writes of it are done in the hand-over itself, where a copy
+ *    costs less than a submission; so is its fdatasync, which is nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/io_uring.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include <uv.h>
+#include "orion.h"
+
+#ifndef IORING_SETUP_COOP_TASKRUN
+#define IORING_SETUP_COOP_TASKRUN (1U << 8)
+#endif
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+
+enum { OP_READ, OP_WRITE, OP_FDATASYNC, OP_FALLOCATE, OP_COUNT };
+enum { HEADER_TAIL, HEADER_HEAD, HEADER_ENDED, HEADER_REFUSED };
+enum { HEADER_BYTES = 64, SQ_ENTRIES = 256, MIN_SLOTS = 64, MAX_SLOTS = 32768, MAX_ROUNDS = 2 };
+/* Longer transfers of memory files go to the kernel's own threads, so that copies run beside each other. */
+enum { MAX_INLINE_BYTES = 128 * 1024 };
+#define NONE UINT32_MAX
+
+struct submission {
+  double position, length;
+  uint32_t op, file, region, at, slot, flags;
+};
+struct ended {
+  uint32_t slot;
+  int32_t result;
+};
+struct slot {
+  bool busy;
+  uint32_t file, region;
+};
+struct file {
+  int fd; /* ours; -1: free */
+  bool in_memory;
+  uint32_t in_flight;
+};
+struct region {
+  char *base; /* NULL: free */
+  size_t size;
+  napi_ref buffer;
+  uint32_t in_flight;
+};
+
+struct ring {
+  napi_env env;
+  napi_ref callback;
+  napi_async_context context;
+  napi_async_cleanup_hook_handle cleanup;
+  int fd;
+  /* Holders of this struct: the loop's handles, and the control memory in JavaScript. */
+  int holders, open_handles;
+  bool closing;
+  uv_prepare_t prepare;
+  uv_poll_t poll;
+  uv_idle_t idle;
+
+  uint32_t slots, in_flight, unsubmitted;
+  size_t control_size;
+  uint32_t *header;
+  struct submission *submissions;
+  struct ended *ended;
+  struct slot *slot;
+  struct file *files;
+  uint32_t file_count;
+  struct region *regions;
+  uint32_t region_count;
+
+  void *rings;
+  size_t rings_size, sqes_size;
+  struct io_uring_sqe *sqes;
+  uint32_t *sq_head, *sq_tail, *sq_array, sq_mask;
+  uint32_t *cq_head, *cq_tail, cq_mask;
+  struct io_uring_cqe *cqes;
+};
+
+/* One ring for each environment. */
+struct instance {
+  struct ring *ring;
+};
+
+static int ring_enter(int fd, unsigned submit, unsigned wait, unsigned flags) {
+  return (int)syscall(__NR_io_uring_enter, fd, submit, wait, flags, NULL, 0);
+}
+
+static void ring_release(struct ring *ring) {
+  if (--ring->holders > 0) return;
+  if (ring->header != NULL) munmap(ring->header, ring->control_size);
+  free(ring->slot);
+  free(ring->files);
+  free(ring->regions);
+  free(ring);
+}
+
+/* ---- the kernel's side: mapping, handing over, reaping ---- */
+
+static void unmap_rings(struct ring *ring) {
+  if (ring->rings != NULL) munmap(ring->rings, ring->rings_size);
+  if (ring->sqes != NULL) munmap(ring->sqes, ring->sqes_size);
+  if (ring->fd >= 0) close(ring->fd);
+  ring->rings = NULL;
+  ring->sqes = NULL;
+  ring->fd = -1;
+}
+
+/* Whether the kernel knows the operations that are used; those came with 5.6. */
+static bool knows_operations(int fd) {
+  static const int needed[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
+  union {
+    struct io_uring_probe probe;
+    char bytes[sizeof(struct io_uring_probe) + 256 * sizeof(struct io_uring_probe_op)];
+  } answer;
+  memset(&answer, 0, sizeof answer);
+  if (syscall(__NR_io_uring_register, fd, IORING_REGISTER_PROBE, &answer, 256) < 0) return false;
+  for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+    if (needed[i] > answer.probe.last_op || !(answer.probe.ops[needed[i]].flags & IO_URING_OP_SUPPORTED)) return false;
+  }
+  return true;
+}
+
+/* Makes the kernel's ring and maps it: 0 or an errno. */
+static int map_rings(struct ring *ring) {
+  static const unsigned wishes[] = {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_COOP_TASKRUN, 0};
+  const unsigned features = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_NODROP | IORING_FEAT_SUBMIT_STABLE;
+  struct io_uring_params params;
+  size_t sq_size, cq_size;
+  for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++) {
+    memset(&params, 0, sizeof params);
+    params.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | wishes[i];
+    params.cq_entries = ring->slots;
+    ring->fd = (int)syscall(__NR_io_uring_setup, ring->slots < SQ_ENTRIES ? ring->slots : SQ_ENTRIES, &params);
+    if (ring->fd >= 0 || errno != EINVAL) break;
+  }
+  if (ring->fd < 0) return errno;
+  if ((params.features & features) != features || params.cq_entries < ring->slots || !knows_operations(ring->fd)) return ENOSYS;
+  sq_size = params.sq_off.array + params.sq_entries * sizeof(uint32_t);
+  cq_size = params.cq_off.cqes + params.cq_entries * sizeof(struct io_uring_cqe);
+  ring->rings_size = sq_size > cq_size ? sq_size : cq_size;
+  ring->sqes_size = params.sq_entries * sizeof(struct io_uring_sqe);
+  ring->rings = mmap(NULL, ring->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQ_RING);
+  if (ring->rings == MAP_FAILED) {
+    ring->rings = NULL;
+    return errno;
+  }
+  ring->sqes = mmap(NULL, ring->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQES);
+  if (ring->sqes == MAP_FAILED) {
+    ring->sqes = NULL;
+    return errno;
+  }
+  ring->sq_head = (uint32_t *)((char *)ring->rings + params.sq_off.head);
+  ring->sq_tail = (uint32_t *)((char *)ring->rings + params.sq_off.tail);
+  ring->sq_array = (uint32_t *)((char *)ring->rings + params.sq_off.array);
+  ring->sq_mask = params.sq_entries - 1;
+  ring->cq_head = (uint32_t *)((char *)ring->rings + params.cq_off.head);
+  ring->cq_tail = (uint32_t *)((char *)ring->rings + params.cq_off.tail);
+  ring->cqes = (struct io_uring_cqe *)((char *)ring->rings + params.cq_off.cqes);
+  ring->cq_mask = params.cq_entries - 1;
+  return 0;
+}
+
+/* A slot's submission has ended: its file and region are let go, and JavaScript will be told. */
+static void end_slot(struct ring *ring, uint32_t number, int32_t result) {
+  struct slot *slot = &ring->slot[number];
+  struct ended *ended = &ring->ended[ring->header[HEADER_ENDED]++ % ring->slots];
+  if (slot->file != NONE) ring->files[slot->file].in_flight--;
+  if (slot->region != NONE) ring->regions[slot->region].in_flight--;
+  slot->busy = false;
+  ring->in_flight--;
+  ended->slot = number;
+  ended->result = result;
+}
+
+/* Checks a submission against the tables, and marks its slot, file and region busy. False: it has ended, or was refused. */
+static bool admit(struct ring *ring, const struct submission *s) {
+  struct slot *slot;
+  bool moves = s->op == OP_READ || s->op == OP_WRITE, valid;
+  if (s->slot >= ring->slots || ring->slot[s->slot].busy) {
+    ring->header[HEADER_REFUSED]++;
+    return false;
+  }
+  slot = &ring->slot[s->slot];
+  slot->busy = true;
+  slot->file = slot->region = NONE;
+  ring->in_flight++;
+  valid = s->op < OP_COUNT && s->file < ring->file_count && ring->files[s->file].fd >= 0 && s->position >= 0 &&
+          s->position <= MAX_SAFE_INTEGER && s->length >= 0 && s->length <= MAX_SAFE_INTEGER;
+  if (valid && moves) {
+    valid = s->region < ring->region_count && ring->regions[s->region].base != NULL && s->at <= ring->regions[s->region].size &&
+            s->length <= (double)(ring->regions[s->region].size - s->at) && s->length <= INT_MAX;
+  }
+  if (!valid) {
+    end_slot(ring, s->slot, -EINVAL);
+    return false;
+  }
+  slot->file = s->file;
+  ring->files[s->file].in_flight++;
+  if (moves) {
+    slot->region = s->region;
+    ring->regions[s->region].in_flight++;
+  }
+  return true;
+}
+
+/* What a file in memory is asked for and can do at once: true if it was done. */
+static bool done_in_memory(struct ring *ring, const struct submission *s) {
+  const struct file *file = &ring->files[s->file];
+  ssize_t count;
+  if (!file->in_memory || s->op == OP_FALLOCATE || (s->op != OP_FDATASYNC && s->length > MAX_INLINE_BYTES)) return false;
+  do {
+    if (s->op == OP_READ) count = pread(file->fd, ring->regions[s->region].base + s->at, (size_t)s->length, (off_t)s->position);
+    else if (s->op == OP_WRITE) count = pwrite(file->fd, ring->regions[s->region].base + s->at, (size_t)s->length, (off_t)s->position);
+    else count = fdatasync(file->fd);
+  } while (count < 0 && errno == EINTR);
+  end_slot(ring, s->slot, count < 0 ? -errno : (int32_t)count);
+  return true;
+}
+
+static void fill_sqe(struct ring *ring, struct io_uring_sqe *sqe, const struct submission *s) {
+  memset(sqe, 0, sizeof *sqe);
+  sqe->fd = ring->files[s->file].fd;
+  sqe->off = (uint64_t)s->position;
+  sqe->user_data = s->slot;
+  switch (s->op) {
+    case OP_READ:
+    case OP_WRITE:
+      sqe->opcode = s->op == OP_READ ? IORING_OP_READ : IORING_OP_WRITE;
+      sqe->addr = (uint64_t)(uintptr_t)(ring->regions[s->region].base + s->at);
+      sqe->len = (uint32_t)s->length;
+      sqe->rw_flags = s->op == OP_WRITE && s->flags != 0 ? RWF_DSYNC : 0;
+      break;
+    case OP_FDATASYNC:
+      sqe->opcode = IORING_OP_FSYNC;
+      sqe->off = 0;
+      sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+      break;
+    default:
+      sqe->opcode = IORING_OP_FALLOCATE;
+      sqe->addr = (uint64_t)s->length;
+      sqe->len = s->flags;
+  }
+}
+
+/* Hands everything that was pushed over to the kernel, as far as it takes it. */
+static void ring_submit(struct ring *ring) {
+  uint32_t *header = ring->header;
+  for (;;) {
+    uint32_t tail = *ring->sq_tail, head = __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
+    /* JavaScript's tail is no more trusted than the rest: there are never more submissions than slots. */
+    uint32_t pushed = header[HEADER_TAIL] - header[HEADER_HEAD];
+    if (pushed > ring->slots) {
+      header[HEADER_REFUSED]++;
+      header[HEADER_TAIL] = header[HEADER_HEAD];
+      pushed = 0;
+    }
+    while (pushed > 0 && tail - head <= ring->sq_mask) {
+      /* A copy, so that what is checked is what is used. */
+      const struct submission s = ring->submissions[header[HEADER_HEAD]++ % ring->slots];
+      pushed--;
+      if (!admit(ring, &s) || done_in_memory(ring, &s)) continue;
+      fill_sqe(ring, &ring->sqes[tail & ring->sq_mask], &s);
+      ring->sq_array[tail & ring->sq_mask] = tail & ring->sq_mask;
+      tail++;
+      ring->unsubmitted++;
+    }
+    __atomic_store_n(ring->sq_tail, tail, __ATOMIC_RELEASE);
+    if (ring->unsubmitted == 0) return;
+    int taken = ring_enter(ring->fd, ring->unsubmitted, 0, 0);
+    if (taken < 0 && errno == EINTR) continue;
+    /* Out of memory for now: the next turn tries again. */
+    if (taken <= 0) return;
+    ring->unsubmitted -= (uint32_t)taken;
+  }
+}
+
+static void ring_reap(struct ring *ring) {
+  uint32_t head = *ring->cq_head, tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
+  for (; head != tail && ring->header[HEADER_ENDED] < ring->slots; head++) {
+    const struct io_uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
+    end_slot(ring, (uint32_t)cqe->user_data, cqe->res);
+  }
+  __atomic_store_n(ring->cq_head, head, __ATOMIC_RELEASE);
+}
+
+static bool has_work(const struct ring *ring) {
+  return ring->header[HEADER_TAIL] != ring->header[HEADER_HEAD] || ring->unsubmitted > 0;
+}
+
+/* ---- the loop's side ---- */
+
+/* Tells JavaScript what has ended, which empties the list; an exception becomes an uncaught one. */
+static void call_back(struct ring *ring) {
+  napi_env env = ring->env;
+  napi_handle_scope scope;
+  napi_value callback, receiver, error;
+  if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  if (napi_get_reference_value(env, ring->callback, &callback) == napi_ok && napi_get_global(env, &receiver) == napi_ok &&
+      napi_make_callback(env, ring->context, receiver, callback, 0, NULL, NULL) == napi_pending_exception &&
+      napi_get_and_clear_last_exception(env, &error) == napi_ok)
+    napi_fatal_exception(env, error);
+  ring->header[HEADER_ENDED] = 0;
+  napi_close_handle_scope(env, scope);
+}
+
+static void on_poll(uv_poll_t *handle, int status, int events) {
+  struct ring *ring = handle->data;
+  (void)status;
+  (void)events;
+  ring_reap(ring);
+  if (ring->header[HEADER_ENDED] > 0) call_back(ring);
+}
+
+/* Keeps the loop from sleeping while there is something left to hand over. */
+static void on_idle(uv_idle_t *handle) { (void)handle; }
+
+static void on_prepare(uv_prepare_t *handle) {
+  struct ring *ring = handle->data;
+  for (int round = 0; round < MAX_ROUNDS && has_work(ring); round++) {
+    ring_submit(ring);
+    ring_reap(ring);
+    if (ring->header[HEADER_ENDED] == 0) break;
+    call_back(ring);
+    if (ring->closing) return;
+  }
+  if (has_work(ring)) uv_idle_start(&ring->idle, on_idle);
+  else uv_idle_stop(&ring->idle);
+}
+
+static void on_handle_closed(uv_handle_t *handle) {
+  struct ring *ring = handle->data;
+  if (--ring->open_handles > 0) return;
+  if (ring->cleanup != NULL) napi_remove_async_cleanup_hook(ring->cleanup);
+  ring_release(ring);
+}
+
+/* Waits for what the kernel has, drops what it has not, and takes everything down. */
+static void ring_close(struct ring *ring) {
+  if (ring->closing) return;
+  ring->closing = true;
+  /* Admitted, but not taken by the kernel: it never will be. */
+  ring->in_flight -= ring->unsubmitted;
+  while (ring->in_flight > 0) {
+    ring->header[HEADER_ENDED] = 0;
+    ring_reap(ring);
+    if (ring->header[HEADER_ENDED] == 0 && ring_enter(ring->fd, 0, 1, IORING_ENTER_GETEVENTS) < 0 && errno != EINTR) break;
+  }
+  ring->header[HEADER_ENDED] = 0;
+  ring->header[HEADER_TAIL] = ring->header[HEADER_HEAD];
+  uv_close((uv_handle_t *)&ring->poll, on_handle_closed);
+  uv_close((uv_handle_t *)&ring->prepare, on_handle_closed);
+  uv_close((uv_handle_t *)&ring->idle, on_handle_closed);
+  unmap_rings(ring);
+  for (uint32_t i = 0; i < ring->file_count; i++) {
+    if (ring->files[i].fd >= 0) close(ring->files[i].fd);
+    ring->files[i].fd = -1;
+  }
+  for (uint32_t i = 0; i < ring->region_count; i++) {
+    if (ring->regions[i].buffer != NULL) napi_delete_reference(ring->env, ring->regions[i].buffer);
+    ring->regions[i].buffer = NULL;
+    ring->regions[i].base = NULL;
+  }
+  napi_delete_reference(ring->env, ring->callback);
+  napi_async_destroy(ring->env, ring->context);
+}
+
+static void forget_ring(napi_env env, struct ring *ring) {
+  struct instance *instance;
+  if (napi_get_instance_data(env, (void **)&instance) == napi_ok && instance != NULL && instance->ring == ring) instance->ring = NULL;
+}
+
+static void on_environment_end(napi_async_cleanup_hook_handle handle, void *data) {
+  struct ring *ring = data;
+  ring->cleanup = handle;
+  forget_ring(ring->env, ring);
+  ring_close(ring);
+}
+
+/* ---- JavaScript's side ---- */
+
+/* The open ring, or NULL with an exception. */
+static struct ring *take_ring(napi_env env) {
+  struct instance *instance;
+  if (napi_get_instance_data(env, (void **)&instance) == napi_ok && instance->ring != NULL) return instance->ring;
+  napi_throw_error(env, "ERR_RING_CLOSED", "no ring is open");
+  return NULL;
+}
+
+static void on_control_collected(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)data;
+  ring_release(hint);
+}
+
+static int map_control(struct ring *ring) {
+  size_t bytes = HEADER_BYTES + ring->slots * (sizeof(struct submission) + sizeof(struct ended));
+  void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return errno;
+  ring->control_size = bytes;
+  ring->header = memory;
+  ring->submissions = (struct submission *)((char *)memory + HEADER_BYTES);
+  ring->ended = (struct ended *)(ring->submissions + ring->slots);
+  ring->slot = calloc(ring->slots, sizeof *ring->slot);
+  return ring->slot == NULL ? ENOMEM : 0;
+}
+
+/* Starts the loop's handles, none of which keeps the loop alive by itself. */
+static int start_handles(struct ring *ring) {
+  uv_loop_t *loop;
+  if (napi_get_uv_event_loop(ring->env, &loop) != napi_ok) return ENOSYS;
+  int status = uv_poll_init(loop, &ring->poll, ring->fd);
+  if (status < 0) return -status;
+  uv_prepare_init(loop, &ring->prepare);
+  uv_idle_init(loop, &ring->idle);
+  ring->poll.data = ring->prepare.data = ring->idle.data = ring;
+  ring->open_handles = 3;
+  ring->holders++;
+  uv_poll_start(&ring->poll, UV_READABLE, on_poll);
+  uv_prepare_start(&ring->prepare, on_prepare);
+  uv_unref((uv_handle_t *)&ring->poll);
+  uv_unref((uv_handle_t *)&ring->prepare);
+  uv_unref((uv_handle_t *)&ring->idle);
+  return 0;
+}
+
+/*
+ * ringOpen(slots, callback): the control memory, as an ArrayBuffer, or an errno when there is no io_uring here. `callback` is
+ * called without arguments after entries were added to `ended`, and reads them all. There is one ring at a time.
+ */
+static napi_value ring_open(napi_env env, napi_callback_info info) {
+  napi_value arguments[2], name, control = NULL;
+  napi_valuetype type;
+  struct instance *instance;
+  struct ring *ring;
+  int64_t slots;
+  int status;
+  if (!take_arguments(env, info, 2, arguments) ||
+      !take_integer(env, arguments[0], MIN_SLOTS, MAX_SLOTS, "slots must be a power of two from 64 to 32768", &slots))
+    return NULL;
+  if ((slots & (slots - 1)) != 0 || napi_typeof(env, arguments[1], &type) != napi_ok || type != napi_function ||
+      napi_get_instance_data(env, (void **)&instance) != napi_ok || instance == NULL || instance->ring != NULL) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG", "slots must be a power of two, callback a function, and no ring open");
+    return NULL;
+  }
+  ring = calloc(1, sizeof *ring);
+  if (ring == NULL) return make_integer(env, ENOMEM);
+  ring->env = env;
+  ring->fd = -1;
+  ring->holders = 1;
+  ring->slots = (uint32_t)slots;
+  if ((status = map_control(ring)) != 0 || (status = map_rings(ring)) != 0 || (status = start_handles(ring)) != 0) {
+    unmap_rings(ring);
+    ring_release(ring);
+    return make_integer(env, status);
+  }
+  /* From here on the ring is taken down by ring_close. */
+  if (napi_create_reference(env, arguments[1], 1, &ring->callback) != napi_ok ||
+      napi_create_string_utf8(env, "orion-lvm ring", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_async_init(env, NULL, name, &ring->context) != napi_ok ||
+      napi_create_external_arraybuffer(env, ring->header, ring->control_size, on_control_collected, ring, &control) != napi_ok) {
+    ring->holders--;
+    ring_close(ring);
+    return make_integer(env, ENOMEM);
+  }
+  napi_add_async_cleanup_hook(env, on_environment_end, ring, &ring->cleanup);
+  instance->ring = ring;
+  return control;
+}
+
+/* ringClose(): waits for what is in flight, then ends the ring. Not to be called from its callback. */
+static napi_value ring_end(napi_env env, napi_callback_info info) {
+  struct ring *ring;
+  if (!take_arguments(env, info, 0, NULL) || (ring = take_ring(env)) == NULL) return NULL;
+  forget_ring(env, ring);
+  ring_close(ring);
+  return NULL;
+}
+
+/* ringHold(on): whether the loop lives on for the ring's sake: true while anything is pushed or in flight. */
+static napi_value ring_hold(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  struct ring *ring;
+  bool on;
+  if (!take_arguments(env, info, 1, arguments) || (ring = take_ring(env)) == NULL) return NULL;
+  if (napi_get_value_bool(env, arguments[0], &on) != napi_ok) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG", "on must be true or false");
+    return NULL;
+  }
+  if (on) uv_ref((uv_handle_t *)&ring->poll);
+  else uv_unref((uv_handle_t *)&ring->poll);
+  return NULL;
+}
+
+static bool is_in_memory(int fd) {
+  struct statfs system;
+  struct stat stats;
+  return fstat(fd, &stats) == 0 && S_ISREG(stats.st_mode) && fstatfs(fd, &system) == 0 &&
+         ((uint32_t)system.f_type == TMPFS_MAGIC || (uint32_t)system.f_type == RAMFS_MAGIC);
+}
+
+/* ringAddFile(fd): the file's number in the ring, which keeps a duplicate of it; or minus an errno. */
+static napi_value ring_add_file(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  struct ring *ring;
+  uint32_t i;
+  int fd, own;
+  if (!take_arguments(env, info, 1, arguments) || !take_fd(env, arguments[0], &fd) || (ring = take_ring(env)) == NULL) return NULL;
+  for (i = 0; i < ring->file_count && ring->files[i].fd >= 0; i++) continue;
+  if (i == ring->file_count) {
+    uint32_t count = ring->file_count == 0 ? 16 : 2 * ring->file_count;
+    struct file *files = realloc(ring->files, count * sizeof *files);
+    if (files == NULL) return make_integer(env, -ENOMEM);
+    for (uint32_t k = ring->file_count; k < count; k++) files[k] = (struct file){.fd = -1};
+    ring->files = files;
+    ring->file_count = count;
+  }
+  own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) return make_integer(env, -errno);
+  ring->files[i] = (struct file){.fd = own, .in_memory = is_in_memory(own)};
+  return make_integer(env, i);
+}
+
+/* Whether a submission that was pushed and not looked at yet names the file. */
+static bool is_pushed(const struct ring *ring, uint32_t file) {
+  for (uint32_t i = ring->header[HEADER_HEAD]; i != ring->header[HEADER_TAIL] && i - ring->header[HEADER_HEAD] < ring->slots; i++) {
+    if (ring->submissions[i % ring->slots].file == file) return true;
+  }
+  return false;
+}
+
+/* ringRemoveFile(file): 0, EBUSY while something of it is pushed or in flight, EBADF if there is none. */
+static napi_value ring_remove_file(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  struct ring *ring;
+  int64_t file;
+  if (!take_arguments(env, info, 1, arguments) ||
+      !take_integer(env, arguments[0], 0, UINT32_MAX, "file must be a file of the ring", &file) || (ring = take_ring(env)) == NULL)
+    return NULL;
+  if (file >= ring->file_count || ring->files[file].fd < 0) return make_integer(env, EBADF);
+  if (ring->files[file].in_flight > 0 || is_pushed(ring, (uint32_t)file)) return make_integer(env, EBUSY);
+  close(ring->files[file].fd);
+  ring->files[file].fd = -1;
+  return make_integer(env, 0);
+}
+
+/* ringPin(buffer): the number of the region that the buffer is from now on, until it is unpinned; or minus an errno. */
+static napi_value ring_pin(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  struct ring *ring;
+  struct region *region;
+  void *base;
+  size_t size;
+  uint32_t i;
+  if (!take_arguments(env, info, 1, arguments) || (ring = take_ring(env)) == NULL) return NULL;
+  if (napi_get_buffer_info(env, arguments[0], &base, &size) != napi_ok || base == NULL || size == 0 || size > UINT32_MAX) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG", "buffer must be a Buffer of 1 to 2^32-1 bytes");
+    return NULL;
+  }
+  for (i = 0; i < ring->region_count && ring->regions[i].base != NULL; i++) continue;
+  if (i == ring->region_count) {
+    uint32_t count = ring->region_count == 0 ? 32 : 2 * ring->region_count;
+    struct region *regions = realloc(ring->regions, count * sizeof *regions);
+    if (regions == NULL) return make_integer(env, -ENOMEM);
+    memset(regions + ring->region_count, 0, (count - ring->region_count) * sizeof *regions);
+    ring->regions = regions;
+    ring->region_count = count;
+  }
+  region = &ring->regions[i];
+  if (napi_create_reference(env, arguments[0], 1, &region->buffer) != napi_ok) return make_integer(env, -ENOMEM);
+  region->base = base;
+  region->size = size;
+  region->in_flight = 0;
+  return make_integer(env, i);
+}
+
+/* ringUnpin(region): 0, EBUSY while something in it is in flight, EINVAL if there is none. */
+static napi_value ring_unpin(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  struct ring *ring;
+  struct region *region;
+  int64_t number;
+  if (!take_arguments(env, info, 1, arguments) ||
+      !take_integer(env, arguments[0], 0, UINT32_MAX, "region must be a region of the ring", &number) || (ring = take_ring(env)) == NULL)
+    return NULL;
+  if (number >= ring->region_count || ring->regions[number].base == NULL) return make_integer(env, EINVAL);
+  region = &ring->regions[number];
+  if (region->in_flight > 0) return make_integer(env, EBUSY);
+  napi_delete_reference(env, region->buffer);
+  region->buffer = NULL;
+  region->base = NULL;
+  return make_integer(env, 0);
+}
+
+static void on_instance_collected(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)hint;
+  free(data);
+}
+
+napi_status define_ring(napi_env env, napi_value exports) {
+  const napi_property_descriptor functions[] = {
+      {"ringOpen", NULL, ring_open, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"ringClose", NULL, ring_end, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"ringHold", NULL, ring_hold, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"ringAddFile", NULL, ring_add_file, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"ringRemoveFile", NULL, ring_remove_file, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"ringPin", NULL, ring_pin, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"ringUnpin", NULL, ring_unpin, NULL, NULL, NULL, napi_enumerable, NULL},
+  };
+  struct instance *instance = calloc(1, sizeof *instance);
+  if (instance == NULL) return napi_generic_failure;
+  if (napi_set_instance_data(env, instance, on_instance_collected, NULL) != napi_ok) {
+    free(instance);
+    return napi_generic_failure;
+  }
+  return napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions);
+}

@@ -1,0 +1,409 @@
+/**
+ * A file or block device of the system: the part that all engines share. What is queued, how a request is carried out in pieces,
+ * and when data is durable is decided here; an engine only makes the calls (`EngineCalls`).
+ *
+ * Invariants
+ *  - A slot carries one request at a time, and at most `calls.slots` are taken, so one device can't use up what all share.
+ *  - An engine that gathers by itself gets a request in `submit`; for any other the queue is handed to free slots once per
+ *    event-loop turn. Either way nothing completes inside `submit`.
+ *  - Short reads and writes are continued where they stopped; end of file inside the device is EIO.
+ *  - One fdatasync runs at a time and serves every flush (and every FUA request whose data is written) that was waiting when
+ *    it began. What arrives while it runs waits for the next one. Where the engine can write durably (`durableWrites`), FUA
+ *    writes do without it.
+ *  - After a failed fdatasync every later flush and FUA fails as well: the kernel reports a lost page only once, and drops it, so
+ *    a later success would claim durability for data that is gone.
+ *  - With `bounce` (O_DIRECT) data goes through aligned memory of a bounded size. A request that finds none left waits for it.
+ */
+import assert from 'node:assert/strict';
+import type { FileHandle } from 'node:fs/promises';
+import { Falloc } from '../native/addon.ts';
+import type { AlignedMemory, AlignedPiece } from './aligned-memory.ts';
+import { assertInLimits, type DeviceLimits, type OpenedDevice } from './device.ts';
+import { Errno } from './errors.ts';
+import { Op, RequestFlag, RequestQueue, type IoRequest } from './request.ts';
+
+/** Linux moves at most 2 GiB less a page per call. */
+const MAX_CALL_BYTES = 2 ** 30;
+const ZEROES_BYTES = 2 ** 20;
+let zeroes: Buffer | null = null;
+
+/** Where the calls of a slot report to. */
+export interface SlotOwner {
+  /** A read or write has moved `bytes`, or failed. */
+  moved(slot: Slot, errno: number, bytes: number): void;
+  /** A fallocate or discard has ended. */
+  ranged(slot: Slot, errno: number): void;
+}
+
+/** A request being carried out, piece by piece: [position, pieceEnd) is under way, [pieceEnd, end) is still to do. */
+export class Slot {
+  readonly owner: SlotOwner;
+  request: IoRequest | null = null;
+  position = 0;
+  pieceEnd = 0;
+  end = 0;
+  /** How the piece under way is zeroed: a mode of fallocate, or 0 for a write. */
+  mode = 0;
+  /** Aligned memory of the piece under way. */
+  bounce: AlignedPiece | null = null;
+
+  constructor(owner: SlotOwner) {
+    this.owner = owner;
+  }
+}
+
+/** How an engine makes calls. Each one reports to the slot's owner, or to `done`, later and exactly once. */
+export interface EngineCalls<S extends Slot> {
+  /** Requests of one device under way at once. May change; is asked whenever one starts. */
+  readonly slots: number;
+  /** Whether calls of one turn are gathered by the engine itself. */
+  readonly gathers: boolean;
+  /** Whether a write can be durable when it ends, and that is better than an fdatasync after it. */
+  readonly durableWrites: boolean;
+  newSlot(owner: SlotOwner): S;
+  /** Whether a call can be made now; otherwise `again` is called when it might be. */
+  hasRoom(again: () => void): boolean;
+  /** Bytes moved at once without waiting, where the engine can do that; 0 otherwise. */
+  readAtOnce(buffer: Buffer, at: number, bytes: number, position: number): number;
+  read(slot: S, buffer: Buffer, at: number, bytes: number, position: number): void;
+  write(slot: S, buffer: Buffer, at: number, bytes: number, position: number, durable: boolean): void;
+  fdatasync(done: (errno: number) => void): void;
+  fallocate(slot: S, mode: number, offset: number, bytes: number): void;
+  blockDiscard(slot: S, offset: number, bytes: number): void;
+  /** Lets go of what was taken for the device; nothing of it is under way. */
+  close(): void;
+}
+
+export interface SystemDeviceOptions {
+  readonly name: string;
+  readonly kind: 'file' | 'block';
+  readonly identity: string;
+  readonly limits: DeviceLimits;
+  /** The device owns it from here on. */
+  readonly handle: FileHandle;
+  /** What the limits would be if it were opened now; default: as they are. */
+  readonly measure?: () => Promise<DeviceLimits>;
+  /** Aligned memory that data must go through; default: none is needed. */
+  readonly bounce?: AlignedMemory;
+}
+
+export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
+  readonly name: string;
+  readonly kind: 'file' | 'block';
+  readonly identity: string;
+  readonly #handle: FileHandle;
+  readonly #measure: () => Promise<DeviceLimits>;
+  readonly #calls: EngineCalls<S>;
+  readonly #bounce: AlignedMemory | null;
+  #limits: DeviceLimits;
+  readonly #queue = new RequestQueue();
+  readonly #freeSlots: S[] = [];
+  #busy = 0;
+  #scheduled = false;
+  #waiting = false;
+  /** Flushes and written FUA requests that no fdatasync covers yet, and those that the running one covers. */
+  #unsynced = new RequestQueue();
+  #syncing = new RequestQueue();
+  #syncRunning = false;
+  #syncErrno = 0;
+  /** What has turned out to be unsupported is not tried again. */
+  #canDiscard: boolean;
+  #canPunchHole = true;
+  #canZeroRange = true;
+  #closed: Promise<void> | null = null;
+  #drained: (() => void) | null = null;
+  readonly #onTurn = (): void => {
+    this.#scheduled = false;
+    this.#turn();
+  };
+  readonly #onRoom = (): void => {
+    this.#waiting = false;
+    this.#turn();
+  };
+  readonly #onSync = (errno: number): void => {
+    this.#synced(errno);
+  };
+
+  constructor(options: SystemDeviceOptions, calls: EngineCalls<S>) {
+    this.name = options.name;
+    this.kind = options.kind;
+    this.identity = options.identity;
+    this.#limits = options.limits;
+    this.#handle = options.handle;
+    this.#measure = options.measure ?? (() => Promise.resolve(options.limits));
+    this.#calls = calls;
+    this.#bounce = options.bounce ?? null;
+    this.#canDiscard = options.limits.canDiscard;
+  }
+
+  get limits(): DeviceLimits {
+    return this.#limits;
+  }
+
+  /** Those who use the device count on the size that they were told, so a smaller one is left to show as EIO. */
+  async remeasure(): Promise<void> {
+    const { sizeBytes } = await this.#measure();
+    if (sizeBytes > this.#limits.sizeBytes) this.#limits = { ...this.#limits, sizeBytes };
+  }
+
+  submit(request: IoRequest): void {
+    assert(this.#closed === null, 'submitted to a closed device');
+    assertInLimits(this.#limits, request);
+    request.error = 0;
+    // A flush need not wait for what is queued before it: it covers what was completed before it.
+    if (request.op === Op.flush) {
+      this.#unsynced.push(request);
+    } else if (this.#calls.gathers && this.#queue.size === 0 && this.#canStart() && !this.#mustDefer(request)) {
+      this.#start(request);
+      return;
+    } else {
+      this.#queue.push(request);
+      if (this.#waiting) return;
+    }
+    this.#schedule();
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#isIdle()) {
+      await new Promise<void>((resolve) => {
+        this.#drained = resolve;
+      });
+    }
+    this.#calls.close();
+    await this.#handle.close();
+  }
+
+  #isIdle(): boolean {
+    return this.#busy === 0 && this.#queue.size === 0 && this.#unsynced.size === 0 && !this.#syncRunning;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#onTurn);
+  }
+
+  #turn(): void {
+    // Only what is queued now: what owners submit when a read ends at once has its turn later.
+    for (let count = this.#queue.size; count > 0 && this.#canStart(); count--) this.#start(this.#queue.shift()!);
+    this.#startSync();
+    this.#checkDrained();
+  }
+
+  #checkDrained(): void {
+    if (this.#drained !== null && this.#isIdle()) this.#drained();
+  }
+
+  /** Whether a slot, a call and aligned memory are to be had. */
+  #canStart(): boolean {
+    if (this.#busy >= this.#calls.slots) return false;
+    if (this.#waiting) return false;
+    if (!this.#calls.hasRoom(this.#onRoom) || this.#bounce?.hasRoom(this.#onRoom) === false) {
+      this.#waiting = true;
+      return false;
+    }
+    return true;
+  }
+
+  /** Whether it may end without a call. */
+  #mustDefer({ op }: IoRequest): boolean {
+    return op === Op.discard || (op !== Op.read && this.#limits.readOnly);
+  }
+
+  #start(request: IoRequest): void {
+    const slot = this.#freeSlots.pop() ?? this.#calls.newSlot(this);
+    this.#busy++;
+    slot.request = request;
+    slot.position = request.offset;
+    slot.end = request.offset + request.length;
+    if (request.op !== Op.read && this.#limits.readOnly) {
+      this.#finish(slot, Errno.EROFS);
+      return;
+    }
+    if (request.op === Op.read && this.#bounce === null) {
+      slot.position += this.#calls.readAtOnce(request.buffer, request.bufferOffset, request.length, request.offset);
+    }
+    this.#advance(slot);
+  }
+
+  /** Starts the next piece of a slot's request, or finishes it. */
+  #advance(slot: S): void {
+    const request = slot.request!;
+    if (slot.position === slot.end) {
+      this.#finish(slot, 0);
+      return;
+    }
+    if (request.op === Op.read || request.op === Op.write) this.#transfer(slot, request);
+    else if (request.op === Op.writeZeroes) this.#advanceZeroes(slot);
+    else this.#advanceDiscard(slot);
+  }
+
+  #transfer(slot: S, request: IoRequest): void {
+    const at = request.bufferOffset + slot.position - request.offset;
+    const left = slot.end - slot.position;
+    const isRead = request.op === Op.read;
+    const durable = !isRead && (request.flags & RequestFlag.fua) !== 0 && this.#calls.durableWrites;
+    if (this.#bounce === null) {
+      const count = Math.min(left, MAX_CALL_BYTES);
+      slot.pieceEnd = slot.position + count;
+      if (isRead) this.#calls.read(slot, request.buffer, at, count, slot.position);
+      else this.#calls.write(slot, request.buffer, at, count, slot.position, durable);
+      return;
+    }
+    slot.bounce ??= this.#bounce.acquire(left);
+    const { slab, at: slabAt, bytes } = slot.bounce;
+    const count = Math.min(left, bytes);
+    slot.pieceEnd = slot.position + count;
+    if (isRead) {
+      this.#calls.read(slot, slab, slabAt, count, slot.position);
+    } else {
+      request.buffer.copy(slab, slabAt, at, at + count);
+      this.#calls.write(slot, slab, slabAt, count, slot.position, durable);
+    }
+  }
+
+  moved(slot: S, errno: number, bytes: number): void {
+    const request = slot.request!;
+    if (errno === Errno.EINTR) {
+      this.#advance(slot);
+    } else if (errno !== 0) {
+      this.#finish(slot, errno);
+    } else if (bytes === 0) {
+      // Nothing moved: the file is shorter than the device was when it was opened.
+      this.#finish(slot, Errno.EIO);
+    } else {
+      if (slot.bounce !== null && request.op === Op.read) {
+        const { slab, at } = slot.bounce;
+        slab.copy(request.buffer, request.bufferOffset + slot.position - request.offset, at, at + bytes);
+      }
+      slot.position += bytes;
+      this.#advance(slot);
+    }
+  }
+
+  ranged(slot: S, errno: number): void {
+    if (errno === 0) slot.position = slot.pieceEnd;
+    else if (errno === Errno.EOPNOTSUPP || errno === Errno.ENOSYS || errno === Errno.ENOTTY) this.#demote(slot);
+    else if (errno !== Errno.EINTR) {
+      this.#finish(slot, errno);
+      return;
+    }
+    this.#advance(slot);
+  }
+
+  /** What the slot's request tried is not supported here: the next way is taken, for this request and all later ones. */
+  #demote(slot: S): void {
+    if (slot.request!.op === Op.discard) this.#canDiscard = false;
+    else if (slot.mode === Falloc.punchHole) this.#canPunchHole = false;
+    else this.#canZeroRange = false;
+  }
+
+  /** Ways to zero a range: give it back, mark it unwritten, or (0) write zeroes. */
+  #zeroesMode(request: IoRequest): number {
+    if (this.#canPunchHole && (request.flags & RequestFlag.noUnmap) === 0) return Falloc.punchHole;
+    return this.#canZeroRange ? Falloc.zeroRange : 0;
+  }
+
+  /**
+   * Block devices zero whole logical blocks only, so parts of blocks at either end are written. Files take any range.
+   * fallocate on a block device is what BLKZEROOUT does, with the choice of whether to unmap.
+   */
+  #advanceZeroes(slot: S): void {
+    const mode = this.#zeroesMode(slot.request!);
+    const unit = this.kind === 'block' ? this.#limits.logicalBlockSize : 1;
+    const aligned = Math.ceil(slot.position / unit) * unit;
+    const alignedEnd = slot.end - (slot.end % unit);
+    if (mode !== 0 && slot.position === aligned && aligned < alignedEnd) {
+      slot.mode = mode;
+      slot.pieceEnd = alignedEnd;
+      this.#calls.fallocate(slot, mode | Falloc.keepSize, aligned, alignedEnd - aligned);
+      return;
+    }
+    const stop = mode !== 0 && slot.position < aligned ? Math.min(aligned, slot.end) : slot.end;
+    this.#writeZeroes(slot, stop - slot.position);
+  }
+
+  #writeZeroes(slot: S, bytes: number): void {
+    if (this.#bounce === null) {
+      zeroes ??= Buffer.alloc(ZEROES_BYTES);
+      this.#calls.write(slot, zeroes, 0, Math.min(bytes, ZEROES_BYTES), slot.position, false);
+      return;
+    }
+    slot.bounce ??= this.#bounce.acquire(bytes);
+    const { slab, at } = slot.bounce;
+    const count = Math.min(bytes, slot.bounce.bytes);
+    slab.fill(0, at, at + count);
+    this.#calls.write(slot, slab, at, count, slot.position, false);
+  }
+
+  /** Discards what whole blocks there are; a discard is a hint, so the rest, and failing to support it, is no error. */
+  #advanceDiscard(slot: S): void {
+    const unit = this.kind === 'block' ? this.#limits.logicalBlockSize : 1;
+    const start = Math.ceil(slot.position / unit) * unit;
+    const length = slot.end - (slot.end % unit) - start;
+    slot.pieceEnd = slot.end;
+    if (!this.#canDiscard || length <= 0) this.#finish(slot, 0);
+    else if (this.kind === 'block') this.#calls.blockDiscard(slot, start, length);
+    else this.#calls.fallocate(slot, Falloc.punchHole | Falloc.keepSize, start, length);
+  }
+
+  #finish(slot: S, errno: number): void {
+    const request = slot.request!;
+    slot.request = null;
+    if (slot.bounce !== null) {
+      this.#bounce!.release(slot.bounce);
+      slot.bounce = null;
+    }
+    this.#freeSlots.push(slot);
+    this.#busy--;
+    if (this.#queue.size > 0 && !this.#waiting) this.#schedule();
+    if (errno === 0 && request.op !== Op.read && (request.flags & RequestFlag.fua) !== 0) {
+      if (request.op !== Op.write || !this.#calls.durableWrites) {
+        this.#unsynced.push(request);
+        this.#schedule();
+        return;
+      }
+      errno = this.#syncErrno;
+    }
+    this.#complete(request, errno);
+    this.#checkDrained();
+  }
+
+  #complete(request: IoRequest, errno: number): void {
+    request.error = errno;
+    request.owner.ioDone(request);
+  }
+
+  #startSync(): void {
+    if (this.#syncRunning || this.#unsynced.size === 0 || this.#waiting) return;
+    if (!this.#calls.hasRoom(this.#onRoom)) {
+      this.#waiting = true;
+      return;
+    }
+    const covered = this.#unsynced;
+    this.#unsynced = this.#syncing;
+    this.#syncing = covered;
+    // Nothing was ever written through a read-only device.
+    if (this.#limits.readOnly || this.#syncErrno !== 0) {
+      this.#synced(this.#syncErrno);
+      return;
+    }
+    this.#syncRunning = true;
+    this.#calls.fdatasync(this.#onSync);
+  }
+
+  #synced(errno: number): void {
+    this.#syncRunning = false;
+    this.#syncErrno = errno;
+    for (let request = this.#syncing.shift(); request !== null; request = this.#syncing.shift()) {
+      this.#complete(request, errno);
+    }
+    if (this.#unsynced.size > 0) this.#schedule();
+    this.#checkDrained();
+  }
+}
