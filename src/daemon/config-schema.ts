@@ -8,6 +8,7 @@
  *  - Parsing decides form only; what depends on the machine (paths, sockets, being root) is config.ts's.
  */
 import { z } from 'zod';
+import { TABLES_ALLOWED, type TablesConfig, tablesShape } from './config-tables.ts';
 
 const volumePattern = /^(@[A-Za-z0-9_+.\-/=!:&#]+|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/;
 
@@ -29,9 +30,11 @@ const systemId = z.string().regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/);
 export const ENGINES = ['auto', 'uring', 'threads'] as const;
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export const LOG_FORMATS = ['auto', 'json', 'text'] as const;
+export const CACHE_POLICIES = ['none', 'writethrough', 'writeback'] as const;
+export const IO_SCHEDULERS = ['none', 'deadline'] as const;
 
 /** The file's values, defaults filled in; keys are spelt as in the file. */
-export interface Config {
+export interface Config extends TablesConfig {
   devices: string[];
   read_only: boolean;
   engine: (typeof ENGINES)[number];
@@ -42,6 +45,8 @@ export interface Config {
   run_dir?: string | undefined;
   /** Octal. */
   socket_mode: string;
+  /** Absent: the daemon's own. */
+  socket_group?: string | undefined;
   /** Absent: this host has none, and serves only volume groups that have none. */
   system_id?: string | undefined;
   /** Other system IDs whose volume groups are served. */
@@ -60,6 +65,12 @@ export interface Config {
   /** Seconds; 0: the daemon makes none. */
   metadata_backup_interval: number;
   auto_recovery: boolean;
+  /** Bytes; 0: none. */
+  cache_size: number;
+  cache_policy: (typeof CACHE_POLICIES)[number];
+  io_scheduler: (typeof IO_SCHEDULERS)[number];
+  /** Bytes; 0: none. */
+  journal_size: number;
   log: { level: (typeof LOG_LEVELS)[number]; format: (typeof LOG_FORMATS)[number] };
   /** Absent list: every volume. */
   activation: { auto_activation_volume_list?: string[] | undefined };
@@ -85,6 +96,10 @@ const configSchema: z.ZodType<Config> = z.strictObject({
     .string()
     .regex(/^0?[0-7]{3}$/)
     .default('0600'),
+  socket_group: z
+    .string()
+    .regex(/^[^:\s]+$/)
+    .optional(),
   system_id: systemId.optional(),
   extra_system_ids: z.array(systemId).default([]),
   physical_volume_size_limit: size.default(0),
@@ -96,6 +111,11 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   logical_volume_max_size: size.default(0),
   metadata_backup_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
   auto_recovery: z.boolean().default(false),
+  cache_size: size.default(0),
+  cache_policy: z.enum(CACHE_POLICIES).default('none'),
+  io_scheduler: z.enum(IO_SCHEDULERS).default('none'),
+  journal_size: size.default(0),
+  ...tablesShape,
   log: z
     .strictObject({
       level: z.enum(LOG_LEVELS).default('info'),
@@ -137,6 +157,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   control: "a socket's path",
   run_dir: 'an absolute path of a directory',
   socket_mode: 'three octal digits in quotes, such as "0600"',
+  socket_group: "a group's name or number, in quotes",
   system_id: 'at most 128 letters, digits and _ + . - (not starting with -)',
   extra_system_ids: 'a list of system IDs',
   physical_volume_size_limit: 'a whole number of bytes below 2^53; 0: no limit',
@@ -148,6 +169,11 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   logical_volume_max_size: 'a whole number of bytes below 2^53; 0: no limit',
   metadata_backup_interval: 'a whole number of seconds, at most 31536000; 0: never',
   auto_recovery: 'true or false',
+  cache_size: 'a whole number of bytes below 2^53; 0: no cache',
+  cache_policy: '"none", "writethrough" or "writeback"',
+  io_scheduler: '"none" or "deadline"',
+  journal_size: 'a whole number of bytes below 2^53; 0: no journal',
+  ...TABLES_ALLOWED,
   log: 'a table: [log]',
   'log.level': '"trace", "debug", "info", "warn", "error", "fatal" or "silent"',
   'log.format': '"auto", "json" or "text"',

@@ -15,6 +15,8 @@ import { parse as parseToml, TomlError } from 'smol-toml';
 import { backupDirectory } from '../lvm/backup-directories.ts';
 import { loadSettings as loadLvmSettings } from '../lvm/settings/load.ts';
 import type { NbdServerLimits } from '../nbd/server.ts';
+import { type AccessSettings, settleAccess } from './access-settings.ts';
+import { Accounts } from './accounts.ts';
 import { checkConfig, type Config, defaultConfig } from './config-schema.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
 import { type Flags, splitPaths } from './flags.ts';
@@ -32,6 +34,8 @@ export interface Settings {
   readonly runDir: string | null;
   /** Permission bits of the unix sockets. */
   readonly socketMode: number;
+  /** The unix sockets' group; null: the daemon's own. */
+  readonly socketGroup: number | null;
   readonly systemId: string | null;
   readonly extraSystemIds: readonly string[];
   readonly logLevel: string;
@@ -41,6 +45,27 @@ export interface Settings {
   /** Null: the daemon makes none. */
   readonly backups: { readonly directory: string; readonly intervalSeconds: number } | null;
   readonly limits: NbdServerLimits;
+  readonly access: AccessSettings;
+  /** Null: no audit log is kept. */
+  readonly audit: { readonly path: string; readonly maxBytes: number } | null;
+  /** Where GET /metrics is answered besides the control socket. */
+  readonly metricsListen: { readonly host: string; readonly port: number } | null;
+  readonly events: EventSettings;
+  /** Settings that drive nothing in this build, each a sentence. */
+  readonly withoutEffect: readonly string[];
+}
+
+/** [events]: what is worth an alert, and who is told. */
+export interface EventSettings {
+  readonly intervalMs: number;
+  /** Percent; 0: never. */
+  readonly volumeGroupFull: number;
+  /** Errors between two looks; 0: never. */
+  readonly deviceErrors: number;
+  readonly command: readonly string[] | null;
+  readonly webhook: string | null;
+  readonly timeoutMs: number;
+  readonly retries: number;
 }
 
 /** What settings depend on besides the flags; tests pass their own. */
@@ -51,6 +76,8 @@ export interface Surroundings {
   readonly uid: number;
   /** The last file of the search. */
   readonly systemConfigFile: string;
+  /** Users and groups. Default: the system's. */
+  readonly accounts?: () => Accounts;
 }
 
 export function processSurroundings(): Surroundings {
@@ -126,6 +153,7 @@ function settle(
   problems: string[],
 ): Settings {
   refuseUnbuilt(config, configFile, flags, problems);
+  const accounts = once(around.accounts ?? ((): Accounts => new Accounts()));
   const runDir = config.run_dir ?? defaultRunDir(around);
   const sockets = new SocketSettings(runDir, around.cwd, configFile ?? 'lvm.toml', problems);
   return {
@@ -136,6 +164,7 @@ function settle(
     controlPath: sockets.control(flags.control, config.control),
     runDir,
     socketMode: Number.parseInt(config.socket_mode, 8),
+    socketGroup: settleGroup(config, accounts, problems),
     systemId: config.system_id ?? null,
     extraSystemIds: config.extra_system_ids,
     logLevel: flags.logLevel ?? config.log.level,
@@ -149,7 +178,57 @@ function settle(
       handshakeTimeoutMs: config.limits.handshake_timeout * 1000,
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
+    access: settleAccess(config.access, accounts, problems),
+    audit: config.audit.file === undefined ? null : { path: config.audit.file, maxBytes: config.audit.max_size },
+    metricsListen: settleMetrics(config, problems),
+    events: settleEvents(config),
+    withoutEffect: withoutEffect(config),
   };
+}
+
+/** Accounts are read only where a name has to be looked up. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | null = null;
+  return () => (made ??= { value: make() }).value;
+}
+
+function settleGroup({ socket_group: name }: Config, accounts: () => Accounts, problems: string[]): number | null {
+  if (name === undefined) return null;
+  const gid = accounts().gid(name);
+  if (gid === null) problems.push(`socket_group: "${name}" is not allowed: this host has no group ${name}`);
+  return gid;
+}
+
+function settleMetrics({ metrics }: Config, problems: string[]): Settings['metricsListen'] {
+  if (metrics.listen === undefined) return null;
+  const parsed = parseListenUri(metrics.listen, '/');
+  if ('kind' in parsed && parsed.kind === 'tcp') return { host: parsed.host, port: parsed.port };
+  const problem = 'problem' in parsed ? parsed.problem : 'it is no TCP address';
+  problems.push(`metrics.listen: "${metrics.listen}" is not allowed: ${problem}`);
+  return null;
+}
+
+function settleEvents({ events }: Config): EventSettings {
+  return {
+    intervalMs: events.interval * 1000,
+    volumeGroupFull: events.volume_group_full,
+    deviceErrors: events.device_errors,
+    command: events.command ?? null,
+    webhook: events.webhook ?? null,
+    timeoutMs: events.timeout * 1000,
+    retries: events.retries,
+  };
+}
+
+/** What the file asks for and this build has nothing for: said at the start, never passed over. */
+function withoutEffect(config: Config): readonly string[] {
+  const asked: readonly (readonly [string, boolean, string])[] = [
+    ['cache_size', config.cache_size > 0, 'blocks are cached by the operating system only'],
+    ['cache_policy', config.cache_policy !== 'none', 'blocks are cached by the operating system only'],
+    ['io_scheduler', config.io_scheduler !== 'none', 'requests go to the devices in the order in which they come'],
+    ['journal_size', config.journal_size > 0, 'no journal is kept'],
+  ];
+  return asked.flatMap(([key, set, instead]) => (set ? [`${key} has no effect in this build: ${instead}`] : []));
 }
 
 /** In the directory where commands keep theirs. */
