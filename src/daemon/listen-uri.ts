@@ -9,7 +9,9 @@ import { isAbsolute, join, relative } from 'node:path';
 
 export type ListenAddress =
   | { readonly kind: 'unix'; readonly path: string }
-  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  /** A socket that systemd listens on and handed to us; once it is open it has one of the addresses above. */
+  | { readonly kind: 'inherited'; readonly fd: number };
 
 /** NBD's port (IANA). */
 export const NBD_PORT = 10809;
@@ -53,14 +55,16 @@ function parseTcp(text: string): ListenAddress | { readonly problem: string } {
   return { kind: 'tcp', host, port };
 }
 
-/** The address in the form that `parseListenUri` reads. */
+/** The address in the form that `parseListenUri` reads; "fd:N" where nobody knows it. */
 export function formatListenUri(address: ListenAddress): string {
+  if (address.kind === 'inherited') return `fd:${address.fd}`;
   if (address.kind === 'unix') return `unix:${address.path}`;
   return `tcp:${bracketed(address.host)}:${address.port}`;
 }
 
 /** The NBD URI of an export at this address (NBD doc/uri.md); without a name, of the server. */
 export function nbdUri(address: ListenAddress, exportName?: string): string {
+  if (address.kind === 'inherited') return formatListenUri(address);
   const path = exportName === undefined ? '' : exportName.split('/').map(encodeURIComponent).join('/');
   // The socket's own slashes stay readable: a query may hold them.
   if (address.kind === 'unix') {

@@ -1,19 +1,22 @@
 /**
- * Listening addresses: unix sockets and TCP.
+ * Listening addresses: unix sockets, TCP, and sockets of either kind that somebody else listened on and handed to us.
  *
  * Invariants
  *  - A socket file is removed only when nobody answers behind it; anything else at the path is left alone.
  *  - A socket file never has more permissions than its mode, not even for a moment. The default lets in the owner only.
+ *  - A socket that was handed to us keeps its file and its permissions: they are the business of who made it.
  *  - Accepted sockets are half-open tolerant; TCP ones send without delay and probe dead peers.
  */
 import { once } from 'node:events';
-import { chmod, lstat, unlink } from 'node:fs/promises';
+import { chmod, lstat, readFile, readlink, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { NbdError } from './errors.ts';
 
 export type NbdAddress =
   | { readonly kind: 'unix'; readonly path: string; readonly mode?: number }
-  | { readonly kind: 'tcp'; readonly host: string; readonly port: number };
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  /** A file descriptor of ours on which somebody listens already. What it is bound to is told once it is open. */
+  | { readonly kind: 'inherited'; readonly fd: number };
 
 const DEFAULT_MODE = 0o600;
 /** Silence after which a TCP client is probed; the system's own default is two hours. */
@@ -21,8 +24,9 @@ const KEEP_ALIVE_DELAY_MS = 60_000;
 /** Bytes: sun_path without its closing NUL. */
 const MAX_PATH_BYTES = 107;
 
-/** As in `--listen`: `unix:/path` or `tcp:host:port`. */
+/** As in `--listen`: `unix:/path` or `tcp:host:port`; `fd:N` for one that was handed to us. */
 export function formatAddress(address: NbdAddress): string {
+  if (address.kind === 'inherited') return `fd:${address.fd}`;
   if (address.kind === 'unix') return `unix:${address.path}`;
   return `tcp:${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
 }
@@ -79,27 +83,51 @@ async function listenUnix(server: Server, path: string, mode: number): Promise<v
   await chmod(path, mode);
 }
 
+/** Listens on a socket that was handed to us, and says what it is bound to. */
+async function listenInherited(server: Server, fd: number): Promise<NbdAddress> {
+  const path = await boundPath(fd);
+  const listening = once(server, 'listening');
+  server.listen({ fd });
+  await listening;
+  const bound = server.address();
+  if (bound !== null && typeof bound === 'object') return { kind: 'tcp', host: bound.address, port: bound.port };
+  return path === null ? { kind: 'inherited', fd } : { kind: 'unix', path };
+}
+
 /**
- * Opens a listener; `accept` gets its sockets, paused by nobody, and `failed` the errors of connections that could not be
- * accepted. Throws an NbdError. Returns the address with its port.
+ * The path of a unix socket, from the kernel's table: lines of address, counts, flags, type, state, inode, path. Null: it has
+ * none, or the table can't be read.
+ */
+async function boundPath(fd: number): Promise<string | null> {
+  try {
+    const inode = /^socket:\[(\d+)\]$/.exec(await readlink(`/proc/self/fd/${fd}`))?.[1];
+    const table = await readFile('/proc/self/net/unix', 'utf8');
+    const row = table.split('\n').find((line) => line.trim().split(/\s+/)[6] === inode);
+    return /^(?:\S+\s+){7}(.+)$/.exec(row?.trim() ?? '')?.[1] ?? null;
+  } catch {
+    // Without /proc there is only the number to show.
+    return null;
+  }
+}
+
+/**
+ * Opens a listener; `accept` gets its sockets, paused by nobody, with the address that they came to, and `failed` the errors of
+ * connections that could not be accepted. Throws an NbdError. Returns the address as it was bound.
  */
 export async function openListener(
   address: NbdAddress,
-  accept: (socket: Socket) => void,
+  accept: (socket: Socket, at: NbdAddress) => void,
   failed: (error: Error) => void,
 ): Promise<{ readonly server: Server; readonly address: NbdAddress }> {
+  let at = address;
   const server = createServer(
     { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_DELAY_MS },
-    accept,
+    (socket) => {
+      accept(socket, at);
+    },
   );
   try {
-    if (address.kind === 'unix') {
-      await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE);
-      server.on('error', failed);
-      return { server, address };
-    }
-    server.listen({ host: address.host, port: address.port });
-    await once(server, 'listening');
+    at = await listen(server, address);
   } catch (error) {
     server.close();
     if (error instanceof NbdError) throw error;
@@ -108,7 +136,18 @@ export async function openListener(
     throw new NbdError(code, formatAddress(address), detail, error);
   }
   server.on('error', failed);
+  return { server, address: at };
+}
+
+async function listen(server: Server, address: NbdAddress): Promise<NbdAddress> {
+  if (address.kind === 'inherited') return listenInherited(server, address.fd);
+  if (address.kind === 'unix') {
+    await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE);
+    return address;
+  }
+  server.listen({ host: address.host, port: address.port });
+  await once(server, 'listening');
   const bound = server.address();
   const port = bound === null || typeof bound === 'string' ? address.port : bound.port;
-  return { server, address: { kind: 'tcp', host: address.host, port } };
+  return { kind: 'tcp', host: address.host, port };
 }
