@@ -18,8 +18,7 @@ import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';
 import type { LockOptions } from '../lvm/locks.ts';
 import type { CommandContext } from './command.ts';
-import { progressBar } from './lv/progress.ts';
-import { ask } from './prompt.ts';
+import { ask, type Terminal } from './prompt.ts';
 import { commandDevices } from './scan.ts';
 import { VERSION } from './version.ts';
 
@@ -51,12 +50,23 @@ export async function changeContext(context: CommandContext, added: readonly str
     force: options.count('force'),
     prompt(question) {
       const silent = options.count('quiet') > 1;
-      return Promise.resolve(ask(question, { yes: yes > 0, silent, output, ...context.terminal }));
+      return ask(question, { yes: yes > 0, silent, output, ...context.terminal });
     },
-    ...(options.has('quiet') ? {} : { progress: (title: string) => progressBar(title) }),
+    ...(options.has('quiet') ? {} : progressOn(context.terminal)),
     out: (line) => output.print(line),
     err: (line) => output.error(line),
     now: () => Math.floor(Date.now() / 1000),
+  };
+}
+
+/** Shows work on bytes where somebody looks. */
+function progressOn({ progress }: Terminal): Pick<ChangeContext, 'progress'> {
+  if (progress === undefined) return {};
+  return {
+    progress: (title) => ({
+      update: (done, total) => progress.update(title, done, total, 'bytes'),
+      end: () => progress.end(),
+    }),
   };
 }
 

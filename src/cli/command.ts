@@ -5,6 +5,7 @@
  *  - A command's options are one table: it drives parsing and help, so that no option is parsed and forgotten.
  *  - A command reads the world only through its context, so that tests can run it in their own.
  */
+import type { LiveVolumes } from '../lvm/live.ts';
 import type { Settings } from '../lvm/settings.ts';
 import type { ExitCode, Output } from './messages.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
@@ -29,8 +30,12 @@ export interface CommandContext {
   readonly uid: number;
   /** Unix seconds. */
   readonly now: number;
-  /** Where questions are asked and answered. */
+  /** Where questions are asked and answered, and progress is shown. */
   readonly terminal: Terminal;
+  /** The volumes of the daemon that runs this command; NO_LIVE_VOLUMES: none does. */
+  readonly live: LiveVolumes;
+  /** Aborted when the caller is gone, or wants no more: the command ends at its next safe point. */
+  readonly signal: AbortSignal;
   /** Every command, for what is written from them: manual pages, completion. */
   everyCommand(): Promise<readonly NamedCommand[]>;
 }

@@ -1,13 +1,15 @@
 /**
  * The entry of orion-lvm and of the commands in bin/: `main.ts COMMAND ARGUMENTS…`, or without arguments, commands from a pipe.
+ * A command whose devices a running daemon holds is run by that daemon.
  *
  * Invariant: the process ends by itself with the command's exit code once all output is written; a reader that closes its
  * end of a pipe early ends it silently, as every command of a shell.
  */
+import { isatty } from 'node:tty';
+import { handOver } from './client.ts';
 import { type ExitCode, StreamOutput } from './messages.ts';
-import { TERMINAL } from './prompt.ts';
-import { run } from './run.ts';
-import { runLines } from './shell.ts';
+import { ProgressLine } from './progress.ts';
+import { ownTerminal } from './prompt.ts';
 
 function endQuietly(error: NodeJS.ErrnoException): void {
   if (error.code !== 'EPIPE') throw error;
@@ -17,20 +19,38 @@ function endQuietly(error: NodeJS.ErrnoException): void {
 process.stdout.on('error', endQuietly);
 process.stderr.on('error', endQuietly);
 
-const output = new StreamOutput(process.stdout, process.stderr);
+const progress = new ProgressLine(process.stderr);
+const terminal = ownTerminal(progress);
+const { env } = process;
+const uid = process.geteuid?.() ?? -1;
 
 async function runOne(argv: readonly string[]): Promise<ExitCode> {
-  const code = await run(argv, output, {
-    env: process.env,
-    cwd: process.cwd(),
-    uid: process.geteuid?.() ?? -1,
-    now: Math.floor(Date.now() / 1000),
-    terminal: TERMINAL,
+  const cwd = process.cwd();
+  const handed = await handOver(argv, {
+    env,
+    cwd,
+    uid,
+    out: (text) => void process.stdout.write(text),
+    err: terminal.write,
+    readLine: terminal.readLine,
+    progress,
+    terminal: { isTTY: isatty(2), columns: process.stderr.columns ?? 80 },
+    onInterrupt(interrupted) {
+      process.on('SIGINT', interrupted);
+      return () => void process.off('SIGINT', interrupted);
+    },
   });
+  if (handed !== null) return handed;
+  const { run } = await import('./run.ts');
+  const output = new StreamOutput(process.stdout, process.stderr);
+  const code = await run(argv, output, { env, cwd, uid, now: Math.floor(Date.now() / 1000), terminal });
   output.flush();
   return code;
 }
 
 const argv = process.argv.slice(2);
 const piped = argv.length === 0 && !process.stdin.isTTY;
-process.exitCode = (piped ? await runLines(process.stdin, runOne) : null) ?? (await runOne(argv));
+if (piped) {
+  const { runLines } = await import('./shell.ts');
+  process.exitCode = (await runLines(process.stdin, runOne)) ?? (await runOne(argv));
+} else process.exitCode = await runOne(argv);

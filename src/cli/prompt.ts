@@ -8,6 +8,7 @@
  */
 import { readSync } from 'node:fs';
 import type { Output } from './messages.ts';
+import type { ProgressSink } from './progress.ts';
 
 export interface PromptOptions extends Terminal {
   readonly yes: boolean;
@@ -15,21 +16,23 @@ export interface PromptOptions extends Terminal {
   readonly output: Output;
 }
 
-/** Where questions go and answers come from. */
+/** Where questions go and answers come from, and where it is shown how far long work is. */
 export interface Terminal {
   /** Lines without their newline; null at the end. */
-  readonly readLine: () => string | null;
+  readonly readLine: () => string | null | Promise<string | null>;
   /** Writes to stderr without a newline. */
   readonly write: (text: string) => void;
+  /** Absent: nobody looks. Done and total are in `unit`. */
+  readonly progress?: ProgressSink;
 }
 
 /** Asks until it has an answer. `question` ends in "[y/n]: ". */
-export function ask(question: string, options: PromptOptions): boolean {
+export async function ask(question: string, options: PromptOptions): Promise<boolean> {
   const { yes, silent, output, readLine, write } = options;
   if (yes) return true;
   for (;;) {
     write(question);
-    const line = silent ? null : readLine();
+    const line = silent ? null : await readLine();
     if (line === null) {
       write('[n]\n');
       return false;
@@ -45,7 +48,7 @@ export function ask(question: string, options: PromptOptions): boolean {
  * The next line of stdin, read byte by byte so that what follows is left for the next question; null at the end. It blocks, as
  * nothing else is going on while a question waits.
  */
-function readStdinLine(): string | null {
+export function readStdinLine(): string | null {
   const byte = Buffer.alloc(1);
   const line: number[] = [];
   for (;;) {
@@ -57,7 +60,6 @@ function readStdinLine(): string | null {
 }
 
 /** The process's own. */
-export const TERMINAL: Terminal = {
-  readLine: readStdinLine,
-  write: (text) => void process.stderr.write(text),
-};
+export function ownTerminal(progress: ProgressSink): Terminal {
+  return { readLine: readStdinLine, write: (text) => void process.stderr.write(text), progress };
+}

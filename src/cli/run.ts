@@ -10,6 +10,7 @@ import { COMMANDS } from './commands/table.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
 import { everyCommand } from './every-command.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
+import { NO_LIVE_VOLUMES } from '../lvm/live.ts';
 import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from './messages.ts';
 import { parseOptions } from './options.ts';
 import { readToml, settingsForCommand } from './settings.ts';
@@ -17,7 +18,13 @@ import { printUsage } from './usage.ts';
 import { printVersion } from './version.ts';
 
 /** What a run depends on besides its arguments. */
-export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now' | 'terminal'>;
+export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now' | 'terminal'> &
+  Partial<Pick<CommandContext, 'live' | 'signal'>> & {
+    /** False: lvm.toml is read only where it is named. */
+    readonly searchConfig?: boolean;
+  };
+
+const NEVER_ABORTED = new AbortController().signal;
 
 function listCommands(output: Output): void {
   output.print('Available commands:');
@@ -52,7 +59,8 @@ async function runCommand(
     process.umask(settings.int('global/umask'));
     output.indentBy?.(settings.string('log/prefix'));
     const given = { name, argv, options, args: options.args };
-    const context: CommandContext = { ...around, ...given, output, settings, toml, everyCommand };
+    const { live = NO_LIVE_VOLUMES, signal = NEVER_ABORTED } = around;
+    const context: CommandContext = { ...around, ...given, live, signal, output, settings, toml, everyCommand };
     await recover(context);
     try {
       return await command.run(context);

@@ -8,6 +8,7 @@
 import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { SYSTEM_CONFIG } from '../daemon/client/socket-path.ts';
 import type { Config } from '../daemon/config-schema.ts';
 import type { Settings, SettingsLayer } from '../lvm/settings.ts';
 import type { ConfigNode } from '../ondisk/metadata.ts';
@@ -74,12 +75,12 @@ export interface ConfigFile {
   readonly config: Config;
 }
 
-const SYSTEM_CONFIG = '/etc/orion-lvm/lvm.toml';
-
 export interface ConfigSurroundings {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly cwd: string;
   readonly uid: number;
+  /** False: only a file that is named is read. */
+  readonly searchConfig?: boolean;
 }
 
 /**
@@ -90,6 +91,7 @@ export async function readToml(options: ParsedOptions, around: ConfigSurrounding
   const config = options.value('config');
   const flag = config === undefined || isConfigString(config) ? undefined : config;
   const named = flag ?? around.env['ORION_LVM_CONFIG'] ?? '';
+  if (named === '' && around.searchConfig === false) return null;
   if (named === '' && ![resolve(around.cwd, 'lvm.toml'), SYSTEM_CONFIG].some((path) => existsSync(path))) return null;
   const { readConfigFile } = await import('../daemon/config.ts');
   try {

@@ -13,6 +13,7 @@ import type { BigIntStats } from 'node:fs';
 import { access, glob, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OpenedDevice } from '../block/device.ts';
+import { identityOf } from '../block/open.ts';
 import { LvmError } from './errors.ts';
 import type { ScannedDevice } from './model.ts';
 
@@ -38,6 +39,12 @@ export async function listDevices(specs: readonly string[], options: ListOptions
     else options.onProblem(found);
   }
   return distinct(paths);
+}
+
+/** OpenedDevice.identity of what is at a path; null: no file and no block device. */
+export async function identityAt(path: string): Promise<string | null> {
+  const stats = await statOrNull(path);
+  return stats === null || !isDevice(stats) ? null : identityOf(stats.isFile() ? 'file' : 'block', stats);
 }
 
 /** What the model says of an open device. */

@@ -10,23 +10,41 @@ export interface Entry {
   readonly summary: string;
   /** Only as `orion-lvm NAME`: not in bin/. */
   readonly inner?: true;
+  /** Has to do with no volumes, or talks to the daemon by itself: never handed over to it. */
+  readonly local?: true;
   load(): Promise<{ readonly command: Command }>;
 }
 
 /** A command of facts.ts. */
 function fact(name: 'formats' | 'segtypes' | 'systemid' | 'tags' | 'version', summary: string): [string, Entry] {
-  return [name, { summary, inner: true, load: async () => ({ command: (await import('./facts.ts'))[name] }) }];
+  return [
+    name,
+    { summary, inner: true, local: true, load: async () => ({ command: (await import('./facts.ts'))[name] }) },
+  ];
 }
 
 export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   [
     'completion',
-    { summary: 'Print the completion script for bash', inner: true, load: () => import('./completion.ts') },
+    {
+      summary: 'Print the completion script for bash',
+      local: true,
+      inner: true,
+      load: () => import('./completion.ts'),
+    },
   ],
-  ['config', { summary: 'Display configuration information', inner: true, load: () => import('./config.ts') }],
+  [
+    'config',
+    { summary: 'Display configuration information', local: true, inner: true, load: () => import('./config.ts') },
+  ],
   [
     'dumpconfig',
-    { summary: 'Display and manipulate configuration information', inner: true, load: () => import('./lvmconfig.ts') },
+    {
+      summary: 'Display and manipulate configuration information',
+      local: true,
+      inner: true,
+      load: () => import('./lvmconfig.ts'),
+    },
   ],
   fact('formats', 'List available metadata formats'),
   ['fullreport', { summary: 'Display full report', inner: true, load: () => import('./fullreport.ts') }],
@@ -34,8 +52,11 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['lvcreate', { summary: 'Create a logical volume', load: () => import('./lvcreate.ts') }],
   ['lvdisplay', { summary: 'Display information about a logical volume', load: () => import('./lvdisplay.ts') }],
   ['lvextend', { summary: 'Add space to a logical volume', load: () => import('./lvextend.ts') }],
-  ['lvmconfig', { summary: 'Display and manipulate configuration information', load: () => import('./lvmconfig.ts') }],
-  ['lvmdevices', { summary: 'Manage the devices file', load: () => import('./lvmdevices.ts') }],
+  [
+    'lvmconfig',
+    { summary: 'Display and manipulate configuration information', local: true, load: () => import('./lvmconfig.ts') },
+  ],
+  ['lvmdevices', { summary: 'Manage the devices file', local: true, load: () => import('./lvmdevices.ts') }],
   [
     'lvmdiskscan',
     { summary: 'List devices that may be used as physical volumes', load: () => import('./lvmdiskscan.ts') },
@@ -46,7 +67,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['lvresize', { summary: 'Resize a logical volume', load: () => import('./lvresize.ts') }],
   ['lvs', { summary: 'Display information about logical volumes', load: () => import('./lvs.ts') }],
   ['lvscan', { summary: 'List all logical volumes in all volume groups', load: () => import('./lvscan.ts') }],
-  ['man', { summary: 'Print manual pages', inner: true, load: () => import('./man.ts') }],
+  ['man', { summary: 'Print manual pages', local: true, inner: true, load: () => import('./man.ts') }],
   ['pvchange', { summary: 'Change attributes of physical volume(s)', load: () => import('./pvchange.ts') }],
   ['pvck', { summary: 'Check metadata on physical volumes', load: () => import('./pvck.ts') }],
   ['pvcreate', { summary: 'Initialize physical volume(s) for use by LVM', load: () => import('./pvcreate.ts') }],

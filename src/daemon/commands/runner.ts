@@ -1,0 +1,263 @@
+/**
+ * Runs commands for those who ask over the control socket, each in a process of its own, so that heavy work delays no I/O and
+ * a fault of a command is its own.
+ *
+ * Invariants
+ *  - At most MAX_RUNNING commands run; MAX_WAITING more wait for their turn, in order. Locks are taken by running ones only.
+ *  - A command's exit is told once, and last; a process that ends without one failed.
+ *  - A change that was prepared is always ended: if the command's process dies first, its VGs are read again here, whichever
+ *    state the commit left them in.
+ *  - What a process asks for is carried out in the order of its asking, and its exit is told after all of it.
+ */
+import { CommandError } from '../../lvm/edit/errors.ts';
+import type { LiveChange, LiveVolumes } from '../../lvm/live.ts';
+import type { CommandEvent, CommandRequest, FromHosted, LiveMethod, PromptAnswer } from '../client/messages.ts';
+import type { Logger } from '../log.ts';
+import { HostedProcess, type ProcessEnd } from './process.ts';
+
+const MAX_RUNNING = 16;
+const MAX_WAITING = 256;
+/** A process stands ready this long after the last command. */
+const IDLE_MS = 60_000;
+const FAILED = 5;
+
+/** What became of a command, for the audit log. */
+export interface CommandOutcome {
+  readonly id: string;
+  readonly request: CommandRequest;
+  readonly exitCode: number;
+  /** In the order in which they were committed. */
+  readonly changes: readonly LiveChange[];
+}
+
+export interface RunnerOptions {
+  readonly live: LiveVolumes;
+  readonly log: Logger;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Told before the exit event, which waits for it. */
+  readonly finished?: (outcome: CommandOutcome) => Promise<void>;
+}
+
+export interface RunningCommand {
+  readonly id: string;
+  answer(answer: PromptAnswer): void;
+  /** Ends the command at its next safe point, or before it begins. */
+  cancel(): void;
+}
+
+export class CommandRunner {
+  readonly #options: RunnerOptions;
+  readonly #running = new Set<Command>();
+  readonly #waiting: Command[] = [];
+  #idle: HostedProcess | null = null;
+  #idleTimer: NodeJS.Timeout | undefined;
+  #lastId = 0;
+  #drained: (() => void) | null = null;
+  #closing = false;
+
+  constructor(options: RunnerOptions) {
+    this.#options = options;
+  }
+
+  /** Null: too many commands are waiting already, or the daemon is about to end. `listener` gets `exit` last. */
+  start(request: CommandRequest, listener: (event: CommandEvent) => void): RunningCommand | null {
+    if (this.#closing || this.#waiting.length >= MAX_WAITING) return null;
+    const command = new Command(String(++this.#lastId), request, listener, this.#options);
+    listener({ type: 'started', id: command.id });
+    this.#waiting.push(command);
+    this.#next();
+    return command;
+  }
+
+  /** Cancels everything and resolves when the last command has ended. */
+  close(): Promise<void> {
+    this.#closing = true;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#drained = resolve;
+    for (const command of [...this.#running, ...this.#waiting]) command.cancel();
+    this.#dropIdle();
+    this.#tellIfDrained();
+    return promise;
+  }
+
+  #next(): void {
+    while (this.#running.size < MAX_RUNNING) {
+      const command = this.#waiting.shift();
+      if (command === undefined) return;
+      this.#running.add(command);
+      void command.run(() => this.#takeProcess()).finally(() => this.#ended(command));
+    }
+  }
+
+  #ended(command: Command): void {
+    this.#running.delete(command);
+    this.#next();
+    if (!this.#closing && this.#running.size === 0) this.#keepReady();
+    this.#tellIfDrained();
+  }
+
+  #tellIfDrained(): void {
+    if (this.#running.size === 0 && this.#waiting.length === 0) this.#drained?.();
+  }
+
+  #takeProcess(): HostedProcess {
+    const idle = this.#idle;
+    clearTimeout(this.#idleTimer);
+    this.#idle = null;
+    if (idle?.usable !== true) return new HostedProcess(this.#options.env);
+    idle.ref();
+    return idle;
+  }
+
+  /** The next command, which comes soon after this one, will not wait for a process to start. */
+  #keepReady(): void {
+    if (this.#idle?.usable !== true) {
+      this.#idle = new HostedProcess(this.#options.env);
+      this.#idle.unref();
+    }
+    clearTimeout(this.#idleTimer);
+    this.#idleTimer = setTimeout(() => this.#dropIdle(), IDLE_MS);
+    this.#idleTimer.unref();
+  }
+
+  #dropIdle(): void {
+    clearTimeout(this.#idleTimer);
+    this.#idle?.kill();
+    this.#idle = null;
+  }
+}
+
+class Command implements RunningCommand {
+  readonly id: string;
+  readonly #request: CommandRequest;
+  readonly #listener: (event: CommandEvent) => void;
+  readonly #options: RunnerOptions;
+  readonly #open = new Map<string, LiveChange>();
+  readonly #changes: LiveChange[] = [];
+  readonly #prompts = new Set<number>();
+  #process: HostedProcess | null = null;
+  #cancelled = false;
+  #exitCode: number | null = null;
+  /** Calls of the live interface, one after the other. */
+  #calls: Promise<void> = Promise.resolve();
+
+  constructor(id: string, request: CommandRequest, listener: (event: CommandEvent) => void, options: RunnerOptions) {
+    this.id = id;
+    this.#request = request;
+    this.#listener = listener;
+    this.#options = options;
+  }
+
+  answer(answer: PromptAnswer): void {
+    if (this.#prompts.delete(answer.id)) this.#process?.send({ kind: 'answer', answer });
+  }
+
+  cancel(): void {
+    this.#cancelled = true;
+    this.#process?.send({ kind: 'cancel' });
+  }
+
+  async run(takeProcess: () => HostedProcess): Promise<void> {
+    const end = this.#cancelled ? null : await this.#inProcess(takeProcess());
+    // Whatever the process asked for comes first.
+    await this.#calls;
+    await this.#endChanges();
+    if (end !== null && this.#exitCode === null) this.#tellOfDeath(end);
+    const exitCode = this.#exitCode ?? FAILED;
+    try {
+      await this.#options.finished?.({ id: this.id, request: this.#request, exitCode, changes: this.#changes });
+    } catch (err) {
+      this.#options.log.error({ err, command: this.#request.name }, 'the end of a command could not be recorded');
+    }
+    this.#listener({ type: 'exit', code: exitCode });
+  }
+
+  /** Settles when the process has told its exit, or has died. */
+  #inProcess(process: HostedProcess): Promise<ProcessEnd | null> {
+    this.#process = process;
+    const { promise, resolve } = Promise.withResolvers<ProcessEnd | null>();
+    process.attach({
+      message: (message) => {
+        this.#message(message);
+        if (message.kind === 'exit') resolve(null);
+      },
+      ended: resolve,
+    });
+    process.send({ kind: 'run', request: this.#request });
+    return promise;
+  }
+
+  #message(message: FromHosted): void {
+    if (message.kind === 'event') {
+      if (message.event.type === 'prompt') this.#prompts.add(message.event.id);
+      this.#listener(message.event);
+    } else if (message.kind === 'exit') this.#exitCode = message.code;
+    else this.#calls = this.#calls.then(() => this.#call(message));
+  }
+
+  async #call({ id, method, args }: Extract<FromHosted, { readonly kind: 'live' }>): Promise<void> {
+    try {
+      const value = await this.#live(method, args);
+      this.#process?.send({ kind: 'live-result', id, value });
+    } catch (error) {
+      if (!(error instanceof CommandError)) this.#options.log.error({ err: error, method }, 'a command was let down');
+      const lines = error instanceof CommandError ? error.lines : [`orion-lvmd: ${String(error)}`];
+      const exitCode = error instanceof CommandError ? error.exitCode : FAILED;
+      this.#process?.send({ kind: 'live-refused', id, lines, exitCode });
+    }
+  }
+
+  /** The process is of our own making: what it sends is what `LiveVolumes` says. */
+  async #live(method: LiveMethod, args: readonly unknown[]): Promise<unknown> {
+    const { live } = this.#options;
+    const [argument] = args;
+    if (method === 'prepare') {
+      const change = argument as LiveChange;
+      await live.prepare(change);
+      this.#open.set(change.key, change);
+      return undefined;
+    }
+    if (method === 'committed') {
+      const change = argument as LiveChange;
+      const problems = await live.committed(change);
+      this.#open.delete(change.key);
+      this.#changes.push(change);
+      return problems;
+    }
+    if (method === 'abandoned') {
+      const change = argument as LiveChange;
+      await live.abandoned(change);
+      this.#open.delete(change.key);
+      return undefined;
+    }
+    const call = live[method] as (...given: readonly unknown[]) => Promise<unknown>;
+    return call.apply(live, [...args]);
+  }
+
+  /** The process died between prepare and committed: the disks say which of the two states holds. */
+  async #endChanges(): Promise<void> {
+    for (const change of this.#open.values()) {
+      const vgs = change.groups.map(({ name }) => name);
+      this.#options.log.warn(
+        { command: this.#request.name, vgs },
+        'a command died during a change; reading its VGs again',
+      );
+      try {
+        await this.#options.live.committed(change);
+        this.#changes.push(change);
+      } catch (err) {
+        this.#options.log.error({ err, vgs }, 'volumes could not follow a change whose command died');
+      }
+    }
+    this.#open.clear();
+  }
+
+  #tellOfDeath({ exitCode, signal, lastWords }: ProcessEnd): void {
+    const how = signal === null ? `with exit code ${exitCode ?? 'unknown'}` : `by ${signal}`;
+    this.#options.log.error({ command: this.#request.name, how, lastWords }, "a command's process died");
+    this.#listener({
+      type: 'stderr',
+      text: `  Internal error: the process of ${this.#request.name} was ended ${how}; what it had committed stays.\n`,
+    });
+  }
+}

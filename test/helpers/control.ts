@@ -1,0 +1,103 @@
+/** A control socket with a command runner behind it and live volumes that only note what they are asked. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Role } from '../../src/daemon/access.ts';
+import { type CommandOutcome, CommandRunner } from '../../src/daemon/commands/runner.ts';
+import { CommandResource } from '../../src/daemon/control/commands.ts';
+import type { ControlledDaemon } from '../../src/daemon/control/routes.ts';
+import { ControlServer } from '../../src/daemon/control/server.ts';
+import { createLog } from '../../src/daemon/log.ts';
+import { identityAt } from '../../src/lvm/devices.ts';
+import { type LiveStatus, type LiveVolumes } from '../../src/lvm/live.ts';
+
+/** Notes every call; `refuse` may throw in its place. */
+export class NotingLive implements LiveVolumes {
+  readonly present: boolean = true;
+  readonly calls: { readonly method: string; readonly argument: unknown }[] = [];
+  readonly statuses = new Map<string, LiveStatus>();
+  readonly identities: ReadonlySet<string>;
+  /** Called with every method before it answers. */
+  before: (method: string, argument: unknown) => void | Promise<void> = () => undefined;
+
+  constructor(identities: Iterable<string> = []) {
+    this.identities = new Set(identities);
+  }
+
+  async #note<Result>(method: string, argument: unknown, result: Result): Promise<Result> {
+    this.calls.push({ method, argument });
+    await this.before(method, argument);
+    return result;
+  }
+
+  readonly holds: LiveVolumes['holds'] = (identity) => Promise.resolve(this.identities.has(identity));
+  readonly prepare: LiveVolumes['prepare'] = (change) => this.#note('prepare', change, undefined);
+  readonly committed: LiveVolumes['committed'] = (change) => this.#note('committed', change, []);
+  readonly abandoned: LiveVolumes['abandoned'] = (change) => this.#note('abandoned', change, undefined);
+  readonly activate: LiveVolumes['activate'] = (activation) => this.#note('activate', activation, []);
+  readonly status: LiveVolumes['status'] = () => this.#note('status', undefined, this.statuses);
+  readonly moveStatus: LiveVolumes['moveStatus'] = () => Promise.resolve(null);
+  readonly rescan: LiveVolumes['rescan'] = () => this.#note('rescan', undefined, undefined);
+}
+
+export interface ControlStand extends AsyncDisposable {
+  readonly socket: string;
+  readonly live: NotingLive;
+  readonly runner: CommandRunner;
+  readonly outcomes: CommandOutcome[];
+  readonly refusals: (readonly string[])[];
+  /** What peers may do. */
+  role: Role | null;
+}
+
+/** A control socket of a daemon that holds `devices`. */
+export async function startControl(devices: readonly string[]): Promise<ControlStand> {
+  const folder = await mkdtemp(join(tmpdir(), 'orion-control-'));
+  const identities = new Set<string>();
+  for (const path of devices) identities.add((await identityAt(path)) ?? '');
+  const live = new NotingLive(identities);
+  const log = createLog({ level: 'silent', format: 'json' });
+  const outcomes: CommandOutcome[] = [];
+  const refusals: (readonly string[])[] = [];
+  const runner = new CommandRunner({
+    live,
+    log,
+    env: process.env,
+    finished(outcome) {
+      outcomes.push(outcome);
+      return Promise.resolve();
+    },
+  });
+  const refused = (_peer: unknown, what: readonly string[], reason: string): void => {
+    refusals.push([...what, reason]);
+  };
+  const commands = new CommandResource({
+    runner,
+    held: () => ({ identities, paths: new Set(devices) }),
+    settings: () => ({ devices, configFile: null }),
+    refused,
+    begun: () => undefined,
+  });
+  const daemon: ControlledDaemon = {
+    status: () => ({ state: 'serving' }),
+    rescan: () => live.rescan(),
+    metrics: () => '# no metrics\n',
+    commands,
+  };
+  const stand = { role: 'administrator' as Role | null };
+  const server = new ControlServer({ daemon, log, roleOf: () => stand.role, refused });
+  const socket = join(folder, 'control.sock');
+  await server.listen({ kind: 'unix', path: socket, mode: 0o600 });
+  return Object.assign(stand, {
+    socket,
+    live,
+    runner,
+    outcomes,
+    refusals,
+    async [Symbol.asyncDispose](): Promise<void> {
+      await runner.close();
+      await server.close();
+      await rm(folder, { recursive: true, force: true });
+    },
+  });
+}
