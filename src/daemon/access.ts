@@ -67,9 +67,11 @@ export function mayRun(
 ): Permission {
   if (role === null) return { allowed: false, reason: `${name} is refused: your user has no role here` };
   const needed = roleFor(name, argv);
-  if (!hasRole(role, needed)) return refusal(name, role, needed);
-  const option = role === 'administrator' ? null : hostOption(name, argv, daemonDevices);
-  return option === null ? { allowed: true } : refusal(`${name} with --${option}`, role, 'administrator');
+  const option = hostOption(name, argv, daemonDevices);
+  if (option !== null && needed !== 'administrator' && role !== 'administrator') {
+    return refusal(`${name} with --${option}`, role, 'administrator');
+  }
+  return hasRole(role, needed) ? { allowed: true } : refusal(name, role, needed);
 }
 
 function refusal(what: string, role: Role, needed: Role): Permission {
