@@ -21,6 +21,7 @@ import { checkConfig, type Config, defaultConfig } from './config-schema.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
 import { type Flags, splitPaths } from './flags.ts';
 import { LISTEN_URI_FORM, type ListenAddress, parseListenUri, socketPath } from './listen-uri.ts';
+import { type InheritedSocket, takeInheritedSockets } from './systemd.ts';
 
 export interface Settings {
   /** Null: no file was found and defaults hold. */
@@ -30,6 +31,8 @@ export interface Settings {
   readonly readOnly: boolean;
   readonly listen: readonly ListenAddress[];
   readonly controlPath: string;
+  /** The control socket's file descriptor, where systemd listens at it for us. */
+  readonly inheritedControl: number | null;
   /** Made at start if it is missing; null where there is none (no root and no $XDG_RUNTIME_DIR) and none is needed. */
   readonly runDir: string | null;
   /** Permission bits of the unix sockets. */
@@ -78,6 +81,8 @@ export interface Surroundings {
   readonly systemConfigFile: string;
   /** Users and groups. Default: the system's. */
   readonly accounts?: () => Accounts;
+  /** Sockets that systemd handed to us. Default none. */
+  readonly sockets?: readonly InheritedSocket[];
 }
 
 export function processSurroundings(): Surroundings {
@@ -87,6 +92,11 @@ export function processSurroundings(): Surroundings {
     uid: process.geteuid?.() ?? -1,
     systemConfigFile: '/etc/orion-lvm/lvm.toml',
   };
+}
+
+/** The same for the daemon itself: with the sockets that systemd handed to it. Throws a DaemonError for wrong ones. */
+export function daemonSurroundings(): Surroundings {
+  return { ...processSurroundings(), sockets: takeInheritedSockets() };
 }
 
 /** Reads the config file, if there is one, and settles every setting. Throws a DaemonError BAD_CONFIG. */
@@ -156,12 +166,17 @@ function settle(
   const accounts = once(around.accounts ?? ((): Accounts => new Accounts()));
   const runDir = config.run_dir ?? defaultRunDir(around);
   const sockets = new SocketSettings(runDir, around.cwd, configFile ?? 'lvm.toml', problems);
+  const inheritedControl = around.sockets?.find(({ use }) => use === 'control')?.fd ?? null;
+  if (inheritedControl !== null && flags.control !== undefined) {
+    problems.push('--control: systemd handed over a control socket: leave one of them out');
+  }
   return {
     configFile,
     devices: settleDevices(config, configFile, flags, around, problems),
     readOnly: flags.readOnly ?? config.read_only,
-    listen: flags.listen?.flatMap((uri) => sockets.flag(uri)) ?? config.listen.flatMap((uri) => sockets.key(uri)),
+    listen: settleListen(config, flags, around, sockets),
     controlPath: sockets.control(flags.control, config.control),
+    inheritedControl,
     runDir,
     socketMode: Number.parseInt(config.socket_mode, 8),
     socketGroup: settleGroup(config, accounts, problems),
@@ -184,6 +199,20 @@ function settle(
     events: settleEvents(config),
     withoutEffect: withoutEffect(config),
   };
+}
+
+/** Sockets that systemd handed over stand in the file's place; --listen adds to them. */
+function settleListen(
+  config: Config,
+  flags: Flags,
+  around: Surroundings,
+  sockets: SocketSettings,
+): readonly ListenAddress[] {
+  const inherited = (around.sockets ?? [])
+    .filter(({ use }) => use === 'nbd')
+    .map(({ fd }) => ({ kind: 'inherited' as const, fd }));
+  if (flags.listen !== undefined) return [...inherited, ...flags.listen.flatMap((uri) => sockets.flag(uri))];
+  return inherited.length > 0 ? inherited : config.listen.flatMap((uri) => sockets.key(uri));
 }
 
 /** Accounts are read only where a name has to be looked up. */

@@ -9,7 +9,7 @@
  *  - An error that nobody expected is logged and ends the process with 1: in one place, `failUnexpected`.
  */
 import { Daemon } from './compose.ts';
-import { loadSettings, processSurroundings, type Settings } from './config.ts';
+import { daemonSurroundings, loadSettings, type Settings } from './config.ts';
 import { DaemonError, EXIT_FAILED, isOperatingError, reasonOf, singleErrors } from './errors.ts';
 import { parseFlags } from './flags.ts';
 import { createLog, type Logger } from './log.ts';
@@ -27,7 +27,7 @@ export async function runDaemon(args: readonly string[]): Promise<number> {
     (parsed.exitCode === 0 ? process.stdout : process.stderr).write(parsed.output);
     return parsed.exitCode;
   }
-  const load = (): Settings => loadSettings(parsed.flags, processSurroundings());
+  const load = (): Settings => loadSettings(parsed.flags, daemonSurroundings());
   return explained(async () => {
     const settings = load();
     if (parsed.flags.checkConfig === true) return sayChecked(settings);

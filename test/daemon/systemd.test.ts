@@ -14,10 +14,19 @@ import {
 const PID = 4711;
 const log = createLog({ level: 'silent', format: 'json' });
 
-describe('sockets that were handed over', () => {
-  const sockets = (env: Record<string, string>): readonly string[] =>
-    inheritedSockets({ LISTEN_PID: String(PID), ...env }, PID).map(({ fd, use }) => `${fd} ${use}`);
+/** Numbers and uses of what is handed to us. */
+function sockets(env: Record<string, string>): readonly string[] {
+  return inheritedSockets({ LISTEN_PID: String(PID), ...env }, PID).map(({ fd, use }) => `${fd} ${use}`);
+}
 
+function problem(env: Record<string, string>, pattern: RegExp): void {
+  assert.throws(
+    () => sockets(env),
+    (error) => error instanceof DaemonError && pattern.test(error.message),
+  );
+}
+
+describe('sockets that were handed over', () => {
   test('their names decide; without one they are for NBD', () => {
     assert.deepEqual(sockets({ LISTEN_FDS: '2', LISTEN_FDNAMES: 'control:nbd' }), ['3 control', '4 nbd']);
     assert.deepEqual(sockets({ LISTEN_FDS: '1' }), ['3 nbd']);
@@ -36,12 +45,6 @@ describe('sockets that were handed over', () => {
   });
 
   test('what makes no sense is refused by name', () => {
-    const problem = (env: Record<string, string>, pattern: RegExp): void => {
-      assert.throws(
-        () => sockets(env),
-        (error) => error instanceof DaemonError && pattern.test(error.message),
-      );
-    };
     problem({ LISTEN_FDS: '1', LISTEN_FDNAMES: 'contrl' }, /"contrl" is not allowed.*FileDescriptorName=/);
     problem({ LISTEN_FDS: '2', LISTEN_FDNAMES: 'control:control' }, /two sockets "control"/);
     problem({ LISTEN_FDS: 'many' }, /LISTEN_FDS is "many"/);
@@ -54,6 +57,27 @@ test('a reload starts with its time', () => {
   assert.match(second, /^MONOTONIC_USEC=\d+$/);
 });
 
+/** Feeds every 10 ms of mocked time while `alive` resolves; gives what was sent so far, and lets time pass. */
+function watched(t: TestContext, alive: () => Promise<void>): { sent: string[]; pass: () => Promise<void> } {
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const sent: string[] = [];
+  const notifier: Notifier = {
+    notify: (...assignments) => {
+      sent.push(...assignments);
+      return Promise.resolve();
+    },
+  };
+  const dog = startWatchdog({ env: { WATCHDOG_USEC: '20000' }, pid: PID, notifier, alive, log });
+  t.after(() => {
+    dog.stop();
+  });
+  const pass = async (): Promise<void> => {
+    t.mock.timers.tick(10);
+    await new Promise((resolve) => setImmediate(resolve));
+  };
+  return { sent, pass };
+}
+
 describe('watchdog', () => {
   test('its interval is half of what systemd gives, and only for the process that is meant', () => {
     assert.equal(watchdogIntervalMs({ WATCHDOG_USEC: '30000000', WATCHDOG_PID: String(PID) }, PID), 15_000);
@@ -62,27 +86,6 @@ describe('watchdog', () => {
     for (const WATCHDOG_USEC of ['0', '', 'soon', '-5']) assert.equal(watchdogIntervalMs({ WATCHDOG_USEC }, PID), null);
     assert.equal(watchdogIntervalMs({}, PID), null);
   });
-
-  /** Feeds every 10 ms of mocked time while `alive` resolves; gives what was sent so far, and lets time pass. */
-  function watched(t: TestContext, alive: () => Promise<void>): { sent: string[]; pass: () => Promise<void> } {
-    t.mock.timers.enable({ apis: ['setInterval'] });
-    const sent: string[] = [];
-    const notifier: Notifier = {
-      notify: (...assignments) => {
-        sent.push(...assignments);
-        return Promise.resolve();
-      },
-    };
-    const dog = startWatchdog({ env: { WATCHDOG_USEC: '20000' }, pid: PID, notifier, alive, log });
-    t.after(() => {
-      dog.stop();
-    });
-    const pass = async (): Promise<void> => {
-      t.mock.timers.tick(10);
-      await new Promise((resolve) => setImmediate(resolve));
-    };
-    return { sent, pass };
-  }
 
   test('is fed while everything answers, and not while something does not', async (t) => {
     let dead = false;
@@ -99,17 +102,15 @@ describe('watchdog', () => {
   });
 
   test('is not fed by a check that does not end, and checks do not pile up', async (t) => {
-    let release: () => void = () => undefined;
+    const { promise, resolve } = Promise.withResolvers<void>();
     let checks = 0;
     const { sent, pass } = watched(t, () => {
       checks++;
-      return new Promise((resolve) => {
-        release = resolve;
-      });
+      return promise;
     });
     for (let i = 0; i < 4; i++) await pass();
     assert.deepEqual([checks, sent], [1, []]);
-    release();
+    resolve();
     await pass();
     assert.deepEqual(sent, ['WATCHDOG=1']);
   });
