@@ -241,7 +241,10 @@ export class Ring {
     }
     // Those who wait again wait for the next time.
     for (let waiting = this.#waiters.length; waiting > 0; waiting--) this.#waiters.shift()!.ringHasRoom();
-    for (const callback of this.#atEnd) callback();
+    const atEnd = this.#atEnd.length;
+    for (let i = 0; i < atEnd; i++) this.#atEnd[i]!();
+    // What the callbacks brought about is for the next turn.
+    for (let i = atEnd; i < this.#atEnd.length; i++) setImmediate(this.#atEnd[i]!);
     this.#atEnd.length = 0;
     this.#draining = false;
     if (this.#freeCount === this.slots) this.#binding.ringHold(false);

@@ -5,3 +5,4 @@
  */
 export { IoRequest, Op, RequestFlag, RequestPool, RequestQueue, type RequestOwner } from '../block/request.ts';
 export type { BlockDevice, DeviceLimits } from '../block/device.ts';
+export { atTurnEnd } from '../block/turn.ts';

@@ -5,6 +5,7 @@
  * Invariants: whoever is scheduled gets one `turn`, however often it was scheduled before that; all turns of a run see one
  * reading of the clock.
  */
+import { atTurnEnd } from '../dm/io.ts';
 import { turnClock } from '../dm/turn-clock.ts';
 
 export interface TurnTaker {
@@ -32,6 +33,6 @@ export class TurnQueue {
   schedule(taker: TurnTaker): void {
     if (taker.scheduled) return;
     taker.scheduled = true;
-    if (this.#due.push(taker) === 1) setImmediate(this.#run);
+    if (this.#due.push(taker) === 1) atTurnEnd(this.#run);
   }
 }
