@@ -83,6 +83,29 @@ static napi_value orion_peer_credentials(napi_env env, napi_callback_info info) 
   return result;
 }
 
+/* peerGroups(fd): the supplementary groups of a unix socket's other end, as an array, or an errno. */
+static napi_value orion_peer_groups(napi_env env, napi_callback_info info) {
+  napi_value arguments[1], result = NULL;
+  socklen_t size = 0;
+  gid_t *groups;
+  int fd;
+  if (!take_arguments(env, info, 1, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
+  /* Without room the kernel says how much is needed; the groups of a connection never change. */
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &size) != 0 && errno != ERANGE) return make_integer(env, errno);
+  groups = malloc(size + 1);
+  if (groups == NULL) return make_integer(env, ENOMEM);
+  if (size > 0 && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) != 0) {
+    int error = errno;
+    free(groups);
+    return make_integer(env, error);
+  }
+  if (napi_create_array_with_length(env, size / sizeof *groups, &result) != napi_ok) result = NULL;
+  for (size_t i = 0; result != NULL && i < size / sizeof *groups; i++)
+    if (napi_set_element(env, result, (uint32_t)i, make_integer(env, groups[i])) != napi_ok) result = NULL;
+  free(groups);
+  return result;
+}
+
 /*
  * readCached(fd, buffer, at, length, position): reads into buffer[at, at + length) what is in memory, without waiting for a
  * device. The number of bytes (fewer than asked where the cache ends; 0 at the end of the file), or minus an errno: EAGAIN
@@ -254,6 +277,7 @@ NAPI_MODULE_INIT() {
   const napi_property_descriptor functions[] = {
       {"flock", NULL, orion_flock, NULL, NULL, NULL, napi_enumerable, NULL},
       {"peerCredentials", NULL, orion_peer_credentials, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"peerGroups", NULL, orion_peer_groups, NULL, NULL, NULL, napi_enumerable, NULL},
       {"readCached", NULL, orion_read_cached, NULL, NULL, NULL, napi_enumerable, NULL},
       {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
       {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},

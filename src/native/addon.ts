@@ -48,6 +48,7 @@ export interface DirectAlignment {
 interface Addon extends RingBinding {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
+  peerGroups(fd: number): readonly number[] | number;
   readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
   blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
@@ -97,6 +98,11 @@ export function flock(fd: number, operation: number): number {
 /** The credentials of a connected unix socket's peer, or a positive errno. */
 export function peerCredentials(fd: number): PeerCredentials | number {
   return addon().peerCredentials(fd);
+}
+
+/** The supplementary groups of a connected unix socket's peer, as they were when it connected, or a positive errno. */
+export function peerGroups(fd: number): readonly number[] | number {
+  return addon().peerGroups(fd);
 }
 
 /**

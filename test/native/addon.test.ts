@@ -9,7 +9,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
-import { blockDiscard, fallocate, Falloc, flock, Lock, peerCredentials, readCached } from '../../src/native/addon.ts';
+import {
+  blockDiscard,
+  fallocate,
+  Falloc,
+  flock,
+  Lock,
+  peerCredentials,
+  peerGroups,
+  readCached,
+} from '../../src/native/addon.ts';
 import { Errno } from '../../src/block/errors.ts';
 
 /** The binding without the wrapper's types, to call it wrongly. */
@@ -79,6 +88,12 @@ describe('peerCredentials', () => {
     const [socket] = (await connection) as [Socket & { _handle: { fd: number } }];
     const peer = peerCredentials(socket._handle.fd);
     assert.deepEqual(peer, { pid: process.pid, uid: process.getuid?.(), gid: process.getgid?.() });
+    const { Groups = '' } = Object.fromEntries(
+      readFileSync('/proc/self/status', 'utf8')
+        .split('\n')
+        .map((line) => line.split(':\t')),
+    ) as Record<string, string>;
+    assert.deepEqual(peerGroups(socket._handle.fd), Groups.trim().split(/\s+/).filter(Boolean).map(Number));
     client.destroy();
     socket.destroy();
     server.close();
@@ -87,6 +102,7 @@ describe('peerCredentials', () => {
   test('returns what the system says', () => {
     const fd = openSync(path, 'r');
     assert.equal(peerCredentials(fd), Errno.ENOTSOCK);
+    assert.equal(peerGroups(fd), Errno.ENOTSOCK);
     closeSync(fd);
   });
 });
@@ -151,6 +167,7 @@ describe('arguments', () => {
     ['flock', [1, 16]],
     ['flock', [1n, 2]],
     ['peerCredentials', []],
+    ['peerGroups', ['x']],
     ['peerCredentials', [null]],
     ['peerCredentials', [{}]],
     ['fallocate', [1, 0, 0, 1]],

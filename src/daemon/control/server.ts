@@ -44,19 +44,19 @@ export class ControlServer {
     const { log } = this.#options;
     const { server } = await openListener(
       address,
-      (socket) => void this.#accept(socket),
+      (socket) => this.#accept(socket),
       (error) => log.warn({ error: error.message }, 'a control connection could not be accepted'),
     );
     this.#listeners.push(server);
   }
 
-  async #accept(socket: Socket): Promise<void> {
+  #accept(socket: Socket): void {
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
     // Until HTTP takes over, a peer that is gone is just gone.
     socket.once('error', () => socket.destroy());
     socket.setTimeout(IDLE_MS, () => socket.destroy());
-    const peer = await peerOf(socket);
+    const peer = peerOf(socket);
     if (peer === null) {
       this.#options.log.warn('a control connection without an identity is let go');
       socket.destroy();
