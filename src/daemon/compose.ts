@@ -75,6 +75,7 @@ export class Daemon {
     await this.#refresh(settings, true);
     const control = new ControlServer({
       path: settings.controlPath,
+      inherited: settings.inheritedControl,
       mode: settings.socketMode,
       status: () => this.status(),
       log: this.#log,

@@ -14,6 +14,8 @@ const IDLE_MS = 10_000;
 
 export interface ControlOptions {
   readonly path: string;
+  /** A file descriptor on which somebody listens for us, in the place of the path; null: none. */
+  readonly inherited: number | null;
   /** Permission bits. */
   readonly mode: number;
   readonly status: () => unknown;
@@ -35,9 +37,9 @@ export class ControlServer {
 
   /** Binds the socket; a stale one is replaced. Throws an NbdError. */
   async listen(): Promise<void> {
-    const { path, mode, log } = this.#options;
+    const { path, inherited, mode, log } = this.#options;
     const { server } = await openListener(
-      { kind: 'unix', path, mode },
+      inherited === null ? { kind: 'unix', path, mode } : { kind: 'inherited', fd: inherited },
       (socket) => this.#accept(socket),
       (error) => log.warn({ path, error: error.message }, 'a control connection could not be accepted'),
     );
