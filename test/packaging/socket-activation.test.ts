@@ -48,6 +48,11 @@ async function activated(
   assert.equal(child.exitCode, 0, output);
 }
 
+async function statusAt(control: string): Promise<{ state: string; listening: string[] }> {
+  const answer = await mustRun('curl', ['-sS', '-m20', '--unix-socket', control, 'http://localhost/v1/status']);
+  return JSON.parse(answer) as { state: string; listening: string[] };
+}
+
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -74,12 +79,8 @@ test('a control socket and a TCP port, by their names', async () => {
     const control = join(folder, 'control.sock');
     const port = await freePort();
     const use = async (log: () => string): Promise<void> => {
-      const status = async (): Promise<{ state: string; listening: string[] }> => {
-        const answer = await mustRun('curl', ['-sS', '-m20', '--unix-socket', control, 'http://localhost/v1/status']);
-        return JSON.parse(answer) as { state: string; listening: string[] };
-      };
-      await waitFor('the daemon to serve', async () => (await status()).state === 'serving');
-      assert.deepEqual((await status()).listening, [`tcp:127.0.0.1:${port}`], log());
+      await waitFor('the daemon to serve', async () => (await statusAt(control)).state === 'serving');
+      assert.deepEqual((await statusAt(control)).listening, [`tcp:127.0.0.1:${port}`], log());
       assert.match(await mustRun('nbdinfo', ['--list', `nbd://127.0.0.1:${port}`]), /demo\/data/);
     };
     await activated(folder, [control, `127.0.0.1:${port}`], use, 'control:nbd');
