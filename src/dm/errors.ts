@@ -59,6 +59,8 @@ export type VolumeErrorCode =
   | 'SUSPEND_ABORTED'
   | 'NO_SUCH_SECTOR'
   | 'NO_MESSAGES'
+  | 'BAD_MESSAGE'
+  | 'NOT_IN_SYNC'
   | 'FLUSH_FAILED';
 
 /** A verb that the volume can't do now. */

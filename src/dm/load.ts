@@ -11,15 +11,15 @@ import { TableError, type TablePlace } from './errors.ts';
 import { compileMap, type FlatMap } from './flat-map.ts';
 import { measured } from './measured-device.ts';
 import { badField, integerField, MAX_SECTORS } from './params.ts';
-import type { Table, TableLine } from './table.ts';
+import type { DeviceRef, Layer, Table, TableLine } from './table.ts';
 import { SECTOR_BYTES, type Target, type TargetRegistry } from './target.ts';
 
 /** A device made of others: what keeps a volume from becoming part of itself. */
-interface StackedDevice extends BlockDevice {
+export interface StackedDevice extends BlockDevice {
   dependencies(): Iterable<BlockDevice>;
 }
 
-export interface LoadedLine {
+export interface LoadedLine<L extends StackedDevice> {
   /** Sectors. */
   readonly start: number;
   readonly length: number;
@@ -28,27 +28,33 @@ export interface LoadedLine {
   readonly target: Target;
   /** Where the line's legs are counted from in `map.errors`. */
   readonly firstLeg: number;
+  readonly layers: readonly L[];
 }
 
-export interface LoadedTable {
+export interface LoadedTable<L extends StackedDevice> {
   readonly table: Table;
-  readonly lines: readonly LoadedLine[];
+  readonly lines: readonly LoadedLine<L>[];
   readonly map: FlatMap;
   readonly limits: DeviceLimits;
-  /** The devices as the resolver gave them, each once. */
+  /** The devices as the resolver gave them, those of layers too, each once. */
   readonly devices: ReadonlySet<BlockDevice>;
+  readonly layers: readonly L[];
 }
 
-export interface LoadOptions {
+export interface LoadOptions<L extends StackedDevice> {
   readonly volume: BlockDevice;
+  /** What the volume is a layer of, or the volume itself: the table must not lead back to it. */
+  readonly root: BlockDevice;
   readonly targets: TargetRegistry;
   /** The device of that name; throws when there is none. */
   readonly resolve: (deviceName: string) => BlockDevice;
+  /** Makes a layer with its table loaded and not live yet; `sizeBytes` is that table's. Throws TableError. */
+  readonly makeLayer: (layer: Layer, place: TablePlace) => { readonly volume: L; readonly sizeBytes: number };
   readonly readOnly: boolean;
 }
 
 /** Checks and makes everything of a table; throws TableError. */
-export function loadTable(table: Table, options: LoadOptions): LoadedTable {
+export function loadTable<L extends StackedDevice>(table: Table, options: LoadOptions<L>): LoadedTable<L> {
   checkTiling(table, options.volume.name);
   const devices = new Set<BlockDevice>();
   const made = table.map((line, i) => makeTarget(line, i, options, devices));
@@ -56,14 +62,18 @@ export function loadTable(table: Table, options: LoadOptions): LoadedTable {
     table.map((line, i) => ({
       start: line.start * SECTOR_BYTES,
       length: line.length * SECTOR_BYTES,
-      mapping: made[i]!.mapping,
+      mapping: made[i]!.target.mapping,
     })),
   );
-  const lines = table.map((line, i): LoadedLine => {
+  const lines = table.map((line, i): LoadedLine<L> => {
     const { start, length, target: type } = line;
-    return { start, length, type, target: made[i]!, firstLeg: firstLegs[i]! };
+    return { start, length, type, ...made[i]!, firstLeg: firstLegs[i]! };
   });
-  return { table, lines, map, limits: volumeLimits(map.sizeBytes, devices, options.readOnly), devices };
+  const layers = lines.flatMap((line) => line.layers);
+  const limits = volumeLimits(map.sizeBytes, devices, options.readOnly);
+  const refused = lines.some(({ target: { mapping } }) => mapping.kind === 'submit' && mapping.discards === false);
+  const offered = refused ? { ...limits, canDiscard: false, discardGranularity: 0 } : limits;
+  return { table, lines, map, limits: offered, devices, layers };
 }
 
 function checkTiling(table: unknown, volume: string): void {
@@ -91,31 +101,56 @@ function checkTiling(table: unknown, volume: string): void {
   });
 }
 
-function makeTarget(line: TableLine, index: number, options: LoadOptions, devices: Set<BlockDevice>): Target {
+function makeTarget<L extends StackedDevice>(
+  line: TableLine,
+  index: number,
+  options: LoadOptions<L>,
+  devices: Set<BlockDevice>,
+): { readonly target: Target; readonly layers: readonly L[] } {
   const place: TablePlace = { volume: options.volume.name, line: index + 1, target: line.target };
   const type = options.targets.get(line.target);
   if (type === undefined) {
     const known = [...options.targets.keys()].join(', ');
     throw new TableError('UNKNOWN_TARGET', place, 'target', `"${line.target}" is none of ${known}`);
   }
-  return type.create(type.parse(line.params, place), {
-    place,
-    length: line.length,
-    device: (name, field, offset, length) => {
-      const device = resolveDevice(name, field, place, options);
-      const needed = (offset + length) * SECTOR_BYTES;
-      if (needed > device.limits.sizeBytes) {
-        const range = `sectors ${offset} to ${offset + length} of ${name}`;
-        const detail = `${range} lie outside the device's ${device.limits.sizeBytes / SECTOR_BYTES} sectors`;
-        throw new TableError('DEVICE_TOO_SMALL', place, field, detail);
-      }
-      devices.add(device);
-      return measured(device);
-    },
-  });
+  const layers: L[] = [];
+  const device = (ref: DeviceRef, field: string, offset: number, length: number): BlockDevice => {
+    if (typeof ref !== 'string') {
+      const { volume, sizeBytes } = options.makeLayer(ref, { ...place, target: line.target });
+      checkRange(ref.name, sizeBytes, { offset, length }, place, field);
+      for (const below of volume.dependencies()) devices.add(below);
+      layers.push(volume);
+      return volume;
+    }
+    const found = resolveDevice(ref, field, place, options);
+    checkRange(ref, found.limits.sizeBytes, { offset, length }, place, field);
+    devices.add(found);
+    return measured(found);
+  };
+  const target = type.create(type.parse(line.params, place), { place, length: line.length, device });
+  return { target, layers };
 }
 
-function resolveDevice(name: string, field: string, place: TablePlace, options: LoadOptions): BlockDevice {
+/** Sectors against bytes. */
+function checkRange(
+  name: string,
+  sizeBytes: number,
+  { offset, length }: { readonly offset: number; readonly length: number },
+  place: TablePlace,
+  field: string,
+): void {
+  if ((offset + length) * SECTOR_BYTES <= sizeBytes) return;
+  const range = `sectors ${offset} to ${offset + length} of ${name}`;
+  const detail = `${range} lie outside the device's ${sizeBytes / SECTOR_BYTES} sectors`;
+  throw new TableError('DEVICE_TOO_SMALL', place, field, detail);
+}
+
+function resolveDevice<L extends StackedDevice>(
+  name: string,
+  field: string,
+  place: TablePlace,
+  options: LoadOptions<L>,
+): BlockDevice {
   let device: BlockDevice;
   try {
     device = options.resolve(name);
@@ -123,8 +158,8 @@ function resolveDevice(name: string, field: string, place: TablePlace, options: 
     const reason = cause instanceof Error ? cause.message : String(cause);
     throw new TableError('NO_DEVICE', place, field, `no device ${name}: ${reason}`, { cause });
   }
-  if (reaches(device, options.volume, new Set())) {
-    throw new TableError('RECURSION', place, field, `${name} is made of ${options.volume.name} itself`);
+  if (reaches(device, options.root, new Set())) {
+    throw new TableError('RECURSION', place, field, `${name} is made of ${options.root.name} itself`);
   }
   return device;
 }

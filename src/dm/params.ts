@@ -6,6 +6,7 @@
  *  - Fields that a target doesn't know are refused: a parameter that is ignored would be a silent lie.
  */
 import { TableError, type TablePlace } from './errors.ts';
+import type { DeviceRef, LinearParams, Table } from './table.ts';
 
 /** Sectors that a table may span, so that bytes stay below 2^53. */
 export const MAX_SECTORS: number = 2 ** 44 - 1;
@@ -51,6 +52,25 @@ export function integerField(value: unknown, place: TablePlace, field: string, m
 export function nameField(value: unknown, place: TablePlace, field: string): string {
   if (typeof value !== 'string' || value === '') throw badField(place, field, 'a device name', value);
   return value;
+}
+
+/** A device's name, or a layer; the layer's table is checked when it is loaded. */
+export function deviceField(value: unknown, place: TablePlace, field: string): DeviceRef {
+  if (typeof value !== 'object') return nameField(value, place, field);
+  const layer = objectField(value, place, field, ['name', 'table']);
+  const table = layer.get('table');
+  if (!Array.isArray(table)) throw badField(place, `${field}.table`, 'a list of lines', table);
+  return { name: nameField(layer.get('name'), place, `${field}.name`), table: table as Table };
+}
+
+/** A device and the sector on it where a leg begins; `at` is its path, '' for the parameters themselves. */
+export function legField(value: unknown, place: TablePlace, at: string): LinearParams {
+  const fields = objectField(value, place, at, ['device', 'offset']);
+  const path = (key: string): string => (at === '' ? key : `${at}.${key}`);
+  return {
+    device: deviceField(fields.get('device'), place, path('device')),
+    offset: integerField(fields.get('offset'), place, path('offset'), 0, MAX_SECTORS),
+  };
 }
 
 /** Parameters of targets that have none: absent, null or an empty object. */

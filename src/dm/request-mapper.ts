@@ -14,12 +14,15 @@
  *    neither memory nor the number of children grows with the length.
  *  - While paused, nothing is sent: new requests are held, and a gather whose children have ended keeps what it has not sent
  *    until `proceed`. The map changes only then.
+ *  - A request that a target gives back undone (REQUEUE) is held like a new one, all of it; in a layer, it is given back to the
+ *    volume above, where it was held for the suspend.
  */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
 import { IoStats } from './io-stats.ts';
+import { REQUEUE } from './target.ts';
 import { turnClock } from './turn-clock.ts';
 
 const { EIO, EROFS } = constants.errno;
@@ -51,7 +54,14 @@ export class RequestMapper implements RequestOwner {
   #inFlight = 0;
   #drainWaiters: (() => void)[] = [];
   #unreportedFlushError = 0;
+  #noMoreTables = false;
+  readonly #layer: boolean;
   readonly #onTurn = (): void => this.#completeEnded();
+
+  /** `layer`: what is given back is given on to the volume above. */
+  constructor(options: { readonly layer: boolean }) {
+    this.#layer = options.layer;
+  }
 
   /** Requests begun and not ended, without those held or parked. */
   get inFlight(): number {
@@ -111,6 +121,11 @@ export class RequestMapper implements RequestOwner {
     }
   }
 
+  /** From now on what a target gives back fails: no table will come for it. */
+  failGivenBack(): void {
+    this.#noMoreTables = true;
+  }
+
   /** Flushes every device of the map, paused or not; gives 0 or the first errno. */
   flush(): Promise<number> {
     return new Promise((resolve) => {
@@ -140,13 +155,14 @@ export class RequestMapper implements RequestOwner {
     const parent = child.parent!;
     const stats = tag < 0 ? this.#map.flushStats[FIRST_FLUSH - tag]! : this.#map.stats[tag]!;
     if (stats !== null) stats.ended(child.op, child.length, turnClock.now() - child.startedAt, error);
-    if (error !== 0 && tag >= 0) this.#map.errors[tag]!++;
+    if (error > 0 && tag >= 0) this.#map.errors[tag]!++;
     this.#pool.release(child);
     if (parent.owner !== this) {
       this.#finish(parent, error);
       return;
     }
-    if (parent.error === 0) parent.error = error;
+    // A failure weighs more than a piece that could be done again.
+    if (error !== 0 && parent.error <= 0) parent.error = error;
     parent.pending--;
     if (parent.length > 0) this.#pump(parent);
     if (parent.pending === 0) this.#settle(parent);
@@ -337,6 +353,16 @@ export class RequestMapper implements RequestOwner {
   }
 
   #finish(request: IoRequest, errno: number): void {
+    if (errno === REQUEUE && this.#noMoreTables) {
+      this.#finish(request, EIO);
+      return;
+    }
+    if (errno === REQUEUE && !this.#layer) {
+      this.#leave();
+      if (this.#running) this.#start(request);
+      else this.#held.push(request);
+      return;
+    }
     request.error = errno;
     this.stats.ended(request.op, request.length, turnClock.now() - request.startedAt, errno);
     request.owner.ioDone(request);

@@ -17,9 +17,16 @@
 import type { BlockDevice } from '../block/device.ts';
 import type { IoRequest } from '../block/request.ts';
 import type { TablePlace } from './errors.ts';
+import type { DeviceRef } from './table.ts';
 
 /** Bytes per sector: the unit of tables. */
 export const SECTOR_BYTES = 512;
+
+/**
+ * The errno by which a target gives a request back undone, to be done again through the table that is live after the suspend.
+ * Only from `presuspend` on until `resume`.
+ */
+export const REQUEUE = -1;
 
 /** Where pieces of requests go: a block device or a target of the submit form. */
 export interface RequestSink {
@@ -47,6 +54,8 @@ export type Mapping =
       readonly sink: RequestSink;
       /** Reads and writes are split at multiples of this many bytes; 0: never. Discards and zeroes come as whole ranges. */
       readonly splitBytes: number;
+      /** False: the volume offers no discards, whatever its devices do. */
+      readonly discards?: false;
     };
 
 /** What one line of a table says about itself. */
@@ -63,9 +72,11 @@ export interface Target {
   tableText(): string;
   /** `legErrors(i)` counts the failed requests of leg i since the table went live. */
   status(legErrors: (leg: number) => number): TargetStatus;
+  /** A suspend has begun: requests that the target keeps until somebody reacts must end, if need be with REQUEUE. */
+  presuspend?(): void;
   /** Makes the target's own state durable and quiet. A `resume` before it has settled takes it back. */
   suspend?(): Promise<void>;
-  /** The table went live, or live again. */
+  /** The table went live, or live again; or the suspend that `presuspend` told of was given up. */
   resume?(): void;
   /** Lets go of what the target holds; follows a `suspend`. */
   close?(): void;
@@ -79,10 +90,10 @@ export interface TargetContext {
   /** Sectors. */
   readonly length: number;
   /**
-   * The device of that name, taking any byte range, after the check that `length` sectors from `offset` are inside it.
-   * `field` is where the parameters name it. Throws TableError NO_DEVICE, DEVICE_TOO_SMALL or RECURSION.
+   * The device of that name, or the layer, taking any byte range, after the check that `length` sectors from `offset` are inside
+   * it. `field` is where the parameters name it. Throws TableError: NO_DEVICE, DEVICE_TOO_SMALL, RECURSION, or a layer's own.
    */
-  device(name: string, field: string, offset: number, length: number): BlockDevice;
+  device(ref: DeviceRef, field: string, offset: number, length: number): BlockDevice;
 }
 
 export interface TargetType<P = unknown> {
@@ -101,6 +112,16 @@ export type TargetRegistry = ReadonlyMap<string, TargetType>;
 /** The registry of these types. */
 export function targetRegistry(types: readonly TargetType[]): TargetRegistry {
   return new Map(types.map((type) => [type.name, type]));
+}
+
+/** A device by name. */
+export function deviceName(ref: DeviceRef): string {
+  return typeof ref === 'string' ? ref : ref.name;
+}
+
+/** A device as one word of a table line. */
+export function deviceWord(ref: DeviceRef): string {
+  return tableWord(deviceName(ref));
 }
 
 /** A name as one word of a table line: what would end or confuse the word is written as dmsetup mangles it, `\xNN`. */

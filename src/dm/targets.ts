@@ -3,8 +3,9 @@
  */
 import { error } from './error/error.ts';
 import { linear } from './linear/linear.ts';
+import { mirror } from './mirror/mirror.ts';
 import { striped } from './striped/striped.ts';
 import { targetRegistry, type TargetRegistry } from './target.ts';
 import { zero } from './zero/zero.ts';
 
-export const targets: TargetRegistry = targetRegistry([linear, striped, error, zero]);
+export const targets: TargetRegistry = targetRegistry([linear, striped, mirror, error, zero]);

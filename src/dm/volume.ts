@@ -9,22 +9,37 @@
  *  - The live table is replaced only while nothing is in flight in it and its devices have been flushed.
  *  - Requests that arrive while the volume is suspended wait and go through whatever table is live afterwards; none is lost,
  *    none is done twice.
- *  - The devices of the tables are not the volume's: it never closes them.
+ *  - The devices of the tables are not the volume's: it never closes them. The layers of its tables are: a layer is suspended after
+ *    the line above it has nothing in flight, resumed before it, and let go with its table.
  */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import type { BlockDevice, DeviceLimits } from '../block/device.ts';
 import type { IoRequest } from '../block/request.ts';
-import { VolumeError } from './errors.ts';
+import { TableError, type TablePlace, VolumeError } from './errors.ts';
 import type { IoStats } from './io-stats.ts';
 import { type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
-import type { Table } from './table.ts';
+import type { Layer, Table } from './table.ts';
 import type { Target, TargetRegistry, TargetStatus } from './target.ts';
 
 export interface VolumeOptions {
   readonly targets: TargetRegistry;
+  /** It belongs to a table of another volume, which suspends and resumes it. */
+  readonly layer?: boolean;
 }
+
+/** What a table is loaded with, and the volume at the top of its layers. */
+interface LoadingFrom {
+  readonly resolve: (deviceName: string) => BlockDevice;
+  readonly readOnly: boolean;
+  readonly root: Volume;
+  /** Layers above. */
+  readonly depth: number;
+}
+
+/** Layers under each other; deeper tables are no volume that anybody has. */
+const MAX_DEPTH = 16;
 
 export interface TableOptions {
   /** The table takes no writes, whatever its devices take. Default false; also so when one of them is read-only. */
@@ -39,6 +54,8 @@ export interface LineStatus extends TargetStatus {
   readonly start: number;
   readonly length: number;
   readonly target: string;
+  /** The volumes under this line that belong to it. */
+  readonly layers: readonly VolumeStatus[];
 }
 
 export interface VolumeStatus {
@@ -56,16 +73,17 @@ export interface VolumeStatus {
 export class Volume implements BlockDevice {
   readonly name: string;
   readonly #targets: TargetRegistry;
-  readonly #mapper = new RequestMapper();
+  readonly #mapper: RequestMapper;
   #state: VolumeState = 'empty';
-  #live: LoadedTable | null = null;
-  #inactive: LoadedTable | null = null;
+  #live: LoadedTable<Volume> | null = null;
+  #inactive: LoadedTable<Volume> | null = null;
   #suspending: Promise<void> | null = null;
   #closing: Promise<void> | null = null;
 
   constructor(name: string, options: VolumeOptions) {
     this.name = name;
     this.#targets = options.targets;
+    this.#mapper = new RequestMapper({ layer: options.layer ?? false });
   }
 
   /** Those of the live table; a volume without one has no bytes. */
@@ -100,7 +118,26 @@ export class Volume implements BlockDevice {
   load(table: Table, resolve: (deviceName: string) => BlockDevice, options: TableOptions = {}): void {
     this.#refuseClosed();
     const { readOnly = false } = options;
-    this.#inactive = loadTable(table, { volume: this, targets: this.#targets, resolve, readOnly });
+    this.#inactive = this.#checked(table, { resolve, readOnly, root: this, depth: 0 });
+  }
+
+  #checked(table: Table, from: LoadingFrom): LoadedTable<Volume> {
+    const { resolve, readOnly, root, depth } = from;
+    const makeLayer = (layer: Layer, place: TablePlace): { readonly volume: Volume; readonly sizeBytes: number } => {
+      if (depth === MAX_DEPTH) {
+        throw new TableError('RECURSION', place, '', `more than ${MAX_DEPTH} layers under each other`);
+      }
+      const volume = new Volume(layer.name, { targets: this.#targets, layer: true });
+      const loaded = volume.#checked(layer.table, { resolve, readOnly: false, root, depth: depth + 1 });
+      volume.#inactive = loaded;
+      return { volume, sizeBytes: loaded.limits.sizeBytes };
+    };
+    return loadTable(table, { volume: this, root, targets: this.#targets, resolve, makeLayer, readOnly });
+  }
+
+  /** The layers of the live table, those under layers too. */
+  layers(): readonly Volume[] {
+    return (this.#live?.layers ?? []).flatMap((layer) => [layer, ...layer.layers()]);
   }
 
   /** Drops the inactive table. */
@@ -123,24 +160,46 @@ export class Volume implements BlockDevice {
     await this.#suspending;
   }
 
-  async #quiesce(table: LoadedTable, signal: AbortSignal | undefined): Promise<void> {
+  async #quiesce(table: LoadedTable<Volume>, signal: AbortSignal | undefined): Promise<void> {
     this.#state = 'suspending';
     this.#mapper.pause();
-    const quieted: Target[] = [];
+    this.#presuspend(table);
+    const quieted = new Set<Target>();
     try {
       await this.#unlessAborted(this.#mapper.drained(), signal);
       for (const { target } of table.lines) {
-        quieted.push(target);
+        quieted.add(target);
         if (target.suspend !== undefined) await this.#unlessAborted(target.suspend(), signal);
       }
       await this.#unlessAborted(this.#flushForSuspend(), signal);
+      for (const layer of table.layers) {
+        await layer.suspend(signal);
+        this.#refuseClosed();
+      }
       this.#state = 'suspended';
     } catch (error) {
       if (this.#closing === null) {
-        for (const target of quieted) target.resume?.();
+        this.#unquiet(table, quieted);
         this.#goOn(table);
       }
       throw error;
+    }
+  }
+
+  /** Requests that targets keep until somebody reacts come back, to wait for `resume`. */
+  #presuspend(table: LoadedTable<Volume> | null): void {
+    for (const { target } of table?.lines ?? []) target.presuspend?.();
+    for (const layer of table?.layers ?? []) layer.#presuspend(layer.#live);
+  }
+
+  /** Takes back what a suspend has done so far. */
+  #unquiet(table: LoadedTable<Volume> | null, quieted: ReadonlySet<Target>): void {
+    for (const layer of table?.layers ?? []) {
+      if (layer.#state === 'suspended') layer.resume();
+      else layer.#unquiet(layer.#live, new Set());
+    }
+    for (const { target } of table?.lines ?? []) {
+      if (quieted.has(target) || target.presuspend !== undefined) target.resume?.();
     }
   }
 
@@ -153,11 +212,21 @@ export class Volume implements BlockDevice {
     if (this.#state === 'active' || this.#state === 'suspending') {
       throw new VolumeError('NOT_SUSPENDED', this.name, `can't be resumed: it is ${this.#state}, suspend it first`);
     }
-    if (next !== this.#live) for (const { target } of this.#live?.lines ?? []) target.close?.();
+    if (next !== this.#live) this.#letGo();
     this.#inactive = null;
     this.#live = next;
+    for (const layer of next.layers) layer.resume();
     for (const { target } of next.lines) target.resume?.();
     this.#goOn(next);
+  }
+
+  /** Ends the targets of a suspended volume, and its layers: all of them are quiet, and what they wrote is flushed. */
+  #letGo(): void {
+    for (const { target } of this.#live?.lines ?? []) target.close?.();
+    for (const layer of this.#live?.layers ?? []) {
+      layer.#letGo();
+      layer.#state = 'closed';
+    }
   }
 
   /** Sends words to the target at a sector of the live table, as `dmsetup message` does. */
@@ -173,9 +242,9 @@ export class Volume implements BlockDevice {
 
   status(): VolumeStatus {
     const live = this.#live;
-    const lines = (live?.lines ?? []).map(({ start, length, type, target, firstLeg }): LineStatus => {
-      const status = target.status((leg) => live?.map.errors[firstLeg + leg] ?? 0);
-      return { start, length, target: type, text: status.text, details: status.details };
+    const lines = (live?.lines ?? []).map(({ start, length, type, target, firstLeg, layers }): LineStatus => {
+      const { text, details } = target.status((leg) => live?.map.errors[firstLeg + leg] ?? 0);
+      return { start, length, target: type, text, details, layers: layers.map((layer) => layer.status()) };
     });
     return {
       name: this.name,
@@ -225,15 +294,27 @@ export class Volume implements BlockDevice {
     this.#state = 'closed';
     this.#inactive = null;
     if (this.#suspending !== null) await Promise.allSettled([this.#suspending]);
-    // What waits for a resume that won't come; without a suspend nothing waits, and what is in flight runs to its end.
+    // What waits for a resume that won't come; without a suspend only what targets keep waits, and what is in flight runs to its end.
     this.#mapper.failWaiting(constants.errno.EIO);
+    this.#mapper.failGivenBack();
+    this.#presuspend(this.#live);
     await this.#mapper.drained();
-    const lines = this.#live?.lines ?? [];
-    if (before !== 'suspended') for (const { target } of lines) await target.suspend?.();
-    const errno = await this.#mapper.flush();
+    const errno = before === 'suspended' ? this.#mapper.takeFlushError() : await this.#quiesceForEver();
+    const { lines = [], layers = [] } = this.#live ?? {};
     for (const { target } of lines) target.close?.();
+    const below = await Promise.allSettled(layers.map((layer) => layer.close()));
+    for (const outcome of below) if (outcome.status === 'rejected') throw outcome.reason;
     if (errno !== 0)
       throw new VolumeError('FLUSH_FAILED', this.name, `the flush before closing failed: errno ${errno}`);
+  }
+
+  /** Stops the targets and flushes; gives 0 or the first errno. */
+  async #quiesceForEver(): Promise<number> {
+    const { lines = [], layers = [] } = this.#live ?? {};
+    // A suspend that was given up may have got as far as a layer, which then would hold the flush back.
+    for (const layer of layers) if (layer.state === 'suspended') layer.resume();
+    for (const { target } of lines) await target.suspend?.();
+    return this.#mapper.flush();
   }
 
   /** A flush whose error is not lost, even when nobody waits for it any more. */
@@ -242,12 +323,12 @@ export class Volume implements BlockDevice {
     if (errno !== 0) this.#mapper.reportFlushErrorLater(errno);
   }
 
-  #goOn(table: LoadedTable): void {
+  #goOn(table: LoadedTable<Volume>): void {
     this.#state = 'active';
     this.#mapper.proceed(table.map, table.limits.readOnly);
   }
 
-  #slot(slot: 'live' | 'inactive'): LoadedTable | null {
+  #slot(slot: 'live' | 'inactive'): LoadedTable<Volume> | null {
     return slot === 'live' ? this.#live : this.#inactive;
   }
 
@@ -257,10 +338,10 @@ export class Volume implements BlockDevice {
 
   /** The promise's value; rejects when the signal aborts first or the volume was closed meanwhile. */
   async #unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    const aborted = (): VolumeError =>
-      new VolumeError('SUSPEND_ABORTED', this.name, 'the suspend was aborted', { cause: signal?.reason });
     const { promise: abort, reject } = Promise.withResolvers<never>();
-    const onAbort = (): void => reject(aborted());
+    const onAbort = (): void => {
+      reject(new VolumeError('SUSPEND_ABORTED', this.name, 'the suspend was aborted', { cause: signal?.reason }));
+    };
     if (signal?.aborted === true) onAbort();
     signal?.addEventListener('abort', onAbort);
     try {

@@ -34,6 +34,10 @@ export interface TargetFixture {
   readonly border: number;
   /** Default: the real ones. */
   readonly targets?: TargetRegistry;
+  /** The target does I/O of its own, whenever it likes. */
+  readonly background?: boolean;
+  /** Lines or layers share a device without knowing of each other: up to two flushes reach it. */
+  readonly layered?: boolean;
 }
 
 const TWISTS = ['none', 'shuffle', 'suspend', 'abort', 'reload', 'faults'] as const;
@@ -67,7 +71,11 @@ export function targetSuite(name: string, make: () => TargetFixture): void {
       batch.submit(run.volume, { op: Op.flush });
       await batch.done();
       assert.equal(batch.completed[0]?.error, 0);
-      for (const device of run.used) assert.equal(device.submitted[Op.flush], 1, device.name);
+      const most = run.fixture.layered === true ? 2 : 1;
+      for (const device of run.used) {
+        const flushes = device.submitted[Op.flush] ?? 0;
+        assert(flushes >= 1 && flushes <= most, `${flushes} flushes of ${device.name}`);
+      }
     });
 
     test('reports its table and its status line by line', () => {
@@ -155,7 +163,8 @@ class SuiteRun {
     };
     await this.#twist(step, batch, submit, commands, next);
     await batch.done();
-    for (const device of this.fixture.devices.values()) device.decide = () => ({ kind: 'pass' });
+    this.#decide(() => ({ kind: 'pass' }));
+    if (this.fixture.background === true) await this.#releaseAll();
     assert.equal(batch.completed.length, commands.length);
     for (const request of batch.completed) {
       const { command, buffer } = payloads.get(request)!;
@@ -216,6 +225,14 @@ class SuiteRun {
     }
   }
 
+  /** Lets go of what a target does of its own, too: of replies that are held back only when they have come. */
+  async #releaseAll(): Promise<void> {
+    for (let turns = 0; turns < 4; turns++) {
+      for (const device of this.fixture.devices.values()) device.releaseAll();
+      await turn();
+    }
+  }
+
   #decide(decide: (request: IoRequest) => Fate): void {
     for (const device of this.fixture.devices.values()) device.decide = decide;
   }
@@ -246,6 +263,7 @@ class SuiteRun {
       { inFlight, waiting, outstanding: this.volume.outstanding },
       { inFlight: 0, waiting: 0, outstanding: 0 },
     );
+    if (this.fixture.background === true) return;
     for (const device of this.fixture.devices.values()) {
       const below = anyRange(device);
       if (below instanceof AlignedDevice) assert.equal(below.outstanding, 0);

@@ -3,7 +3,8 @@ import type { TargetType } from '../../src/dm/target.ts';
 import { targetRegistry } from '../../src/dm/target.ts';
 import { RequestPool, type IoRequest, type RequestOwner } from '../../src/block/request.ts';
 import type { BlockDevice } from '../../src/block/device.ts';
-import { error, linear, memoryDevices, striped, zero } from './devices.ts';
+import type { Layer } from '../../src/dm/table.ts';
+import { error, linear, memoryDevices, mirror, striped, zero } from './devices.ts';
 import { targetSuite } from './target-suite.ts';
 
 const LARGE_BLOCKS = { logicalBlockSize: 4096, requestAlignment: 4096 };
@@ -104,6 +105,84 @@ targetSuite('striped, 130 stripes of one sector', () => ({
   holes: [{ start: 260 * 512, end: 269 * 512, kind: 'zero' }],
   devices: memoryDevices(3, 512),
   border: 512,
+}));
+
+targetSuite('mirror of two, regions of 8 sectors', () => ({
+  table: [
+    mirror(0, 60, 8, [
+      ['a', 3],
+      ['b', 0],
+    ]),
+  ],
+  grown: [
+    mirror(0, 60, 8, [
+      ['a', 3],
+      ['b', 0],
+    ]),
+    mirror(60, 40, 32, [
+      ['a', 63],
+      ['c', 10],
+    ]),
+  ],
+  devices: memoryDevices(3, 256),
+  border: 8 * 512,
+  background: true,
+}));
+
+targetSuite('mirror of three, 4096-byte blocks that legs share', () => ({
+  table: [
+    mirror(0, 50, 2, [
+      ['a', 1],
+      ['b', 3],
+      ['a', 101],
+    ]),
+    linear(50, 7, 'a', 51),
+  ],
+  grown: [
+    mirror(0, 50, 2, [
+      ['a', 1],
+      ['b', 3],
+      ['a', 101],
+    ]),
+    linear(50, 20, 'a', 51),
+  ],
+  devices: memoryDevices(2, 256, LARGE_BLOCKS),
+  border: 2 * 512,
+  background: true,
+  layered: true,
+}));
+
+const layer = (name: string, onB: number, onC: number): Layer => ({
+  name,
+  table: [
+    mirror(0, 24, 8, [
+      ['b', onB],
+      ['c', onC],
+    ]),
+  ],
+});
+
+targetSuite('layers under linear and striped', () => ({
+  table: [
+    linear(0, 20, layer('vg/pvmove0', 5, 70), 4),
+    striped(20, 48, 4, [
+      ['a', 0],
+      [{ name: 'vg/pvmove0', table: [linear(0, 24, layer('deep', 100, 150), 0)] }, 0],
+    ]),
+  ],
+  grown: [
+    linear(0, 20, 'b', 9),
+    striped(20, 48, 4, [
+      ['a', 0],
+      ['b', 100],
+    ]),
+    linear(68, 9, { name: 'end', table: [zero(0, 3), linear(3, 6, 'a', 30)] }, 0),
+  ],
+  holes: [{ start: 68 * 512, end: 71 * 512, kind: 'zero' }],
+  devices: memoryDevices(3, 256),
+  border: 4 * 512,
+  background: true,
+  layered: true,
 }));
 
 targetSuite('zero', () => ({

@@ -66,7 +66,10 @@ function segmentText(start: number, extents: number, areas: readonly (readonly [
 function rangesOf(line: TableLine): readonly (readonly [string, number, number])[] {
   const params = line.params as LinearParams & StripedParams;
   const stripes: readonly LinearParams[] = line.target === 'striped' ? params.stripes : [params];
-  return stripes.map((stripe) => [stripe.device, stripe.offset, stripe.offset + line.length / stripes.length]);
+  return stripes.map(({ device, offset }) => {
+    assert(typeof device === 'string');
+    return [device, offset, offset + line.length / stripes.length];
+  });
 }
 
 test('tables tile, stay inside and never meet', async () => {

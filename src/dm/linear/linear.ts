@@ -4,24 +4,20 @@
  *     <start> <length> linear <device> <offset>
  */
 import type { TablePlace } from '../errors.ts';
-import { integerField, MAX_SECTORS, nameField, objectField } from '../params.ts';
+import { legField } from '../params.ts';
 import type { LinearParams } from '../table.ts';
-import { SECTOR_BYTES, type Target, type TargetContext, tableWord, type TargetType } from '../target.ts';
+import { deviceName, deviceWord, SECTOR_BYTES, type Target, type TargetContext, type TargetType } from '../target.ts';
 
 function parse(params: unknown, place: TablePlace): LinearParams {
-  const fields = objectField(params, place, '', ['device', 'offset']);
-  return {
-    device: nameField(fields.get('device'), place, 'device'),
-    offset: integerField(fields.get('offset'), place, 'offset', 0, MAX_SECTORS),
-  };
+  return legField(params, place, '');
 }
 
 function create(params: LinearParams, context: TargetContext): Target {
   const device = context.device(params.device, 'device', params.offset, context.length);
   return {
     mapping: { kind: 'legs', chunkBytes: 0, legs: [{ device, offset: params.offset * SECTOR_BYTES }] },
-    tableText: () => `${tableWord(params.device)} ${params.offset}`,
-    status: (legErrors) => ({ text: '', details: { device: params.device, errors: legErrors(0) } }),
+    tableText: () => `${deviceWord(params.device)} ${params.offset}`,
+    status: (legErrors) => ({ text: '', details: { device: deviceName(params.device), errors: legErrors(0) } }),
   };
 }
 

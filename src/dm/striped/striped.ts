@@ -8,9 +8,17 @@
  *  - The length is a multiple of stripes times chunk size, as the kernel demands: there is no partial chunk.
  */
 import { TableError, type TablePlace } from '../errors.ts';
-import { badField, integerField, MAX_SECTORS, nameField, objectField } from '../params.ts';
+import { badField, integerField, legField, objectField } from '../params.ts';
 import type { LinearParams, StripedParams } from '../table.ts';
-import { type Leg, SECTOR_BYTES, type Target, type TargetContext, tableWord, type TargetType } from '../target.ts';
+import {
+  deviceName,
+  deviceWord,
+  type Leg,
+  SECTOR_BYTES,
+  type Target,
+  type TargetContext,
+  type TargetType,
+} from '../target.ts';
 
 /** The kernel keeps the chunk size in 32 bits. */
 const MAX_CHUNK_SECTORS = 2 ** 32 - 1;
@@ -19,14 +27,7 @@ function parse(params: unknown, place: TablePlace): StripedParams {
   const fields = objectField(params, place, '', ['chunkSize', 'stripes']);
   const list = fields.get('stripes');
   if (!Array.isArray(list) || list.length === 0) throw badField(place, 'stripes', 'a list of stripes', list);
-  const stripes = list.map((item: unknown, i): LinearParams => {
-    const at = `stripes[${i}]`;
-    const stripe = objectField(item, place, at, ['device', 'offset']);
-    return {
-      device: nameField(stripe.get('device'), place, `${at}.device`),
-      offset: integerField(stripe.get('offset'), place, `${at}.offset`, 0, MAX_SECTORS),
-    };
-  });
+  const stripes = list.map((item: unknown, i): LinearParams => legField(item, place, `stripes[${i}]`));
   return { chunkSize: integerField(fields.get('chunkSize'), place, 'chunkSize', 1, MAX_CHUNK_SECTORS), stripes };
 }
 
@@ -51,15 +52,15 @@ function create(params: StripedParams, context: TargetContext): Target {
     const device = context.device(stripe.device, `stripes[${i}].device`, stripe.offset, width);
     return { device, offset: stripe.offset * SECTOR_BYTES };
   });
-  const places = params.stripes.map((stripe) => ` ${tableWord(stripe.device)} ${stripe.offset}`).join('');
-  const names = params.stripes.map((stripe) => ` ${tableWord(stripe.device)}`).join('');
+  const places = params.stripes.map((stripe) => ` ${deviceWord(stripe.device)} ${stripe.offset}`).join('');
+  const names = params.stripes.map((stripe) => ` ${deviceWord(stripe.device)}`).join('');
   return {
     // A single stripe has no borders: its chunks lie side by side.
     mapping: { kind: 'legs', chunkBytes: legs.length === 1 ? 0 : params.chunkSize * SECTOR_BYTES, legs },
     tableText: () => `${legs.length} ${params.chunkSize}${places}`,
     // The kernel's form: the number of devices, their names, one group of letters, A for alive and D after errors.
     status: (legErrors) => {
-      const stripes = params.stripes.map((stripe, i) => ({ device: stripe.device, errors: legErrors(i) }));
+      const stripes = params.stripes.map((stripe, i) => ({ device: deviceName(stripe.device), errors: legErrors(i) }));
       const letters = stripes.map((stripe) => (stripe.errors === 0 ? 'A' : 'D')).join('');
       return { text: `${legs.length}${names} 1 ${letters}`, details: { chunkSize: params.chunkSize, stripes } };
     },
