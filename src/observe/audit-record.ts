@@ -51,9 +51,8 @@ export type AuditEvent =
       readonly event: 'metadata-changed';
       readonly name: string;
       readonly uuid: string;
-      readonly expected: { readonly seqno: number; readonly checksum: number };
-      /** Null: the VG is gone. */
-      readonly found: { readonly seqno: number; readonly checksum: number } | null;
+      readonly expected: { readonly seqno: number; readonly checksum: string };
+      readonly found: { readonly seqno: number; readonly checksum: string };
     }
   | { readonly event: 'start' | 'stop'; readonly pid: number; readonly version: string; readonly text: string }
   /** Health: a threshold was passed, or is no longer. */

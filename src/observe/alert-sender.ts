@@ -1,0 +1,159 @@
+/**
+ * Takes alerts to where the configuration wants them: a program (JSON on its standard input) and a webhook (JSON by POST).
+ *
+ * Invariants
+ *  - `send` only queues. Nothing of the daemon waits for a program or a server, and at most MAX_WAITING alerts wait: then the
+ *    oldest is dropped, which is told.
+ *  - One alert at a time and in order; an attempt has `timeoutMs`, and is repeated `retries` times after 1, 2, 4 … seconds.
+ *  - `close` gives what waits one last attempt each, all of it at most CLOSE_MS, and ends what is running.
+ */
+import { spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Alert } from './health.ts';
+
+const MAX_WAITING = 100;
+const CLOSE_MS = 5000;
+const FIRST_PAUSE_MS = 1000;
+const MAX_PAUSE_MS = 60_000;
+
+export interface AlertTarget {
+  /** Program and arguments; null: none. */
+  readonly command: readonly string[] | null;
+  /** Null: none. */
+  readonly webhook: string | null;
+  /** Milliseconds, of one attempt. */
+  readonly timeoutMs: number;
+  /** Attempts after the first. */
+  readonly retries: number;
+}
+
+export interface SenderLog {
+  warn(fields: object, message: string): void;
+}
+
+/** The ways that alerts take, each with a queue of its own, so that a dead server doesn't hold up the program. */
+export class AlertSender {
+  readonly #ways: readonly Way[];
+
+  constructor(target: AlertTarget, log: SenderLog) {
+    const ways: Way[] = [];
+    const { command, webhook } = target;
+    if (command !== null)
+      ways.push(new Way('command', (alert, signal) => runCommand(command, alert, signal), target, log));
+    if (webhook !== null) ways.push(new Way('webhook', (alert, signal) => post(webhook, alert, signal), target, log));
+    this.#ways = ways;
+  }
+
+  send(alert: Alert): void {
+    for (const way of this.#ways) way.send(alert);
+  }
+
+  /** Settles when nothing waits or runs any more. */
+  async close(): Promise<void> {
+    await Promise.all(this.#ways.map((way) => way.close()));
+  }
+}
+
+class Way {
+  readonly #name: string;
+  readonly #deliver: (alert: Alert, signal: AbortSignal) => Promise<void>;
+  readonly #target: AlertTarget;
+  readonly #log: SenderLog;
+  readonly #waiting: Alert[] = [];
+  readonly #closing = new AbortController();
+  readonly #end = new AbortController();
+  #running: Promise<void> | null = null;
+
+  constructor(
+    name: string,
+    deliver: (alert: Alert, signal: AbortSignal) => Promise<void>,
+    target: AlertTarget,
+    log: SenderLog,
+  ) {
+    this.#name = name;
+    this.#deliver = deliver;
+    this.#target = target;
+    this.#log = log;
+  }
+
+  send(alert: Alert): void {
+    this.#waiting.push(alert);
+    if (this.#waiting.length > MAX_WAITING) this.#dropped(this.#waiting.shift(), 'too many alerts wait');
+    this.#running ??= this.#run();
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort();
+    const timer = setTimeout(() => this.#end.abort(), CLOSE_MS);
+    await this.#running;
+    clearTimeout(timer);
+  }
+
+  async #run(): Promise<void> {
+    for (let alert = this.#waiting.shift(); alert !== undefined; alert = this.#waiting.shift()) {
+      await this.#deliverWithRetries(alert);
+    }
+    this.#running = null;
+  }
+
+  async #deliverWithRetries(alert: Alert): Promise<void> {
+    const { retries, timeoutMs } = this.#target;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await this.#deliver(alert, AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#end.signal]));
+        return;
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        if (attempt >= retries || this.#closing.signal.aborted) {
+          this.#dropped(alert, reason);
+          return;
+        }
+        this.#log.warn(
+          { way: this.#name, reason, attempt: attempt + 1 },
+          'an alert could not be delivered; trying again',
+        );
+        await this.#pause(Math.min(FIRST_PAUSE_MS * 2 ** attempt, MAX_PAUSE_MS));
+      }
+    }
+  }
+
+  /** Ends early when the sender is closed. */
+  async #pause(milliseconds: number): Promise<void> {
+    await Promise.race([
+      sleep(milliseconds, undefined, { ref: false }),
+      new Promise((resolve) => {
+        this.#closing.signal.addEventListener('abort', resolve, { once: true });
+      }),
+    ]);
+  }
+
+  #dropped(alert: Alert | undefined, reason: string): void {
+    this.#log.warn({ way: this.#name, alert, reason }, 'an alert was not delivered');
+  }
+}
+
+/** Throws if the program can't be run, fails, or is not ready in time. */
+async function runCommand(command: readonly string[], alert: Alert, signal: AbortSignal): Promise<void> {
+  const [program = '', ...args] = command;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const child = spawn(program, args, { stdio: ['pipe', 'ignore', 'ignore'], signal, killSignal: 'SIGKILL' });
+  child.once('error', (error) => {
+    reject(signal.aborted ? new Error(`${program} was not ready in time`, { cause: error }) : error);
+  });
+  child.once('close', (code, killed) => {
+    if (code === 0) resolve();
+    else reject(new Error(`${program} ended with ${killed ?? `exit code ${code}`}`));
+  });
+  // A program that doesn't read its input closes the pipe early: its exit code tells how it went.
+  child.stdin.once('error', () => undefined);
+  child.stdin.end(`${JSON.stringify(alert)}\n`);
+  return promise;
+}
+
+/** Throws unless the answer is 2xx. */
+async function post(url: string, alert: Alert, signal: AbortSignal): Promise<void> {
+  const body = JSON.stringify(alert);
+  const response = await fetch(url, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body, signal });
+  await response.body?.cancel();
+  if (!response.ok) throw new Error(`${new URL(url).host} answered with status ${response.status}`);
+}
