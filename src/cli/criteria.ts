@@ -5,15 +5,17 @@
  * Invariants
  *  - An object is taken if any row is that a report of the criteria's fields would have of it: a VG by one of its LVs, an LV
  *    by one of its segments.
- *  - Criteria that make no sense are refused before anything is looked at.
+ *  - Criteria that make no sense are refused before anything is looked at; those of fields that no report can have together
+ *    take nothing, which is said of each object, as in LVM2.
  */
 import { PLAIN_HOST } from '../lvm/access.ts';
 import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
 import type { CommandContext } from './command.ts';
+import type { Output } from './messages.ts';
 import type { OptionSpec } from './options.ts';
 import type { ReportRow } from './report/field.ts';
 import { reportFields } from './report/fields/table.ts';
-import { Report, type RowKind } from './report/report.ts';
+import { MixedFieldsError, Report, type ReportRequest, type RowKind } from './report/report.ts';
 import { settingsOf } from './report/settings.ts';
 import { Walk } from './report/walk.ts';
 
@@ -28,6 +30,7 @@ export const SELECT_OPTION: OptionSpec = {
 export class Criteria {
   readonly #context: CommandContext;
   readonly #report: Report | null;
+  readonly #mixed: boolean;
 
   /** `base`: what is to be taken. Throws CommandError (5) for criteria that make no sense. */
   constructor(context: CommandContext, base: 'vg' | 'pv' | 'lv') {
@@ -35,11 +38,13 @@ export class Criteria {
     const selection = options.value('select');
     const request = { base, options: `${base}_uuid`, keys: '', selection: selection ?? '', now };
     this.#context = context;
-    this.#report = selection === undefined ? null : new Report(request, reportFields, output);
+    this.#report = selection === undefined ? null : reportOf(request, output);
+    this.#mixed = selection !== undefined && this.#report === null;
   }
 
   takesVg(scan: Scan, group: VolumeGroup): boolean {
     const report = this.#report;
+    if (this.#mixed) return this.#fail('VG', group.vg.name);
     if (report === null) return true;
     const walk = this.#walk(scan, group, false);
     return this.#matches(report, vgRows(walk, report.kind, group)).length > 0;
@@ -57,8 +62,16 @@ export class Criteria {
   /** Ids of the LVs of a VG that are taken; null: all. */
   lvIds(scan: Scan, group: VolumeGroup): ReadonlySet<string> | null {
     const report = this.#report;
+    if (this.#mixed)
+      return new Set(group.vg.logicalVolumes.filter(({ name }) => this.#fail('LV', name)).map(({ id }) => id));
     if (report === null) return null;
     return new Set(this.#matches(report, lvRows(this.#walk(scan, group, true), report.kind, group)));
+  }
+
+  #fail(kind: string, name: string): false {
+    this.#context.output.error('Can\'t report LV and PV fields at the same time in report type "".');
+    this.#context.output.error(`Selection failed for ${kind} ${name}.`);
+    return false;
   }
 
   /** `all`: hidden LVs are rows too. */
@@ -73,6 +86,16 @@ export class Criteria {
     if (report.helped) return [];
     const { cells, context } = settingsOf(this.#context);
     return report.cells(rows, cells, context, false).flatMap(([uuid]) => (uuid === undefined ? [] : [uuid.text]));
+  }
+}
+
+/** Null: the criteria are of fields that are never in one report. */
+function reportOf(request: ReportRequest, output: Output): Report | null {
+  try {
+    return new Report(request, reportFields, output);
+  } catch (error) {
+    if (error instanceof MixedFieldsError) return null;
+    throw error;
   }
 }
 

@@ -51,6 +51,11 @@ export class ParsedOptions {
     return true;
   }
 
+  /** Counts an option without a value at least `count` times, as if it had been typed. */
+  imply(long: string, count: number): void {
+    if (count > this.count(long)) this.#counts.set(long, count);
+  }
+
   #groupFor(spec: OptionSpec): Map<string, string> {
     const current = this.#groups.at(-1);
     if (current !== undefined && !current.has(spec.long) && spec.startsGroup !== true) return current;

@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { DeviceChoice } from '../lvm/pv-devices.ts';
 import type { PvCreateRequest } from '../lvm/edit/pv-create.ts';
+import { minPvSectors } from '../lvm/host-devices.ts';
 import { DEFAULT_METADATA_SECTORS, type LayoutDefaults, type RestoredPlaces } from '../lvm/pv-layout.ts';
 import type { Settings } from '../lvm/settings.ts';
 import { changeContext } from './change.ts';
@@ -138,13 +139,11 @@ export function pvCreateRequest(
 
 /** Sectors in one MiB. */
 const MIB = 2048;
-/** The smallest value of devices/pv_min_size that counts, in KiB. */
-const LEAST_MIN_KIB = 512;
 
 /** What lvm.conf says of layouts. */
 function layoutDefaults(settings: Settings): LayoutDefaults {
   return {
-    minSectors: Math.max(LEAST_MIN_KIB, settings.int('devices/pv_min_size')) * 2,
+    minSectors: minPvSectors(settings),
     alignmentSectors: settings.int('devices/data_alignment') * 2,
     defaultAlignmentSectors: Math.max(1, settings.int('devices/default_data_alignment')) * MIB,
     detectAlignment: settings.bool('devices/data_alignment_detection'),

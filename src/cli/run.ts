@@ -11,6 +11,7 @@ import { COMMON_OPTIONS } from './common-options.ts';
 import { everyCommand } from './every-command.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import { NO_LIVE_VOLUMES } from '../lvm/live.ts';
+import { applyHabits, sayTest } from './habits.ts';
 import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from './messages.ts';
 import { parseOptions } from './options.ts';
 import { readToml, settingsForCommand } from './settings.ts';
@@ -37,9 +38,10 @@ async function runCommand(
   name: string,
   command: Command,
   argv: readonly string[],
-  output: Output,
+  streams: Output,
   around: Surroundings,
 ): Promise<ExitCode> {
+  let output = streams;
   const options = parseOptions(name, [...command.options, ...COMMON_OPTIONS], argv, output);
   if (options.has('help') || options.has('longhelp')) {
     printUsage(name, command, options.has('longhelp'), output);
@@ -50,7 +52,7 @@ async function runCommand(
     return EXIT.ok;
   }
   if (options.has('test')) {
-    output.error('TEST MODE: Metadata will NOT be updated and volumes will not be (de)activated.');
+    sayTest(output);
   }
   let pointToHelp = true;
   const code = await guarded(output, async () => {
@@ -58,6 +60,7 @@ async function runCommand(
     const settings = settingsForCommand(name, options, around.env, output, toml);
     process.umask(settings.int('global/umask'));
     output.indentBy?.(settings.string('log/prefix'));
+    output = applyHabits(name, options, settings, output);
     const given = { name, argv, options, args: options.args };
     const { live = NO_LIVE_VOLUMES, signal = NEVER_ABORTED } = around;
     const context: CommandContext = { ...around, ...given, live, signal, output, settings, toml, everyCommand };

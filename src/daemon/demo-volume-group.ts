@@ -212,6 +212,8 @@ async function makeVolume(changes: Changes, paths: readonly string[], volume: De
     findPv: findPvByPath,
     writable,
     readOnlyVolumes: null,
+    volumeList: null,
+    hostTags: [],
     readAhead: null,
     device: null,
     tags: [],

@@ -123,15 +123,24 @@ async function everyBlockDevice(options: ListOptions): Promise<readonly string[]
   return onlyDevices(paths);
 }
 
+export interface DeviceRules {
+  readonly scanLvs: boolean;
+  readonly minSectors: number;
+}
+
 /**
  * Why LVM2 would by default not look for a PV on a block device, in its words; null if it would. `directory` is the device's
- * in /sys, `name` the kernel's name of it. `scanLvs`: devices/scan_lvs.
+ * in /sys, `name` the kernel's name of it. `rules`: devices/scan_lvs and devices/pv_min_size.
  */
-export async function exclusionReason(directory: string, name: string, scanLvs = false): Promise<string | null> {
+export async function exclusionReason(
+  directory: string,
+  name: string,
+  { scanLvs, minSectors }: DeviceRules = { scanLvs: false, minSectors: 1 },
+): Promise<string | null> {
   if (SKIPPED_NAMES.test(name)) return 'device type is unknown';
   const sectors = await attribute(`${directory}/size`);
   if (sectors === null) return 'device is missing sysfs info';
-  if (sectors === '0') return 'device is too small (pv_min_size)';
+  if (Number(sectors) < minSectors) return 'device is too small (pv_min_size)';
   const uuid = await attribute(`${directory}/dm/uuid`);
   if (!scanLvs && uuid?.startsWith('LVM-') === true) return 'device is an LV';
   for (const holder of await entries(`${directory}/holders`)) {

@@ -12,7 +12,7 @@ import type { Dirent, Stats } from 'node:fs';
 import { lstat, readdir, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, normalize } from 'node:path';
 import { compileRegex } from './dm-regex.ts';
-import { exclusionReason } from './devices.ts';
+import { type DeviceRules, exclusionReason } from './devices.ts';
 import type { DeviceFilter } from './filter.ts';
 import type { Settings } from './settings.ts';
 
@@ -48,9 +48,9 @@ export async function findHostDevices(settings: Settings, gate: DeviceGate, sysf
   const usable: HostDevice[] = [];
   const excluded = new Map<string, string>();
   const byName = new Map<string, HostDevice>();
-  const scanLvs = settings.bool('devices/scan_lvs');
+  const rules = { scanLvs: settings.bool('devices/scan_lvs'), minSectors: minPvSectors(settings) };
   for (const found of await allDevices(settings)) {
-    const passed = await pass(found, gate, scanLvs, sysfs);
+    const passed = await pass(found, gate, rules, sysfs);
     if (typeof passed === 'string') for (const name of found.names) excluded.set(name, passed);
     else usable.push(passed);
     for (const name of found.names) byName.set(name, typeof passed === 'string' ? found : passed);
@@ -58,17 +58,25 @@ export async function findHostDevices(settings: Settings, gate: DeviceGate, sysf
   return { usable, excluded, byName };
 }
 
+/** The smallest value of devices/pv_min_size that counts, in KiB. */
+export const LEAST_PV_KIB = 512;
+
+/** devices/pv_min_size in sectors. */
+export function minPvSectors(settings: Settings): number {
+  return Math.max(LEAST_PV_KIB, settings.int('devices/pv_min_size')) * 2;
+}
+
 /** The device by the name to use, or why it is not to be used. */
 async function pass(
   device: HostDevice,
   gate: DeviceGate,
-  scanLvs: boolean,
+  rules: DeviceRules,
   sysfs: string,
 ): Promise<HostDevice | string> {
   const named = gate.listed === null ? filtered(device, gate.filters) : device;
   if (named === null) return 'device is rejected by filter config';
   if (gate.listed !== null && !(await gate.listed(device))) return NOT_LISTED;
-  return (await kindReason(device, scanLvs, sysfs)) ?? named;
+  return (await kindReason(device, rules, sysfs)) ?? named;
 }
 
 function filtered(device: HostDevice, filters: readonly DeviceFilter[]): HostDevice | null {
@@ -81,10 +89,10 @@ function filtered(device: HostDevice, filters: readonly DeviceFilter[]): HostDev
   return path === device.path ? device : { ...device, path };
 }
 
-async function kindReason({ major, minor }: HostDevice, scanLvs: boolean, sysfs: string): Promise<string | null> {
+async function kindReason({ major, minor }: HostDevice, rules: DeviceRules, sysfs: string): Promise<string | null> {
   const directory = `${sysfs}/dev/block/${major}:${minor}`;
   try {
-    return await exclusionReason(directory, basename(await realpath(directory)), scanLvs);
+    return await exclusionReason(directory, basename(await realpath(directory)), rules);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     // Without sysfs (a container) nothing is known; with it, the node has no device.

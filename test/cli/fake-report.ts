@@ -3,6 +3,7 @@ import type { Output } from '../../src/cli/messages.ts';
 import type { Cell, CellFormat } from '../../src/cli/report/cell.ts';
 import type { FieldType, FieldValue, ReportField, ReportRow, SectionId } from '../../src/cli/report/field.ts';
 import { Report } from '../../src/cli/report/report.ts';
+import { ISO_TIME } from '../../src/cli/report/strftime.ts';
 import { DEFAULT_UNITS } from '../../src/cli/units.ts';
 
 export type Values = Readonly<Record<string, FieldValue>>;
@@ -54,7 +55,14 @@ export const FIELDS: readonly ReportField[] = [
   fakeField('pvseg_start', 'number', {}, 'pvseg'),
 ];
 
-export const PLAIN_CELLS: CellFormat = { units: DEFAULT_UNITS, suffix: true, binary: false, strict: false };
+export const PLAIN_CELLS: CellFormat = {
+  units: DEFAULT_UNITS,
+  suffix: true,
+  binary: false,
+  strict: false,
+  timeFormat: ISO_TIME,
+  listSeparator: ',',
+};
 
 /** Keeps lines. */
 export class Lines implements Output {

@@ -93,6 +93,40 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.sameWorld();
     }));
 
+  test('settings that stand for options, and those of reports', () =>
+    withDeviceTwins([32, 32], async (twins) => {
+      await twins.same(['vgcreate --addtag a --addtag b vg P0 P1', 'lvcreate -an -Zn -l 2 -n lv vg']);
+      assert.match((await twins.ours('vgchange --config global/test=1 --addtag t vg')).stderr, /^ {2}TEST MODE: /);
+      const report = [
+        'report/list_item_separator=";"',
+        'report{compact_output=1}',
+        'report/compact_output_cols="vg_tags"',
+      ];
+      await twins.same(report.map((config) => `vgs --config ${config} -o name,tags,lv_count,profile`));
+      await twins.same(report.map((config) => `pvs --rows --config ${config} -o name,tags,pv_exported`));
+      await twins.same(['lvs --config report/time_format="%q" vg', 'vgck --config report/time_format="%n" vg']);
+      await twins.same(['lvs -o name,lv_time --config report/time_format="<%C>" vg']);
+      for (const quiet of ['-q', '-qq', '--config log/silent=1', '--config log{silent=1}']) {
+        await twins.same([
+          `vgchange ${quiet} --addtag c vg`,
+          `vgs ${quiet} --noheadings -o vg_tags`,
+          `vgscan ${quiet}`,
+        ]);
+        await twins.same([`pvscan ${quiet}`, `lvscan ${quiet}`, `vgremove ${quiet} vg`, `vgck ${quiet} none`]);
+        await twins.same([
+          `vgchange ${quiet} --deltag c vg`,
+          `vgdisplay -c ${quiet} none`,
+          `lvcreate ${quiet} -an -Zn -l999 vg`,
+        ]);
+      }
+      await twins.same(['lvcreate --config activation/readahead="none" -an -Zn -l 2 -n r vg']);
+      assert.match((await twins.ours('lvs --noheadings -o lv_read_ahead vg')).stdout, /auto\s+0\s*$/);
+      await twins.sameCode(['lvcreate --config activation/readahead="x" -an -Zn -l 2 vg']);
+      await twins.sameWorld();
+      const display = await twins.ours('lvdisplay --config global/lvdisplay_shows_full_device_path=1 vg/lv');
+      assert.match(display.stdout, /LV Name +\/dev\/vg\/lv\n +VG Name/);
+    }));
+
   test('criteria in place of names', () =>
     withDeviceTwins([32, 32, 32], async (twins) => {
       await twins.same(['vgcreate --addtag t va P0', 'vgcreate vb P1', 'lvcreate -an -Zn -l 3 -n lv vb']);

@@ -38,6 +38,7 @@ import {
 import { EXIT, type ExitCode } from '../messages.ts';
 import type { OptionSpec } from '../options.ts';
 import { parseSizeArgument } from '../size-argument.ts';
+import { hostTags } from '../../lvm/settings/host.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 
 type NewType = LvCreateRequest['type'];
@@ -156,10 +157,10 @@ async function run(context: CommandContext): Promise<ExitCode> {
 async function create(context: CommandContext, changes: Changes, parsed: Parsed): Promise<void> {
   const { options, output } = context;
   const group = await changes.volumeGroup({ vgName: parsed.vgName });
-  const readAhead = options.value('readahead');
+  const readAhead = options.value('readahead') ?? defaultReadAhead(context);
   const request: LvCreateRequest = {
     ...parsed,
-    readAhead: readAhead === undefined ? null : readReadAhead(readAhead, (line) => output.error(line)),
+    readAhead: readReadAhead(readAhead, (line) => output.error(line)),
     device: readDeviceNumbers(context),
     findPv,
     writable: options.value('permission') !== 'r',
@@ -168,6 +169,11 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
     noAutoActivate: ['n', '0'].includes(options.value('setautoactivation') ?? 'y'),
     ...zeroing(context, parsed.type),
     readOnlyVolumes: context.settings.strings('activation/read_only_volume_list'),
+    volumeList: context.settings.strings('activation/volume_list'),
+    hostTags: hostTags(
+      context.settings.layers.map(({ nodes }) => nodes),
+      hostname(),
+    ),
     now: changes.context.now(),
     hostName: hostname(),
     settings: allocationSettings(context),
@@ -179,6 +185,13 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
     if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvName);
     throw error;
   }
+}
+
+/** activation/readahead, which may be auto or none. */
+function defaultReadAhead({ settings }: CommandContext): string {
+  const configured = settings.string('activation/readahead');
+  if (['auto', 'none'].includes(configured.toLowerCase())) return configured;
+  throw new CommandError('Invalid readahead specification');
 }
 
 /** An LV whose head keeps what was found there is not kept. */

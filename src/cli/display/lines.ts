@@ -20,11 +20,14 @@ export class Display {
   readonly #sizes: SizeFormat;
   /** Columns that keys take. */
   readonly #keyWidth: number;
+  /** global/lvdisplay_shows_full_device_path: LVs are shown by their paths only. */
+  readonly fullPaths: boolean;
 
   constructor(context: CommandContext, keyWidth: number) {
     this.#output = context.output;
     this.#sizes = { ...sizeFormatOf(context), style: 'short' };
     this.#keyWidth = keyWidth;
+    this.fullPaths = context.settings.bool('global/lvdisplay_shows_full_device_path');
   }
 
   print(line: string): void {

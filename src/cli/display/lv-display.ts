@@ -33,8 +33,8 @@ function readAheadText(lv: LogicalVolumeText): string {
 function showName(display: Display, { group, facts }: LvView): void {
   if (facts.visible) {
     const path = lvPath(group, facts);
-    if (path !== null) display.pair('LV Path', path);
-    display.pair('LV Name', facts.name);
+    if (path !== null) display.pair(display.fullPaths ? 'LV Name' : 'LV Path', path);
+    if (path === null || !display.fullPaths) display.pair('LV Name', facts.name);
   } else {
     display.pair('Internal LV Name', facts.name);
   }

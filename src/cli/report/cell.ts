@@ -7,6 +7,7 @@
  */
 import { formatSize, type Units } from '../units.ts';
 import type { FieldValue, ReportField, ShownValue } from './field.ts';
+import { ISO_TIME, strftime } from './strftime.ts';
 
 /** Undefined, as a sort and comparison value. */
 export const UNDEFINED: number = Number.POSITIVE_INFINITY;
@@ -26,6 +27,10 @@ export interface CellFormat {
   readonly binary: boolean;
   /** json_std: numbers are never shown by a word. */
   readonly strict: boolean;
+  /** Of times: strftime's. */
+  readonly timeFormat: string;
+  /** Between the items of lists. */
+  readonly listSeparator: string;
 }
 
 function isShown(value: FieldValue): value is ShownValue {
@@ -41,18 +46,14 @@ export function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-function twoDigits(value: number): string {
-  return String(Math.abs(Math.trunc(value))).padStart(2, '0');
+/** A point in time in Unix seconds; blank for none. */
+function timeText(seconds: number, format: string): string {
+  return seconds === 0 ? '' : strftime(format, seconds);
 }
 
-/** "%Y-%m-%d %T %z" in the local time zone; blank for no time. */
+/** As displays show it, whatever report/time_format says. */
 export function formatTime(seconds: number): string {
-  if (seconds === 0) return '';
-  const date = new Date(seconds * 1000);
-  const offset = -date.getTimezoneOffset();
-  const day = `${date.getFullYear()}-${twoDigits(date.getMonth() + 1)}-${twoDigits(date.getDate())}`;
-  const time = `${twoDigits(date.getHours())}:${twoDigits(date.getMinutes())}:${twoDigits(date.getSeconds())}`;
-  return `${day} ${time} ${offset < 0 ? '-' : '+'}${twoDigits(offset / 60)}${twoDigits(offset % 60)}`;
+  return timeText(seconds, ISO_TIME);
 }
 
 /** Percentages are shown with two decimals, and as neither 0 nor 100 unless they are exactly that. */
@@ -69,16 +70,16 @@ function binaryCell(field: ReportField, value: boolean | null, format: CellForma
   return { text, key: value === null ? UNDEFINED : number, json: number };
 }
 
-function listCell(field: ReportField, items: readonly string[], text?: string): Cell {
+function listCell(field: ReportField, items: readonly string[], { listSeparator }: CellFormat, text?: string): Cell {
   const sorted = items.toSorted(compareText);
   const shown = field.unsorted === true ? items : sorted;
-  return { text: text ?? shown.join(field.delimiter ?? ','), key: sorted, json: shown };
+  return { text: text ?? shown.join(field.delimiter ?? listSeparator), key: sorted, json: shown };
 }
 
 function numericText(field: ReportField, value: number, format: CellFormat): string {
   if (field.type === 'size') return formatSize(value, format);
   if (field.type === 'percent') return formatPercent(value);
-  return field.type === 'time' ? formatTime(value) : String(value);
+  return field.type === 'time' ? timeText(value, format.timeFormat) : String(value);
 }
 
 /** `text` is set where the value has a name of its own ("auto"). */
@@ -100,7 +101,7 @@ function plainCell(
   shown?: ShownValue,
 ): Cell {
   if (field.type === 'string') return { text: shown?.text ?? String(value ?? ''), key: String(value ?? '') };
-  if (field.type === 'string-list') return listCell(field, isList(value) ? value : [], shown?.text);
+  if (field.type === 'string-list') return listCell(field, isList(value) ? value : [], format, shown?.text);
   return numericCell(field, value === null ? null : Number(value), format, shown);
 }
 

@@ -40,6 +40,8 @@ export interface Column {
   readonly field: AnyField;
   /** Sorted or selected by, not shown. */
   readonly hidden: boolean;
+  /** Hidden because every row of it is blank. */
+  readonly compacted?: true;
 }
 
 export interface SortKey {

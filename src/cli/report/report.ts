@@ -25,6 +25,8 @@ export interface ReportRequest {
   readonly base: RowKind;
   readonly options: string;
   readonly compact?: string;
+  /** Every blank column is left out. */
+  readonly compactAll?: boolean;
   readonly keys: string;
   readonly selection: string;
   /** Unix seconds, for times relative to now. */
@@ -32,6 +34,9 @@ export interface ReportRequest {
   /** Set for a report of one VG among several reports: its fields may not change what the rows are. */
   readonly withinVg?: string;
 }
+
+/** Fields of LVs and of PVs where they can't be in one report. */
+export class MixedFieldsError extends CommandError {}
 
 const LV_SECTIONS: readonly SectionId[] = ['lv', 'lv-info', 'lv-status', 'lv-info-status'];
 const FAILED = EXIT.failed;
@@ -54,7 +59,7 @@ export function rowKind(base: RowKind, sections: ReadonlySet<SectionId>, withinV
     const where = withinVg === undefined ? '' : ` in VG ${withinVg}`;
     const sub = withinVg === undefined ? '' : 'sub';
     const text = `Can't report LV and PV fields at the same time in ${sub}report type "${reportName(base)}"${where}.`;
-    throw new CommandError(FAILED, [text]);
+    throw new MixedFieldsError(FAILED, [text]);
   }
   if (sections.has('pvseg') || (lv && pv)) return 'pvseg';
   if (sections.has('pv') || (sections.has('label') && sections.has('vg'))) return 'pv';
@@ -74,6 +79,7 @@ export class Report {
   readonly #plan: ColumnPlan;
   readonly #selection: Selection | null;
   readonly #compact: string | undefined;
+  readonly #compactAll: boolean;
   /** Help was asked for and printed: there is nothing else to show. */
   readonly helped: boolean;
 
@@ -82,6 +88,7 @@ export class Report {
     this.base = request.base;
     this.#table = new FieldTable(fields);
     this.#compact = request.compact;
+    this.#compactAll = request.compactAll ?? false;
     this.#plan = this.#makePlan(request, output);
     for (const id of this.#plan.duplicateKeys) output.error(`dm_report: Ignoring duplicate sort field: ${id}.`);
     if (this.#plan.wantsHelp) listFields(fields, { allItems: true, types: false }, output);
@@ -154,9 +161,9 @@ export class Report {
     return 0;
   }
 
-  /** The columns without those of -o#… that are blank in every row. An unknown name is said, and then all stay. */
+  /** The columns without those of -o#… (or any) that are blank in every row. An unknown name is said, and then all stay. */
   compacted(rows: readonly (readonly Cell[])[], output: Output): readonly Column[] {
-    const names = (this.#compact ?? '').split(',').filter((name) => name !== '');
+    const names = (this.#compactAll ? '' : (this.#compact ?? '')).split(',').filter((name) => name !== '');
     const fields = names.map((name) => this.#plan.find(name));
     const unknown = names[fields.indexOf(null)];
     if (unknown !== undefined) {
@@ -168,9 +175,10 @@ export class Report {
     const done = new Set<unknown>();
     return this.#plan.columns.map((column, index) => {
       const first = fields.includes(column.field) && !done.has(column.field);
+      const meant = this.#compactAll ? !column.hidden : first;
       done.add(column.field);
-      const blank = first && rows.every((row) => row[index]?.text === '');
-      return blank ? { ...column, hidden: true } : column;
+      const blank = meant && rows.every((row) => row[index]?.text === '');
+      return blank ? { ...column, hidden: true, compacted: true } : column;
     });
   }
 }

@@ -41,9 +41,8 @@ function optionsFor(context: CommandContext, base: RowKind, full: boolean): { o:
   return result;
 }
 
-/** report/compact_output and its _cols as an option list: fields to leave out where every row's is blank. */
+/** report/compact_output_cols as an option list: fields to leave out where every row's is blank. */
 function compacted({ settings }: CommandContext): readonly string[] {
-  if (settings.bool('report/compact_output')) return ['#'];
   const fields = settings.string('report/compact_output_cols');
   return fields === '' ? [] : [`#${fields}`];
 }
@@ -61,5 +60,6 @@ export function requestOf(
   const given = optionsFor(context, base, full);
   const lists = applyOptionLists(defaults.options, [...compacted(context), ...given.o], reportName(base));
   if (lists === null) throw new CommandError(EXIT.failed, ['Invalid options string: ']);
-  return { ...lists, base, keys: given.O ?? defaults.keys, selection: given.S ?? '', now: context.now };
+  const compactAll = context.settings.bool('report/compact_output');
+  return { ...lists, compactAll, base, keys: given.O ?? defaults.keys, selection: given.S ?? '', now: context.now };
 }

@@ -49,6 +49,8 @@ export function settingsOf(context: CommandContext): Settings {
       ...sizeFormatOf(context),
       binary: options.has('binary') || settings.bool('report/binary_values_as_numeric'),
       strict: format === 'json_std',
+      timeFormat: settings.string('report/time_format'),
+      listSeparator: settings.string('report/list_item_separator'),
     },
     table: {
       headings: headingsOf(context),

@@ -78,6 +78,12 @@ export class TableWriter {
     return lines;
   }
 
+  /** LVM2 also parts the last heading from one that was left out behind it. */
+  #tail(): string {
+    const last = this.#columns.findLastIndex(({ hidden }) => !hidden);
+    return this.#columns.slice(last + 1).some(({ compacted }) => compacted === true) ? this.#format.separator : '';
+  }
+
   #visible(): readonly { readonly field: AnyField; readonly index: number }[] {
     return this.#columns.flatMap(({ field, hidden }, index) => (hidden ? [] : [{ field, index }]));
   }
@@ -89,7 +95,7 @@ export class TableWriter {
       const columns = widths[index] ?? 0;
       return aligned ? pad(heading.slice(0, columns), columns, false) : heading;
     });
-    return cells.join(separator);
+    return cells.join(separator) + this.#tail();
   }
 
   #line(row: readonly Cell[], widths: readonly number[]): string {

@@ -7,6 +7,7 @@
  *
  * Source: lvcreate(8); messages and their order as of lvcreate 2.03.16.
  */
+import { isListed, passesVolumeList } from '../volume-list.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import type { AllocationPolicy, LogicalVolumeText, Segment } from '../../ondisk/metadata.ts';
 import { allocate } from '../allocate/allocate.ts';
@@ -58,6 +59,9 @@ export interface LvCreateRequest {
   readonly wipeSignatures: boolean;
   /** `activation/read_only_volume_list`: LVs that are only ever active read-only; null: not set. */
   readonly readOnlyVolumes: readonly string[] | null;
+  /** `activation/volume_list`: LVs that may be active; null: not set. */
+  readonly volumeList: readonly string[] | null;
+  readonly hostTags: readonly string[];
   /** Unix seconds. */
   readonly now: number;
   readonly hostName: string;
@@ -249,24 +253,22 @@ function newLv(request: LvCreateRequest, name: string, segments: readonly Segmen
   };
 }
 
-/** Whether a volume list names an LV: "vg", "vg/lv", or "@tag" of either. */
-function isListed(list: readonly string[], { vg }: VolumeGroup, lv: LogicalVolumeText): boolean {
-  return list.some((entry) => {
-    if (!entry.startsWith('@')) return entry === vg.name || entry === displayName(vg, lv);
-    return [...lv.tags, ...vg.tags].includes(entry.slice(1));
-  });
-}
-
 function wipes(group: VolumeGroup, request: LvCreateRequest, lv: LogicalVolumeText, notes: Notes): readonly Effect[] {
   if (request.type !== 'striped') return [];
   const { zero, wipeSignatures, writable } = request;
-  if (isListed(request.readOnlyVolumes ?? [], group, lv)) {
+  if (isListed(request.readOnlyVolumes ?? [], group.vg, lv, request.hostTags)) {
     notes.warnAfter(`WARNING: Read-only activated logical volume ${displayName(group.vg, lv)} not zeroed.`);
     return [];
   }
   if (!writable || (!zero && !wipeSignatures)) {
     notes.warnAfter(`WARNING: Logical volume ${displayName(group.vg, lv)} not zeroed.`);
     return [];
+  }
+  if (!passesVolumeList(request.volumeList, group.vg, lv, request.hostTags)) {
+    throw new CommandError([
+      `Volume ${displayName(group.vg, lv)} is not active locally (volume_list activation filter?).`,
+      'Aborting. Failed to wipe start of new LV.',
+    ]);
   }
   return [{ kind: 'wipe-lv', lvName: lv.name, zeroBytes: zero ? ZEROED_HEAD_BYTES : 0, signatures: wipeSignatures }];
 }

@@ -55,6 +55,8 @@ const plain: LvCreateRequest = {
   zero: true,
   wipeSignatures: true,
   readOnlyVolumes: null,
+  volumeList: null,
+  hostTags: [],
   now: 1000,
   hostName: 'host',
   settings: DEFAULT_ALLOCATION,
@@ -129,6 +131,13 @@ describe('createLv', () => {
     assert.deepEqual(effects({ type: 'error' }), []);
     assert.deepEqual(effects({ readOnlyVolumes: ['other', 'vg/lvol0'] }), []);
     assert.deepEqual(effects({ tags: ['t'], readOnlyVolumes: ['@t'] }), []);
+    assert.deepEqual(effects({ volumeList: ['vg/lvol0'] }), [wipe]);
+    const inactive = /^Volume vg\/lvol0 is not active locally \(volume_list activation filter\?\)\./;
+    assert.throws(() => effects({ volumeList: ['other'] }), inactive);
+    assert.deepEqual(effects({ volumeList: ['other'], zero: false, wipeSignatures: false }), []);
+    assert.throws(() => effects({ hostTags: ['h'] }), inactive);
+    assert.deepEqual(effects({ hostTags: ['h'], tags: ['h'] }), [wipe]);
+    assert.deepEqual(effects({ hostTags: ['h'], tags: ['h'], volumeList: ['@*'] }), [wipe]);
   });
 
   test('limits and names in use are refused', () => {
