@@ -77,6 +77,11 @@ export class IoStats {
     return this.#values[IN_FLIGHT]!;
   }
 
+  /** Null where nothing was ever asked: thousands of idle volumes stay small. */
+  snapshotIfUsed(): IoSnapshot | null {
+    return this.#values[DEPTH_SUM] === 0 ? null : this.snapshot();
+  }
+
   snapshot(): IoSnapshot {
     const [read, write, flush, discard, writeZeroes] = [0, 1, 2, 3, 4].map((op) => this.#opSnapshot(op)) as FiveOps;
     return {

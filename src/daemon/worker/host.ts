@@ -13,6 +13,7 @@
  *  - Workers don't claim devices. The supervisor holds them exclusively as long as any worker has them open.
  */
 import type { Socket } from 'node:net';
+import type { IoSnapshot } from '../../dm/io-stats.ts';
 import type { Table } from '../../dm/table.ts';
 import type { VolumeStatus } from '../../dm/volume.ts';
 import type { VolumeId } from '../../lvm/live.ts';
@@ -91,6 +92,16 @@ export interface AdoptRequest {
 
 export interface WorkerVolume extends VolumeStatus {
   readonly id: VolumeId;
+  /** What was asked of it since this worker made it; null: nothing. */
+  readonly io: IoSnapshot | null;
+}
+
+export interface WorkerDevice {
+  readonly path: string;
+  readonly identity: string;
+  readonly sizeBytes: number;
+  /** What was asked of it since this worker opened it; null: nothing. */
+  readonly io: IoSnapshot | null;
 }
 
 export interface WorkerStats {
@@ -105,7 +116,7 @@ export interface WorkerStats {
   readonly payloadBytes: number;
   readonly connections: readonly ConnectionInfo[];
   readonly volumes: readonly WorkerVolume[];
-  readonly devices: readonly { readonly path: string; readonly identity: string; readonly sizeBytes: number }[];
+  readonly devices: readonly WorkerDevice[];
 }
 
 /** By name: one argument, one answer. */
