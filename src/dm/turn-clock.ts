@@ -3,10 +3,12 @@
  * does to count a request, and requests come and end in batches.
  *
  * Invariants
- *  - What `now` gives is at most as old as the callbacks that have run since the last `setImmediate` queue was emptied: a few
+ *  - What `now` gives is at most as old as the callbacks that have run since the last end of a turn (block/turn.ts): a few
  *    milliseconds under load, nothing when idle. It never outlives an event-loop turn.
  *  - Between `beginBatch` and `endBatch` it is the time when the batch began, and no timer or immediate is made for it.
  */
+import { atTurnEnd } from '../block/turn.ts';
+
 export class TurnClock {
   #now = 0;
   #fresh = false;
@@ -19,7 +21,7 @@ export class TurnClock {
     if (!this.#fresh) {
       this.#now = performance.now();
       this.#fresh = true;
-      setImmediate(this.#expire);
+      atTurnEnd(this.#expire);
     }
     return this.#now;
   }
