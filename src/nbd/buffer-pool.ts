@@ -77,9 +77,14 @@ export class BufferPool {
   }
 }
 
+/** Who is told when the last slot of a segment was let go. */
+export interface SegmentHome {
+  close(segment: Segment): void;
+}
+
 /** A pooled buffer that is handed out in slots, one after the other, and goes back when the last slot was let go. */
 export class Segment {
-  readonly #arena: SegmentArena;
+  readonly #home: SegmentHome;
   buffer: Buffer;
   /** Position in the order of creation: slots sort by (order, start). */
   order = 0;
@@ -90,8 +95,8 @@ export class Segment {
   /** Whether the system may still look at some of it after its slots were let go. */
   lost = false;
 
-  constructor(arena: SegmentArena, buffer: Buffer) {
-    this.#arena = arena;
+  constructor(home: SegmentHome, buffer: Buffer) {
+    this.#home = home;
     this.buffer = buffer;
   }
 
@@ -99,7 +104,7 @@ export class Segment {
   release(slots: number): void {
     assert(this.live >= slots);
     this.live -= slots;
-    if (this.live === 0) this.#arena.close(this);
+    if (this.live === 0) this.#home.close(this);
   }
 }
 
@@ -107,7 +112,7 @@ export class Segment {
  * Hands out slots. Consecutive slots lie side by side, so that replies of requests that arrived together leave as one
  * piece of memory. A slow request keeps its whole segment: at most one segment for each request in flight.
  */
-export class SegmentArena {
+export class SegmentArena implements SegmentHome {
   readonly #pool: BufferPool;
   readonly #segmentBytes: number;
   readonly #spare: Segment[] = [];

@@ -36,6 +36,8 @@ export class Command {
   bufferOffset = 0;
   /** WRITE: whether `buffer` came from the pool, and goes back there. */
   pooled = false;
+  /** WRITE: the segment that `buffer` is a part of, if it is where it was received. */
+  received: Segment | null = null;
   /** Bytes done, of a command that is performed in pieces. */
   progress = 0;
 
@@ -67,6 +69,7 @@ export class Command {
     this.buffer = NO_BYTES;
     this.bufferOffset = 0;
     this.pooled = false;
+    this.received = null;
     this.progress = 0;
   }
 }
