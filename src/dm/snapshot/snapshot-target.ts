@@ -1,0 +1,91 @@
+/**
+ * snapshot: the content that an origin had, and what was written since (kernel: Documentation/admin-guide/device-mapper/
+ * snapshot.rst).
+ *
+ *     <start> <length> snapshot <origin> <COW device> P|PO|N <chunk size>
+ *
+ * Invariant: a snapshot that can't be what it was answers with EIO, to every request.
+ */
+import type { BlockDevice } from '../../block/device.ts';
+import type { TablePlace } from '../errors.ts';
+import {
+  deviceWord,
+  type Mapping,
+  SECTOR_BYTES,
+  type Target,
+  type TargetContext,
+  type TargetStatus,
+  type TargetType,
+} from '../target.ts';
+import { parseSnapshot, sharedKey, type SnapshotParams } from './params.ts';
+import { originOf, type SharedKey, snapshotOf } from './registry.ts';
+import { SnapshotRequests } from './snapshot-requests.ts';
+import type { Snapshot, SnapshotSetup } from './snapshot.ts';
+import { snapshotStatus } from './status.ts';
+
+class SnapshotTarget implements Target {
+  readonly mapping: Mapping;
+  readonly #params: SnapshotParams;
+  readonly #origin: BlockDevice;
+  readonly #cow: BlockDevice;
+  readonly #originKey: SharedKey;
+  readonly #cowKey: SharedKey;
+  readonly #sizeBytes: number;
+  #live: { readonly snapshot: Snapshot; readonly requests: SnapshotRequests } | null = null;
+
+  constructor(params: SnapshotParams, context: TargetContext) {
+    const { place } = context;
+    this.#params = params;
+    this.#origin = context.device(params.origin, 'origin', 0, context.length);
+    this.#cow = context.device(params.cow, 'cow', 0, 1);
+    this.#originKey = sharedKey(params.originId, this.#origin, params.origin, 'origin', place);
+    this.#cowKey = sharedKey(params.cowId, this.#cow, params.cow, 'cow', place);
+    this.#sizeBytes = context.length * SECTOR_BYTES;
+    const sink = {
+      submit: (request: Parameters<SnapshotRequests['submit']>[0]) => this.#live!.requests.submit(request),
+    };
+    this.mapping = { kind: 'submit', sink, splitBytes: 0, discards: false };
+  }
+
+  tableText(): string {
+    const { origin, cow, persistent, chunkSize } = this.#params;
+    const chunk = this.#live?.snapshot.chunkSectors ?? chunkSize;
+    return `${deviceWord(origin)} ${deviceWord(cow)} ${persistent} ${chunk}`;
+  }
+
+  status(): TargetStatus {
+    return snapshotStatus(this.#live?.snapshot ?? null, false);
+  }
+
+  resume(): void {
+    const snapshot = snapshotOf(this.#cowKey);
+    if (this.#live?.snapshot !== snapshot) this.#live = { snapshot, requests: new SnapshotRequests(snapshot) };
+    const { requests } = this.#live;
+    const setup: SnapshotSetup = {
+      origin: originOf(this.#originKey),
+      originDevice: this.#origin,
+      cow: this.#cow,
+      sizeBytes: this.#sizeBytes,
+      persistent: this.#params.persistent,
+      chunkSectors: this.#params.chunkSize,
+      merging: false,
+      onLoaded: () => requests.goOn(),
+    };
+    snapshot.adopt(this, setup);
+  }
+
+  async suspend(): Promise<void> {
+    await this.#live?.snapshot.suspend();
+  }
+
+  close(): void {
+    this.#live?.snapshot.letGo(this);
+  }
+}
+
+export const snapshot: TargetType<SnapshotParams> = {
+  name: 'snapshot',
+  version: '1.16.0',
+  parse: (params: unknown, place: TablePlace): SnapshotParams => parseSnapshot(params, place, false),
+  create: (params, context) => new SnapshotTarget(params, context),
+};
