@@ -18,7 +18,7 @@ import type { BlockDevice, DeviceLimits } from '../block/device.ts';
 import type { IoRequest } from '../block/request.ts';
 import { TableError, type TablePlace, VolumeError } from './errors.ts';
 import type { IoStats } from './io-stats.ts';
-import { type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
+import { type LoadedLine, type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
 import type { Layer, Table } from './table.ts';
 import type { Target, TargetRegistry, TargetStatus } from './target.ts';
@@ -135,11 +135,6 @@ export class Volume implements BlockDevice {
     return loadTable(table, { volume: this, root, targets: this.#targets, resolve, makeLayer, readOnly });
   }
 
-  /** The layers of the live table, those under layers too. */
-  layers(): readonly Volume[] {
-    return (this.#live?.layers ?? []).flatMap((layer) => [layer, ...layer.layers()]);
-  }
-
   /** Drops the inactive table. */
   clear(): void {
     this.#inactive = null;
@@ -229,15 +224,28 @@ export class Volume implements BlockDevice {
     }
   }
 
-  /** Sends words to the target at a sector of the live table, as `dmsetup message` does. */
+  /**
+   * Sends words to the target at a sector of the live table, as `dmsetup message` does. One that takes none passes them on to every
+   * target in its layers that does.
+   */
   async message(sector: number, words: readonly string[]): Promise<string> {
     this.#refuseClosed();
     const line = this.#live?.lines.find(({ start, length }) => sector >= start && sector < start + length);
     if (line === undefined) throw new VolumeError('NO_SUCH_SECTOR', this.name, `no target at sector ${sector}`);
-    if (line.target.message === undefined) {
+    const takers = takersIn(line);
+    if (takers.length === 0) {
       throw new VolumeError('NO_MESSAGES', this.name, `targets of type ${line.type} take no messages`);
     }
-    return line.target.message(words);
+    const answers = await Promise.all(takers.map((take) => take(words)));
+    return answers.filter((answer) => answer !== '').join('\n');
+
+    function takersIn({
+      target,
+      layers,
+    }: LoadedLine<Volume>): readonly ((words: readonly string[]) => Promise<string>)[] {
+      if (target.message !== undefined) return [(text) => target.message?.(text) ?? Promise.resolve('')];
+      return layers.flatMap((layer) => (layer.#live?.lines ?? []).flatMap(takersIn));
+    }
   }
 
   status(): VolumeStatus {

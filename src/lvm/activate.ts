@@ -4,18 +4,19 @@
  * Invariants
  *  - Every visible LV has exactly one entry; hidden LVs (parts of others) have none and are never served.
  *  - An active entry's table says the whole truth about the LV's bytes. A volume whose content also depends on something
- *    that the table does not express (a COW store, a cache, a move in progress) is inactive, or is served read-only where
- *    reading it plainly is right: the origin of COW snapshots, the external origin of thin LVs.
+ *    that the table does not express (a COW store, a cache) is inactive, or is served read-only where reading it plainly is
+ *    right: the origin of COW snapshots, the external origin of thin LVs.
  *  - No table touches a missing PV, or reaches past the end of a device.
  *  - Pure: devices are named by path, nothing is opened.
  */
-import assert from 'node:assert/strict';
-import type { LinearParams, StripedParams, Table, TableLine } from '../dm/table.ts';
+import type { Table } from '../dm/table.ts';
 import type { LogicalVolumeText, Segment, SegmentArea } from '../ondisk/metadata.ts';
 import { useProblem } from './access.ts';
 import type { HostContext } from './access.ts';
+import { CommandError } from './edit/errors.ts';
+import { LvTable, type MoveTables, type TableSource, tableSource } from './lv-table.ts';
 import type { PhysicalVolume, VolumeGroup } from './model.ts';
-import { areaExtents, isComponentKind, segmentAreas } from './references.ts';
+import { isComponentKind, segmentAreas } from './references.ts';
 import { isPvmove, relationsOf, segmentTypeName } from './relations.ts';
 import type { LvFacts, VgRelations } from './relations.ts';
 
@@ -29,6 +30,8 @@ export interface ActivationOptions {
   readonly ignoreDuplicates?: boolean;
   /** Serve everything read-only. */
   readonly readOnly?: boolean;
+  /** Whether LVs on a pvmove in progress copy what is moved while they are served. Default: source. */
+  readonly moves?: MoveTables;
 }
 
 export type LvActivation = {
@@ -52,17 +55,15 @@ export interface InactiveLv {
   readonly reason: string;
 }
 
-const SECTOR_BYTES = 512;
-
 /** What to do with each visible LV of a VG, in the text's order. */
 export function activationPlan(group: VolumeGroup, options: ActivationOptions): readonly LvActivation[] {
   const relations = relationsOf(group.vg);
-  const pvs = new Map(group.pvs.map((pv) => [pv.text?.label ?? '', pv]));
   const refusal = groupProblem(group, options);
+  const tables = tablesOf(group, options);
   const plan: LvActivation[] = [];
   for (const facts of relations.lvs.values()) {
     if (!facts.visible) continue;
-    const outcome = refusal === null ? activateLv({ group, relations, pvs, options }, facts) : inactive(refusal);
+    const outcome = refusal === null ? activateLv({ group, relations, tables, options }, facts) : inactive(refusal);
     plan.push({ lv: facts.lv, exportName: `${group.vg.name}/${facts.name}`, ...outcome });
   }
   return plan;
@@ -78,9 +79,18 @@ export function missingPvsOf(group: VolumeGroup, name: string): readonly string[
 interface Context {
   readonly group: VolumeGroup;
   readonly relations: VgRelations;
-  /** By label. */
-  readonly pvs: ReadonlyMap<string, PhysicalVolume>;
+  readonly tables: TableSource;
   readonly options: ActivationOptions;
+}
+
+/** A move that nobody could go on with keeps only the LVs on it from being served. */
+function tablesOf(group: VolumeGroup, { moves = 'source', readOnly }: ActivationOptions): TableSource {
+  try {
+    return tableSource(group, readOnly === true ? 'source' : moves);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    return { ...tableSource({ ...group, vg: { ...group.vg, logicalVolumes: [] } }, 'source'), group };
+  }
 }
 
 function groupProblem(group: VolumeGroup, options: ActivationOptions): string | null {
@@ -97,22 +107,12 @@ function groupProblem(group: VolumeGroup, options: ActivationOptions): string | 
 function activateLv(context: Context, facts: LvFacts): ActiveLv | InactiveLv {
   const problem = flagProblem(facts.lv, context.options) ?? useProblemOf(facts) ?? typeProblem(context, facts);
   if (problem !== null) return inactive(problem);
-  const missing = missingPvs(context.relations, context.pvs, facts.name);
-  if (missing.length > 0) return inactive(missingMessage(context, missing));
-
-  const table: TableLine[] = [];
-  const used = new Map<string, PhysicalVolume>();
-  for (const segment of facts.lv.segments) {
-    for (const area of segmentAreas(segment)) {
-      const pv = context.pvs.get(area.name);
-      assert(pv !== undefined && pv.found !== null, 'typeProblem and missingPvs left only areas on devices');
-      const short = shortDevice(context, pv, area.extent + areaExtents(segment));
-      if (short !== null) return inactive(short);
-      used.set(pv.found.device.path, pv);
-    }
-    table.push(tableLine(context, segment));
-  }
-  return { active: true, table, devices: [...used.keys()], ...writability(context, facts, [...used.values()]) };
+  const table = new LvTable(context.tables);
+  for (const segment of facts.lv.segments) table.add(segment);
+  const { lines, missing, problem: trouble, used } = table;
+  if (missing.size > 0) return inactive(missingMessage(context, [...missing]));
+  if (trouble !== null) return inactive(trouble);
+  return { active: true, table: lines, devices: [...used.keys()], ...writability(context, facts, [...used.values()]) };
 }
 
 function inactive(reason: string): InactiveLv {
@@ -129,8 +129,7 @@ function flagProblem(lv: LogicalVolumeText, options: ActivationOptions): string 
 
 /** Why what other LVs do with this one forbids serving it plainly. */
 function useProblemOf(facts: LvFacts): string | null {
-  if (isPvmove(facts.lv)) return 'LV type pvmove is not supported yet';
-  if (facts.lv.status.includes('LOCKED')) return 'locked by a pvmove in progress, which is not supported yet';
+  if (isPvmove(facts.lv)) return 'it is the temporary LV of a pvmove, never served by itself';
   if (facts.snapshot !== null) return `snapshot of ${facts.snapshot.origin}: LV type snapshot is not supported yet`;
   const merging = facts.snapshots.find((link) => link.segment.merging);
   if (merging !== undefined) {
@@ -147,7 +146,8 @@ function typeProblem(context: Context, facts: LvFacts): string | null {
     if (segment.type === 'unknown') return `unrecognised segment type ${segment.typeName}`;
     if (!PLAIN_TYPES.has(segment.type)) return `LV type ${segmentTypeName(segment)} is not supported yet`;
     if (segment.typeFlags.length > 0) return `segment type flag ${segment.typeFlags.join('+')} is not supported yet`;
-    const layer = segmentAreas(segment).find((area) => !context.pvs.has(area.name));
+    const { pvs, moves } = context.tables;
+    const layer = segmentAreas(segment).find(({ name }) => !pvs.has(name) && !moves.has(name));
     if (layer !== undefined) return layerProblem(context, layer);
   }
   return facts.lv.segments.length === 0 ? 'it has no segments' : null;
@@ -157,7 +157,8 @@ function layerProblem(context: Context, area: SegmentArea): string {
   const below = context.relations.lvs.get(area.name)?.lv;
   if (below === undefined) return `LV area ${area.name} is neither a physical volume nor an LV`;
   const type = below.segments[0] === undefined ? 'unknown' : segmentTypeName(below.segments[0]);
-  return `stacked on LV ${area.name} of type ${isPvmove(below) ? 'pvmove' : type}, which is not supported yet`;
+  if (isPvmove(below)) return `on ${area.name}, a pvmove of a form that is not supported`;
+  return `stacked on LV ${area.name} of type ${type}, which is not supported yet`;
 }
 
 /** Walks what an LV needs; each LV once, so shared parts and cycles cost nothing. */
@@ -187,38 +188,6 @@ function missingMessage(context: Context, uuids: readonly string[]): string {
     return hint === undefined ? uuid : `${uuid} (last written to ${hint})`;
   });
   return `physical volume ${described.join(', ')} is missing`;
-}
-
-/** A device that ends before extent `endPe` (exclusive) of its PV; null when it is long enough. */
-function shortDevice(context: Context, pv: PhysicalVolume, endPe: number): string | null {
-  assert(pv.text !== undefined && pv.found !== null);
-  const neededBytes = (pv.text.peStartSectors + endPe * context.group.vg.extentSizeSectors) * SECTOR_BYTES;
-  const { path, sizeBytes } = pv.found.device;
-  if (neededBytes <= sizeBytes) return null;
-  return `device ${path} has ${sizeBytes} bytes, the volume reaches to byte ${neededBytes} of it: was it resized?`;
-}
-
-function tableLine(context: Context, segment: Segment): TableLine {
-  const extentSize = context.group.vg.extentSizeSectors;
-  const start = segment.startExtent * extentSize;
-  const length = segment.extentCount * extentSize;
-  if (segment.type === 'error' || segment.type === 'zero') return { start, length, target: segment.type, params: {} };
-  assert(segment.type === 'striped');
-  const stripes = segment.areas.map((area) => areaParams(context, area));
-  const [only] = stripes;
-  if (stripes.length === 1 && only !== undefined) return { start, length, target: 'linear', params: only };
-  assert(segment.stripeSizeSectors !== undefined);
-  const params: StripedParams = { chunkSize: segment.stripeSizeSectors, stripes };
-  return { start, length, target: 'striped', params };
-}
-
-function areaParams(context: Context, area: SegmentArea): LinearParams {
-  const pv = context.pvs.get(area.name);
-  assert(pv?.text !== undefined && pv.found !== null);
-  return {
-    device: pv.found.device.path,
-    offset: pv.text.peStartSectors + area.extent * context.group.vg.extentSizeSectors,
-  };
 }
 
 function writability(
