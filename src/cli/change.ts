@@ -16,6 +16,7 @@ import { notePvs } from '../lvm/devices-file.ts';
 import type { Plan } from '../lvm/edit/plan.ts';
 import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';
+import { opener } from '../lvm/open.ts';
 import type { LockOptions } from '../lvm/locks.ts';
 import type { CommandContext } from './command.ts';
 import { ask, type Terminal } from './prompt.ts';
@@ -32,7 +33,7 @@ export async function changeContext(context: CommandContext, added: readonly str
     scan,
     excluded,
     host: { systemId, extraSystemIds, allowForeign: false, allowShared: false },
-    locking: options.has('nolocking') ? null : lockOptions(context),
+    locking: options.has('nolocking') ? null : { ...lockOptions(context), signal: context.signal },
     writer: {
       commandLine: commandLineOf(context),
       generator: `Orion LVM version ${VERSION}`,
@@ -43,6 +44,9 @@ export async function changeContext(context: CommandContext, added: readonly str
     hintsDirectory: context.uid === 0 ? HINTS_DIRECTORY : null,
     ...(devicesFile === null ? {} : { pvsChanged: (plan: Plan) => notePvs(devicesFile, plan) }),
     effects: EFFECTS,
+    live: context.live,
+    signal: context.signal,
+    open: opener(context.live),
     ...(context.toml === null ? {} : tomlChoices(context.toml.config)),
     allowDuplicates: settings.bool('devices/allow_changes_with_duplicate_pvs'),
     test: options.has('test'),

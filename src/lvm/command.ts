@@ -13,6 +13,7 @@
  *  - A plan that would leave something invalid is refused before the first byte; with `--test` nothing is ever written, and
  *    the session goes on as if it had been.
  *  - A plan's messages are printed when they are true: those for `after` never follow a failure.
+ *  - Volumes that a daemon serves follow every commit before its lock is let go (lvm/live.ts).
  */
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
@@ -32,6 +33,8 @@ import type { Effect, Plan, PlanMessage } from './edit/plan.ts';
 import { validatePlan } from './edit/validate.ts';
 import { sizeWarnings } from './group.ts';
 import { dropHints } from './hints.ts';
+import { type LiveProblem, type LiveVolumes, NO_LIVE_VOLUMES } from './live.ts';
+import { liveChangeOf, type LiveWishes, withoutNew } from './live-change.ts';
 import { GLOBAL_LOCK, HeldLocks, type LockMode, type LockOptions, type LockRequest, vgLock } from './locks.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
@@ -93,6 +96,10 @@ export interface ChangeContext {
   /** /run/lvm, where LVM2 keeps its hints; null: there are none to drop. */
   readonly hintsDirectory: string | null;
   readonly effects: EffectRunners;
+  /** The daemon's volumes that follow what is committed. Default: nothing is served. */
+  readonly live?: LiveVolumes;
+  /** Aborted: waiting for locks ends, and nothing more is committed. */
+  readonly signal?: AbortSignal;
   /** --test: nothing is written. */
   readonly test: boolean;
   /** Number of -y. */
@@ -317,27 +324,66 @@ export class Changes {
    * Validates and carries out a plan; gives the VG as it then is (null: removed, or none). The session's scan follows. With
    * `--test` all but the writing is done. Throws CommandError: the VG is as before, unless its lines say otherwise.
    */
-  async apply(plan: Plan): Promise<VolumeGroup | null> {
+  async apply(plan: Plan, wishes: Pick<LiveWishes, 'activate'> = {}): Promise<VolumeGroup | null> {
     this.#refuse(plan);
     const checked = validatePlan(plan, this.context.limits);
     this.#print(checked, 'before');
     const header = this.#header(checked);
     const print = this.#printContext();
-    const outcome = this.context.test
-      ? this.#pretend(checked, header, print)
-      : await this.#commit(checked, { header, print, warn: (message) => this.context.err(message) });
-    const group = groupAfter(checked, outcome);
-    this.#scan = scanAfter(this.scan, checked, group);
+    const group = this.context.test
+      ? this.#follow(checked, this.#pretend(checked, header, print))
+      : await this.#applyLive(checked, wishes, { header, print, warn: (message) => this.context.err(message) });
+    this.#print(checked, 'after');
+    return group;
+  }
+
+  /** The session's view after a commit. */
+  #follow(plan: Plan, outcome: Committed): VolumeGroup | null {
+    const group = groupAfter(plan, outcome);
+    this.#scan = scanAfter(this.scan, plan, group);
     if (group !== null && (plan.joining?.length ?? 0) > 0 && this.context.scan?.checkPvSizes !== false) {
       for (const { message } of sizeWarnings(group)) this.#say(message);
     }
-    if (!this.context.test) {
-      if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, print);
-      if (outcome.problems.length > 0) throw new CommandError(outcome.problems);
-      await this.#runEffects(checked, group);
-    }
-    this.#print(checked, 'after');
     return group;
+  }
+
+  /**
+   * Commits, with the daemon's volumes held off before and following after. What is new is wiped before it is served; what is
+   * freed is erased after no table leads there any more.
+   */
+  async #applyLive(
+    plan: Plan,
+    wishes: Pick<LiveWishes, 'activate'>,
+    around: Omit<CommitContext, 'open'>,
+  ): Promise<VolumeGroup | null> {
+    const { live = NO_LIVE_VOLUMES, force } = this.context;
+    const change = live.present ? liveChangeOf(plan, { ...wishes, force: force > 0 }) : null;
+    // Until it is wiped, a new volume is not to be served, not even if this process dies.
+    if (change !== null) await live.prepare(withoutNew(change));
+    let outcome: Committed;
+    try {
+      outcome = await this.#commit(plan, around);
+    } catch (error) {
+      if (change !== null) await live.abandoned(change);
+      throw error;
+    }
+    const group = this.#follow(plan, outcome);
+    let complete = false;
+    try {
+      if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, around.print);
+      if (outcome.problems.length > 0) throw new CommandError(outcome.problems);
+      await this.#runEffects(plan, group, 'wipe-lv');
+      complete = true;
+    } finally {
+      // Whatever went wrong after the commit, the volumes are what the metadata says before the lock is let go.
+      if (change !== null) this.#tellProblems(await live.committed(complete ? change : withoutNew(change)));
+    }
+    await this.#runEffects(plan, group, 'erase');
+    return group;
+  }
+
+  #tellProblems(problems: readonly LiveProblem[]): void {
+    for (const { volume, reason } of problems) this.context.err(`WARNING: ${volume.name} is not served: ${reason}.`);
   }
 
   #pretend(plan: Plan, header: TextHeader, print: PrintContext): Committed {
@@ -362,15 +408,18 @@ export class Changes {
   }
 
   #refuse({ before, after }: Plan): void {
+    if (this.context.signal?.aborted === true) throw new CommandError('Interrupted...');
     if (before === null || after === null) return;
     if (before.hasDuplicates && this.context.allowDuplicates !== true) {
       throw new CommandError(`Cannot update volume group ${before.vg.name} with duplicate PV devices.`);
     }
   }
 
-  async #runEffects(plan: Plan, group: VolumeGroup | null): Promise<void> {
+  async #runEffects(plan: Plan, group: VolumeGroup | null, kind: Effect['kind']): Promise<void> {
     const around: EffectContext = { group, open: (device) => this.#open(device), change: this.context };
-    for (const effect of plan.effects) await reported(() => runEffect(this.context.effects, effect, around));
+    for (const effect of plan.effects) {
+      if (effect.kind === kind) await reported(() => runEffect(this.context.effects, effect, around));
+    }
   }
 
   async #open(device: ScannedDevice): Promise<OpenedDevice> {

@@ -36,9 +36,9 @@ export interface LiveChange {
   readonly groups: readonly LiveGroup[];
   /** Volumes that will be no more: refused while somebody uses them, unless `force`. */
   readonly leaving: readonly LiveVolumeRef[];
-  /** Volumes that lose extents: suspended (what is in flight is finished) until the change has ended. */
+  /** Volumes that lose extents and stay: suspended (what is in flight is finished) until the change has ended. */
   readonly losing: readonly LiveVolumeRef[];
-  /** What a volume is to be from this commit on, where that is not the rule (`LiveVolumes.activate`): `lvcreate -an`. */
+  /** What new volumes are from this commit on. Those of `committed` count; those of `prepare` if the command dies. */
   readonly decisions: readonly LiveDecision[];
   /** Clients of `leaving` are disconnected instead of respected. */
   readonly force: boolean;
@@ -67,6 +67,8 @@ export interface LiveActivation {
   readonly decisions: readonly LiveDecision[];
   /** Volumes whose tables are to be loaded again though they did not change. */
   readonly refresh: readonly LiveVolumeRef[];
+  /** Clients of volumes that are deactivated are disconnected instead of respected. */
+  readonly force: boolean;
 }
 
 /** Why a volume is not as it was wished to be; for people. */
@@ -112,7 +114,10 @@ export interface LiveVolumes {
   prepare(change: LiveChange): Promise<void>;
   /** After a commit: the VGs are read again, and their volumes, devices included, are what the metadata says. */
   committed(change: LiveChange): Promise<readonly LiveProblem[]>;
-  /** The commit was not made: what `prepare` did is undone. */
+  /**
+   * The commit was not made, or failed: what `prepare` did is undone, and the VGs are read again all the same, since of a commit that
+   * failed at its end something may have stayed. Decisions of the change don't count.
+   */
   abandoned(change: LiveChange): Promise<void>;
   /**
    * Decisions hold until the next one, or until the daemon ends, as the kernel's do: a volume that was deactivated stays so over

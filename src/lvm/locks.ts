@@ -139,7 +139,16 @@ async function lockFile(path: string, mode: LockMode, options: LockOptions): Pro
     if (errno === 0) continue;
     if (errno !== EWOULDBLOCK) throw new CommandError(`${path}: locking failed: errno ${errno}`);
     if (!options.wait) throw new CommandError(`${path}: flock failed: Resource temporarily unavailable`);
-    await delay(pause, undefined, options.signal === undefined ? {} : { signal: options.signal });
+    await pauseFor(pause, path, options.signal);
+  }
+}
+
+/** Throws CommandError if the signal ends it. */
+async function pauseFor(milliseconds: number, path: string, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await delay(milliseconds, undefined, signal === undefined ? {} : { signal });
+  } catch (error) {
+    throw new CommandError(['Giving up waiting for lock.', `${path}: flock failed: Interrupted`], 5, { cause: error });
   }
 }
 

@@ -1,8 +1,14 @@
-/** Opening devices to be changed: nobody else may have them. */
+/**
+ * Opening devices to be changed.
+ *
+ * Invariant: nobody else may have them, but the daemon that runs this command: its claim covers what the command does, under
+ * the VG's lock, outside the extents of volumes that are served.
+ */
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { CommandError } from './edit/errors.ts';
+import type { LiveVolumes } from './live.ts';
 
 /** Opens a device as a commit does. Throws CommandError when somebody else has it. */
 export async function openExclusively(path: string): Promise<OpenedDevice> {
@@ -16,4 +22,21 @@ export async function openExclusively(path: string): Promise<OpenedDevice> {
     }
     throw new CommandError(error.code === 'IN_USE' ? lines : error.message, 5, { cause: error });
   }
+}
+
+/** Opens devices as a commit does, in a command that the daemon may run. */
+export function opener(live: LiveVolumes): (path: string) => Promise<OpenedDevice> {
+  return live.present ? (path) => openHeld(path, live) : openExclusively;
+}
+
+async function openHeld(path: string, live: LiveVolumes): Promise<OpenedDevice> {
+  const device = await openBlockDevice(path, {});
+  try {
+    if (await live.holds(device.identity)) return device;
+  } catch (error) {
+    await device.close();
+    throw error;
+  }
+  await device.close();
+  return openExclusively(path);
 }

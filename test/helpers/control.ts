@@ -15,7 +15,7 @@ import { type LiveStatus, type LiveVolumes } from '../../src/lvm/live.ts';
 export class NotingLive implements LiveVolumes {
   readonly present: boolean = true;
   readonly calls: { readonly method: string; readonly argument: unknown }[] = [];
-  readonly statuses = new Map<string, LiveStatus>();
+  readonly statuses: Map<string, LiveStatus> = new Map();
   readonly identities: ReadonlySet<string>;
   /** Called with every method before it answers. */
   before: (method: string, argument: unknown) => void | Promise<void> = () => undefined;
@@ -81,6 +81,7 @@ export async function startControl(devices: readonly string[]): Promise<ControlS
   const daemon: ControlledDaemon = {
     status: () => ({ state: 'serving' }),
     rescan: () => live.rescan(),
+    numbers: () => ({}),
     metrics: () => '# no metrics\n',
     commands,
   };
