@@ -74,6 +74,11 @@ export function mayRun(
   return hasRole(role, needed) ? { allowed: true } : refusal(name, role, needed);
 }
 
+/** Whether a command line is a report: an observer's. */
+export function changesNothing(name: string, argv: readonly string[]): boolean {
+  return roleFor(name, argv) === 'observer';
+}
+
 function refusal(what: string, role: Role, needed: Role): Permission {
   return { allowed: false, reason: `${what} needs the role ${needed}, yours is ${role}` };
 }

@@ -39,6 +39,8 @@ export interface AuditOptions {
   readonly path: string;
   /** Bytes; default DEFAULT_MAX_BYTES. */
   readonly maxBytes?: number;
+  /** Told of the last record of a file that was renamed. */
+  readonly onRotated?: (last: ChainLink) => void;
   /** Tests give their own. */
   readonly now?: () => Date;
 }
@@ -53,6 +55,7 @@ export class AuditLog {
   readonly path: string;
   readonly #maxBytes: number;
   readonly #now: () => Date;
+  readonly #onRotated: (last: ChainLink) => void;
   #last: ChainLink = { seq: 0, hash: FIRST_PREV };
   #files: OpenFiles | null = null;
   #turn: Promise<unknown> = Promise.resolve();
@@ -62,6 +65,7 @@ export class AuditLog {
     this.path = options.path;
     this.#maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
     this.#now = options.now ?? ((): Date => new Date());
+    this.#onRotated = options.onRotated ?? ((): void => undefined);
   }
 
   /** Opens the log, or begins it, and goes on after its last record. Throws an AuditError. */
@@ -126,6 +130,7 @@ export class AuditLog {
     const previous = `${this.path}.${this.#last.seq}`;
     await this.#letGo();
     await rename(this.path, previous);
+    this.#onRotated(this.#last);
     await this.#openFiles();
     await this.#write({ event: 'rotated', previous });
   }

@@ -51,6 +51,22 @@ export interface GroupNumbers {
   readonly staleCopies: number;
 }
 
+/** One NBD client in the transmission phase. */
+export interface ClientNumbers {
+  /** VG/LV */
+  readonly volume: string;
+  /** `unix:/path` of the listener, or `tcp:address:port` of the client. */
+  readonly peer: string;
+  readonly readOnly: boolean;
+  /** Of the worker that serves it. */
+  readonly worker: number;
+  readonly inFlight: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  /** Commands that failed on the volume. */
+  readonly errors: number;
+}
+
 export interface Numbers {
   /** Milliseconds since 1970. */
   readonly time: number;
@@ -63,6 +79,7 @@ export interface Numbers {
   readonly volumes: readonly VolumeNumbers[];
   readonly devices: readonly DeviceNumbers[];
   readonly groups: readonly GroupNumbers[];
+  readonly clients: readonly ClientNumbers[];
   /** Alerts raised since the start, by kind. */
   readonly alerts: Readonly<Record<string, number>>;
 }

@@ -35,6 +35,7 @@ function view(changes: Partial<Numbers> = {}, rest: Partial<HealthView> = {}): H
     volumes: [],
     devices: [],
     groups: [GROUP],
+    clients: [],
     alerts: {},
     ...changes,
   };

@@ -94,6 +94,7 @@ const NUMBERS: Numbers = {
       staleCopies: 1,
     },
   ],
+  clients: [],
   alerts: { 'device-errors': 2 },
 };
 

@@ -18,6 +18,8 @@ export interface ControlledDaemon {
   status(): unknown;
   /** Reads the devices again. */
   rescan(): Promise<void>;
+  /** Counters of volumes, devices, workers and clients: observe/stats.ts's Numbers. */
+  numbers(): unknown;
   /** Prometheus text. */
   metrics(): string | Promise<string>;
   readonly commands: CommandResource;
@@ -54,6 +56,12 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/openapi.json',
     needs: null,
     handle: async ({ response }) => sendText(response, 200, 'application/json', await openApiText()),
+  },
+  {
+    method: 'GET',
+    path: '/v1/numbers',
+    needs: 'observer',
+    handle: async ({ response }, daemon) => sendJson(response, 200, await daemon.numbers()),
   },
   {
     method: 'GET',

@@ -1,0 +1,107 @@
+/**
+ * The daemon's numbers put together (observe/stats.ts): what each worker counts, the supervisor's own part, and what the last scan
+ * knows of the volume groups. Pure.
+ *
+ * Invariants
+ *  - A device that several workers have open is one device, its counts added up.
+ *  - A worker in the supervisor's own process (`--workers 0`) is not counted as a process twice.
+ */
+import type { IoSnapshot } from '../dm/io-stats.ts';
+import { allocationMapOf } from '../lvm/allocation-map.ts';
+import type { Scan, VolumeGroup } from '../lvm/model.ts';
+import { addIo, type GroupNumbers, type Numbers, processNumbers } from '../observe/stats.ts';
+import { packageVersion } from './version.ts';
+import type { WorkerStats } from './worker/host.ts';
+
+const SECTOR_BYTES = 512;
+
+export interface NumbersParts {
+  readonly startedAt: Date;
+  readonly connections: number;
+  /** `stats` null: there is none now, or it does not answer. */
+  readonly workers: readonly {
+    readonly index: number;
+    readonly restarts: number;
+    readonly stats: WorkerStats | null;
+  }[];
+  readonly exports: readonly {
+    readonly name: string;
+    readonly state: 'active' | 'inactive';
+    readonly sizeBytes?: number;
+    readonly clients: number;
+  }[];
+  readonly devices: readonly {
+    readonly path: string;
+    readonly sizeBytes: number;
+    readonly state: 'open' | 'failed';
+  }[];
+  /** The last scan; null before the first. */
+  readonly scan: Scan | null;
+  readonly alerts: Readonly<Record<string, number>>;
+}
+
+export function numbersOf(parts: NumbersParts): Numbers {
+  const volumes = new Map<string, IoSnapshot | null>();
+  const devices = new Map<string, IoSnapshot | null>();
+  for (const { stats } of parts.workers) {
+    for (const { name, io } of stats?.volumes ?? []) volumes.set(name, io);
+    for (const { path, io } of stats?.devices ?? []) devices.set(path, addIo(devices.get(path) ?? null, io));
+  }
+  return {
+    time: Date.now(),
+    startedAt: parts.startedAt.getTime(),
+    version: packageVersion(),
+    connections: parts.connections,
+    supervisor: processNumbers(),
+    workers: parts.workers.flatMap(({ index, restarts, stats }) => workerNumbers(index, restarts, stats)),
+    volumes: parts.exports.flatMap(({ name, state, sizeBytes, clients }) =>
+      state === 'active' ? [{ name, sizeBytes: sizeBytes ?? 0, clients, io: volumes.get(name) ?? null }] : [],
+    ),
+    devices: parts.devices.map(({ path, sizeBytes, state }) => {
+      return { path, sizeBytes, up: state === 'open', io: devices.get(path) ?? null };
+    }),
+    groups: parts.scan?.volumeGroups.map(groupNumbers) ?? [],
+    clients: parts.workers.flatMap(({ index, stats }) => clientNumbers(index, stats)),
+    alerts: parts.alerts,
+  };
+}
+
+function workerNumbers(index: number, restarts: number, stats: WorkerStats | null): Numbers['workers'] {
+  if (stats === null || stats.pid === process.pid) return [];
+  return [
+    {
+      index,
+      pid: stats.pid,
+      residentBytes: stats.residentBytes,
+      cpuUserMs: stats.cpuUser / 1000,
+      cpuSystemMs: stats.cpuSystem / 1000,
+      restarts,
+      volumes: stats.volumes.length,
+      connections: stats.connections.length,
+    },
+  ];
+}
+
+function clientNumbers(worker: number, stats: WorkerStats | null): Numbers['clients'] {
+  return (stats?.connections ?? []).flatMap(({ exportName, peer, readOnly, requestsInFlight, counters }) => {
+    if (exportName === null || counters === null) return [];
+    const { readBytes, writtenBytes, errors } = counters;
+    return [
+      { volume: exportName, peer, readOnly, worker, inFlight: requestsInFlight, readBytes, writtenBytes, errors },
+    ];
+  });
+}
+
+function groupNumbers({ vg, pvs, staleAreas, outdated }: VolumeGroup): GroupNumbers {
+  const { total, free } = allocationMapOf(vg);
+  return {
+    name: vg.name,
+    extentBytes: vg.extentSizeSectors * SECTOR_BYTES,
+    extents: total,
+    freeExtents: free,
+    seqno: vg.seqno,
+    physicalVolumes: pvs.length,
+    missingPhysicalVolumes: pvs.filter(({ missing }) => missing).length,
+    staleCopies: staleAreas.length + outdated.length,
+  };
+}

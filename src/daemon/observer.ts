@@ -1,0 +1,171 @@
+/**
+ * The daemon watching itself: numbers, metrics, alerts, and the audit trail, behind one object for the composition root.
+ *
+ * Invariants
+ *  - Nothing that serves waits for anything here but a command's end, which waits for its audit record.
+ *  - Looks at the numbers follow one another; a look that fails is logged, and the next one comes.
+ *  - Closing records the stop last, after everything that may still be recorded.
+ */
+import type { LiveGroup } from '../lvm/live.ts';
+import type { Scan } from '../lvm/model.ts';
+import type { ClientIdentity } from '../nbd/exports.ts';
+import { AlertSender } from '../observe/alert-sender.ts';
+import { type Alert, alertOf, HealthMonitor } from '../observe/health.ts';
+import { MetadataWatch } from '../observe/metadata-watch.ts';
+import { prometheusText } from '../observe/prometheus.ts';
+import type { Numbers } from '../observe/stats.ts';
+import type { Identity } from './access.ts';
+import { Accounts } from './accounts.ts';
+import { AuditTrail, type FinishedCommand } from './audit-trail.ts';
+import type { Settings } from './config.ts';
+import type { Logger } from './log.ts';
+import { MetricsServer } from './metrics-server.ts';
+import { numbersOf, type NumbersParts } from './numbers.ts';
+
+type ObserverSettings = Pick<Settings, 'audit' | 'metricsListen' | 'events'>;
+
+export interface ObserverOptions {
+  readonly settings: ObserverSettings;
+  readonly log: Logger;
+  /** What the daemon and its workers know now. */
+  readonly gather: () => Promise<Omit<NumbersParts, 'alerts'>>;
+  /** Volumes that ought to be served and aren't. */
+  readonly unserved: () => readonly { readonly name: string; readonly reason: string }[];
+}
+
+export class Observer {
+  readonly #options: ObserverOptions;
+  readonly #trail: AuditTrail;
+  readonly #watch = new MetadataWatch();
+  readonly #alerts = new Map<string, number>();
+  readonly #health: HealthMonitor;
+  readonly #sender: AlertSender;
+  #settings: ObserverSettings;
+  #timer: NodeJS.Timeout | null = null;
+  #looking: Promise<void> = Promise.resolve();
+  #metrics: MetricsServer | null = null;
+
+  private constructor(options: ObserverOptions, trail: AuditTrail) {
+    this.#options = options;
+    this.#trail = trail;
+    this.#settings = options.settings;
+    this.#health = new HealthMonitor(() => this.#settings.events);
+    this.#sender = new AlertSender(options.settings.events, options.log);
+  }
+
+  /** Opens the audit log and records the start. Throws an AuditError. */
+  static async open(options: ObserverOptions): Promise<Observer> {
+    const { settings, log } = options;
+    const trail = await AuditTrail.open({ audit: settings.audit, accounts: new Accounts(), log });
+    return new Observer(options, trail);
+  }
+
+  /** Begins to look, and to answer on TCP where that is wished. Throws an error with the system's code. */
+  async start(): Promise<void> {
+    const { metricsListen } = this.#settings;
+    if (metricsListen !== null) {
+      this.#metrics = new MetricsServer(() => this.metrics(), this.#options.log);
+      await this.#metrics.listen(metricsListen);
+    }
+    this.#lookLater();
+  }
+
+  /** What a reload changed; the audit log, the webhook and where metrics listen take a restart. */
+  configure(settings: ObserverSettings): void {
+    const { audit, metricsListen } = this.#settings;
+    this.#settings = { ...settings, audit, metricsListen };
+  }
+
+  async numbers(): Promise<Numbers> {
+    return numbersOf({ ...(await this.#options.gather()), alerts: Object.fromEntries(this.#alerts) });
+  }
+
+  /** Prometheus text. */
+  async metrics(): Promise<string> {
+    return prometheusText(await this.numbers());
+  }
+
+  /** Compares a scan with the one before: what was changed and not by us is told. */
+  scanned({ volumeGroups }: Scan): void {
+    for (const change of this.#watch.compare(volumeGroups)) {
+      const { name, expected, found } = change;
+      const text =
+        `the metadata of volume group ${name} was written by somebody else: sequence number ${expected.seqno} ` +
+        `(${expected.checksum}) was known, ${found.seqno} (${found.checksum}) was found`;
+      void this.#trail.event({ event: 'metadata-changed', ...change });
+      this.#raise(alertOf('metadata-changed', name, 'raised', text, Date.now()));
+    }
+  }
+
+  /** One of our own commands is about to write these. */
+  expect(groups: readonly LiveGroup[]): void {
+    this.#watch.expect(groups);
+  }
+
+  begun(id: string, peer: Identity): void {
+    this.#trail.begun(id, peer);
+  }
+
+  finished(outcome: FinishedCommand): Promise<void> {
+    return this.#trail.finished(outcome);
+  }
+
+  refused(peer: Identity, what: readonly string[], reason: string): void {
+    this.#options.log.warn({ uid: peer.uid, pid: peer.pid, what, reason }, 'refused');
+    void this.#trail.refused(peer, what, reason);
+  }
+
+  exportRefused(client: ClientIdentity, name: string, reason: string): void {
+    this.#options.log.warn({ client, export: name, reason }, 'refused');
+    void this.#trail.exportRefused(client, name, reason);
+  }
+
+  /** Looks at the numbers now, after the look under way. */
+  look(): Promise<void> {
+    const looking = this.#looking.then(() => this.#look());
+    this.#looking = Promise.allSettled([looking]).then(() => undefined);
+    return looking;
+  }
+
+  /** Stops looking; records the stop. */
+  async close(): Promise<void> {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    await this.#looking;
+    await this.#metrics?.close();
+    await this.#sender.close();
+    await this.#trail.close();
+  }
+
+  async #look(): Promise<void> {
+    const view = {
+      numbers: await this.numbers(),
+      unserved: this.#options.unserved(),
+      auditProblem: this.#trail.problem,
+    };
+    for (const alert of this.#health.look(view)) {
+      const { time: _, ...event } = alert;
+      void this.#trail.event({ event: 'alert', ...event });
+      this.#raise(alert);
+    }
+  }
+
+  #raise(alert: Alert): void {
+    const { kind, subject, state, text } = alert;
+    const level = state === 'raised' ? 'warn' : 'info';
+    this.#options.log[level]({ alert: kind, subject }, text);
+    if (state === 'raised') this.#alerts.set(kind, (this.#alerts.get(kind) ?? 0) + 1);
+    this.#sender.send(alert);
+  }
+
+  #lookLater(): void {
+    this.#timer = setTimeout(() => {
+      void this.look()
+        .catch((err: unknown) => this.#options.log.error({ err }, 'a look at the numbers failed'))
+        .finally(() => {
+          if (this.#timer !== null) this.#lookLater();
+        });
+    }, this.#settings.events.intervalMs);
+    this.#timer.unref();
+  }
+}
