@@ -142,6 +142,25 @@ void test('vgsplit and vgmerge', async () => {
   });
 });
 
+void test('vgsplit takes LVs on no PV along, as the real one does', async () => {
+  await withHost(3, async (host) => {
+    const split: (readonly string[])[] = [];
+    for (const real of [true, false]) {
+      await host.real('vgcreate', 'one', ...host.devices);
+      await linear(host, 'one', 'a', '8m', 0);
+      await host.real('lvcreate', '-an', '--type', 'zero', '-n', 'z', '-l2', 'one');
+      await host.real('lvcreate', '-an', '--type', 'error', '-n', 'e', '-l2', 'one');
+      const what = ['one', 'two', host.device(1)];
+      if (real) await host.real('vgsplit', ...what);
+      else await host.mustOurs('vgsplit', ...what);
+      split.push(await host.volumes('one', 'two'));
+      await host.real('vgremove', '-ff', 'one', 'two');
+    }
+    assert.deepEqual(split[1], split[0]);
+    assert.deepEqual(split[0], ['one/a: pv0(0)', 'two/e: ', 'two/z: ']);
+  });
+});
+
 void test('vgimportclone', async () => {
   await withHost(4, async (host) => {
     await host.real('vgcreate', 'orig', host.device(0), host.device(1));

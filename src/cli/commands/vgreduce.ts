@@ -17,7 +17,15 @@ export const command: Command = {
     AUTOBACKUP_OPTION,
     REPORTFORMAT_OPTION,
     { long: 'all', short: 'a', description: 'All PVs that are not used.' },
-    { long: 'removemissing', description: 'Remove missing PVs; with --force also the LVs on them.' },
+    {
+      long: 'removemissing',
+      description:
+        'Remove missing PVs; with --force also what is on them: mirrors and RAIDs lose images, other LVs are removed.',
+    },
+    {
+      long: 'mirrorsonly',
+      description: 'With --removemissing --force: remove no LV but mirrors without any image left.',
+    },
   ],
   run: vgreduce,
 };
@@ -28,6 +36,7 @@ async function vgreduce(context: CommandContext): Promise<ExitCode> {
   const repairs = options.has('removemissing');
   const pvs = args.slice(1);
   const wellFormed = args.length > 0 && (all || repairs ? pvs.length === 0 && !(all && repairs) : pvs.length > 0);
+  if (options.has('mirrorsonly') && !repairs) throw noSuchSyntax(context.name);
   if (!wellFormed) throw noSuchSyntax(context.name);
   const vgName = vgNameArgument(context);
   if (repairs) return removeMissing(context, vgName);
@@ -55,10 +64,11 @@ async function removeMissing(context: CommandContext, vgName: string): Promise<E
   const change = await pvChangeContext(context, []);
   let code: ExitCode = EXIT.ok;
   let consistent = false;
+  const mode = !options.has('force') ? 'keep' : options.has('mirrorsonly') ? 'mirrors-only' : 'force';
   const locks = { globalLock: 'write', vgs: [{ name: vgName, mode: 'write' }] } as const;
   await withChanges(change, locks, async (changes) => {
     const group = await changes.volumeGroup({ vgName, handlesMissing: true });
-    const { plan, incomplete } = await removeMissingPlan(group, options.has('force'));
+    const { plan, incomplete } = await removeMissingPlan(group, mode);
     consistent = plan === null;
     if (plan !== null) await changes.apply(plan);
     if (incomplete) code = EXIT.failed;

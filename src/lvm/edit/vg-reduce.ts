@@ -3,7 +3,8 @@
  *
  * Invariants
  *  - A PV with allocated extents never leaves; the last PV and the last metadata area stay.
- *  - --removemissing without --force removes no LV.
+ *  - --removemissing without --force removes no LV; with it, RAIDs stay, and mirrors of which something is left, and with
+ *    --mirrorsonly no LV that is not one of those goes.
  */
 import type { LogicalVolumeText, VolumeGroupText } from '../../ondisk/metadata.ts';
 import { allocationMapOf } from '../allocation-map.ts';
@@ -11,6 +12,7 @@ import type { PhysicalVolume, VolumeGroup } from '../model.ts';
 import { relationsOf } from '../relations.ts';
 import { CommandError } from './errors.ts';
 import { removeLv } from './lv-remove.ts';
+import { partialMirror, withoutMissingImages } from './mirror-missing.ts';
 import { emptyPlan, type Plan, type PlanMessage } from './plan.ts';
 import { orphanLabel } from './vg-remove.ts';
 
@@ -52,14 +54,17 @@ export interface MissingRemoval {
   readonly incomplete: boolean;
 }
 
-/** vgreduce --removemissing: PVs that are missing leave; with `force` the LVs on them go too. Throws CommandError. */
-export async function removeMissingPlan(group: VolumeGroup, force: boolean): Promise<MissingRemoval> {
+/** What becomes of LVs on missing PVs: nothing, or they are made whole or removed, but for `mirrors-only` only mirrors are. */
+export type MissingMode = 'keep' | 'force' | 'mirrors-only';
+
+/** vgreduce --removemissing: PVs that are missing leave if nothing is on them any more. Throws CommandError. */
+export async function removeMissingPlan(group: VolumeGroup, mode: MissingMode): Promise<MissingRemoval> {
   const missing = group.pvs.filter((pv) => pv.missing);
   if (missing.length === 0) return { plan: null, incomplete: false };
   const messages: PlanMessage[] = [];
   const warn = (text: string): void => void messages.push({ stream: 'stderr', when: 'before', text });
   const labels = new Set(missing.map((pv) => pv.text?.label ?? ''));
-  const repaired = force ? await withoutPartial(group.vg, labels, messages) : group.vg;
+  const repaired = mode === 'keep' ? group.vg : await withoutPartial(group.vg, labels, mode, messages);
   const left = partialVolumes(repaired, labels);
   for (const lv of left) warn(`WARNING: Partial LV ${lv.name} needs to be repaired or removed. `);
   if (left.length > 0) {
@@ -67,7 +72,7 @@ export async function removeMissingPlan(group: VolumeGroup, force: boolean): Pro
     warn('To remove them unconditionally use: vgreduce --removemissing --force.');
     warn('To remove them unconditionally from mirror LVs use: vgreduce --removemissing --mirrorsonly --force.');
     warn('WARNING: Proceeding to remove empty missing PVs.');
-    return { plan: { ...emptyPlan(group, repaired), messages }, incomplete: true };
+    return { plan: { ...emptyPlan(group, repaired), messages }, incomplete: mode === 'keep' };
   }
   if (missing.length === group.pvs.length) throw new CommandError('Volume Groups must always contain at least one PV.');
   const after = without(repaired, new Set(missing.map((pv) => pv.uuid)));
@@ -98,27 +103,46 @@ export function partialVolumes(vg: VolumeGroupText, pvLabels: ReadonlySet<string
   return vg.logicalVolumes.filter((lv) => partial.has(lv.name));
 }
 
-/** The VG without its partial LVs: RAID images become error targets, all else is removed. */
+/** The VG without its partial LVs: RAID images become error targets, mirrors lose their images, all else is removed. */
 async function withoutPartial(
   vg: VolumeGroupText,
   pvLabels: ReadonlySet<string>,
+  mode: MissingMode,
   messages: PlanMessage[],
 ): Promise<VolumeGroupText> {
+  const say = (text: string): void => void messages.push({ stream: 'stderr', when: 'before', text });
+  const spared = new Set<string>();
   let after = vg;
   for (;;) {
     const partial = partialVolumes(after, pvLabels);
-    const raid = partial.find((lv) => lv.segments[0]?.type === 'raid' && canLoseImages(lv, partial));
+    const raid = partial.find((lv) => isBrokenRaid(lv, partial));
     if (raid !== undefined) {
       after = withErrorImages(after, raid, partial);
       continue;
     }
-    const next = partial.find((lv) => lv.status.includes('VISIBLE') && !isRecord(lv));
+    const mirror = partialMirror(after, partial);
+    const repaired = mirror === null ? null : withoutMissingImages(after, mirror, partial);
+    if (repaired !== null) {
+      after = repaired;
+      continue;
+    }
+    if (mirror !== null) say(`No usable images left in ${vg.name}/${mirror.name}.`);
+    const next = mirror ?? partial.find((lv) => isRemovable(lv) && !spared.has(lv.name));
     if (next === undefined) return after;
-    messages.push({ stream: 'stderr', when: 'before', text: `WARNING: Removing partial LV ${vg.name}/${next.name}.` });
+    if (mode === 'mirrors-only' && mirror === null) {
+      spared.add(next.name);
+      say(`Non-mirror-image LV ${next.name} found: can't remove.`);
+      continue;
+    }
+    if (mirror === null) say(`WARNING: Removing partial LV ${vg.name}/${next.name}.`);
     const removal = await removeLv(after, next.name, () => Promise.resolve(true));
     for (const text of removal.lines) messages.push({ stream: 'stdout', when: 'after', text });
     after = removal.vg;
   }
+}
+
+function isRemovable(lv: LogicalVolumeText): boolean {
+  return lv.status.includes('VISIBLE') && !isRecord(lv);
 }
 
 /** The `snapshotN` LV that ties a COW store to its origin; the store is the volume. */
@@ -133,6 +157,7 @@ interface ImagePair {
 
 function imagesOf(lv: LogicalVolumeText): readonly ImagePair[] {
   const [segment] = lv.segments;
+  if (segment?.type === 'raid0') return segment.images.map((data) => ({ data }));
   return segment?.type === 'raid' ? segment.images : [];
 }
 
@@ -140,14 +165,9 @@ function isBroken(image: ImagePair, partial: readonly LogicalVolumeText[]): bool
   return partial.some(({ name }) => name === image.data || name === image.metadata);
 }
 
-/** Whether enough is left of a RAID for it to stay: some whole image; raid0 has nothing to spare. */
-function canLoseImages(lv: LogicalVolumeText, partial: readonly LogicalVolumeText[]): boolean {
-  const [segment] = lv.segments;
-  if (segment?.type !== 'raid' || segment.raidType.startsWith('raid0')) return false;
-  const broken = imagesOf(lv).filter((image) => isBroken(image, partial)).length;
-  const spare = { raid1: imagesOf(lv).length - 1, raid4: 1, raid5: 1, raid6: 2, raid10: imagesOf(lv).length / 2 };
-  const level = Object.entries(spare).find(([name]) => new RegExp(`^${name}(?![0-9])`).test(segment.raidType));
-  return broken > 0 && broken <= (level?.[1] ?? 0);
+/** LVM2 keeps every RAID, whether or not what is left of it is enough: that is for whoever repairs it to find out. */
+function isBrokenRaid(lv: LogicalVolumeText, partial: readonly LogicalVolumeText[]): boolean {
+  return imagesOf(lv).some((image) => isBroken(image, partial));
 }
 
 /** The RAID's broken images and their metadata as LVs of type error, which read as failed devices. */

@@ -160,9 +160,14 @@ function movingVolumes(vg: VolumeGroupText, moving: ReadonlySet<string>): Readon
     const pvs = bundle.flatMap((facts) => ownPvs(relations, facts));
     const going = pvs.filter((id) => moving.has(id)).length;
     if (going > 0 && going < pvs.length) throw new CommandError(splitRefusal(relations, bundle, moving));
-    if (everything || going > 0) for (const { name } of bundle) names.add(name);
+    if (everything || going > 0 || isNowhere(bundle)) for (const { name } of bundle) names.add(name);
   }
   return names;
+}
+
+/** An LV on no PV at all (error, zero): LVM2 takes it along, whatever moves. */
+function isNowhere(bundle: readonly LvFacts[]): boolean {
+  return bundle.every(({ lv }) => lv.segments.every(({ type }) => type === 'error' || type === 'zero'));
 }
 
 /** LVs in groups of those that are tied together, in the text's order. */

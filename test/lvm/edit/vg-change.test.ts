@@ -89,16 +89,16 @@ describe('missing PVs', () => {
       ['b'],
     );
     const whole = group(text);
-    assert.equal((await removeMissingPlan(whole, false)).plan, null);
+    assert.equal((await removeMissingPlan(whole, 'keep')).plan, null);
     const missing = {
       ...whole,
       partial: true,
       pvs: whole.pvs.map((p, i) => (i === 1 ? { ...p, found: null, missing: true } : p)),
     };
-    const left = await removeMissingPlan(missing, false);
+    const left = await removeMissingPlan(missing, 'keep');
     assert.equal(left.incomplete, true);
     assert.deepEqual(left.plan?.after?.logicalVolumes, text.logicalVolumes);
-    const forced = await removeMissingPlan(missing, true);
+    const forced = await removeMissingPlan(missing, 'force');
     assert.equal(forced.incomplete, false);
     assert.deepEqual(
       forced.plan?.after?.logicalVolumes.map(({ name }) => name),
