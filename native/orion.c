@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/nbd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -131,6 +132,17 @@ static napi_value orion_read_cached(napi_env env, napi_callback_info info) {
   do count = preadv2(fd, &piece, 1, position, RWF_NOWAIT);
   while (count < 0 && errno == EINTR);
   return make_integer(env, count < 0 ? -errno : count);
+}
+
+/* nbdSetSize(fd, bytes): the size of a connected nbd device, for an ioctl that takes it as a number; 0 or an errno. */
+static napi_value orion_nbd_set_size(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  int64_t bytes;
+  int fd;
+  if (!take_arguments(env, info, 2, arguments) || !take_fd(env, arguments[0], &fd) ||
+      !take_integer(env, arguments[1], 0, MAX_SAFE_INTEGER, "bytes must be a size", &bytes))
+    return NULL;
+  return make_integer(env, ioctl(fd, NBD_SET_SIZE, (unsigned long)bytes) == 0 ? 0 : errno);
 }
 
 /* A call on a range of a file or device, on its way through libuv's pool. */
@@ -278,6 +290,7 @@ NAPI_MODULE_INIT() {
       {"flock", NULL, orion_flock, NULL, NULL, NULL, napi_enumerable, NULL},
       {"peerCredentials", NULL, orion_peer_credentials, NULL, NULL, NULL, napi_enumerable, NULL},
       {"peerGroups", NULL, orion_peer_groups, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"nbdSetSize", NULL, orion_nbd_set_size, NULL, NULL, NULL, napi_enumerable, NULL},
       {"readCached", NULL, orion_read_cached, NULL, NULL, NULL, napi_enumerable, NULL},
       {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
       {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},

@@ -49,6 +49,7 @@ interface Addon extends RingBinding {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
   peerGroups(fd: number): readonly number[] | number;
+  nbdSetSize(fd: number, bytes: number): number;
   readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
   blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
@@ -103,6 +104,11 @@ export function peerCredentials(fd: number): PeerCredentials | number {
 /** The supplementary groups of a connected unix socket's peer, as they were when it connected, or a positive errno. */
 export function peerGroups(fd: number): readonly number[] | number {
   return addon().peerGroups(fd);
+}
+
+/** The NBD_SET_SIZE ioctl: the size of a connected nbd device of the kernel, in bytes; 0 or a positive errno. */
+export function nbdSetSize(fd: number, bytes: number): number {
+  return addon().nbdSetSize(fd, bytes);
 }
 
 /**

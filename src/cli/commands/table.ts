@@ -1,7 +1,7 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `completion`, `config` and `man`, which are ours), in alphabetical order; bin/ has each of them but those that
+ * Invariant: the names are LVM2's (and `attach`, `completion`, `config`, `detach` and `man`, which are ours), in alphabetical order; bin/ has each of them but those that
  * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
@@ -25,6 +25,15 @@ function fact(name: 'formats' | 'segtypes' | 'systemid' | 'tags' | 'version', su
 
 export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   [
+    'attach',
+    {
+      summary: 'Attach a logical volume to a kernel block device',
+      local: true,
+      inner: true,
+      load: () => import('./attach.ts'),
+    },
+  ],
+  [
     'completion',
     {
       summary: 'Print the completion script for bash',
@@ -36,6 +45,15 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   [
     'config',
     { summary: 'Display configuration information', local: true, inner: true, load: () => import('./config.ts') },
+  ],
+  [
+    'detach',
+    {
+      summary: 'Detach a logical volume from its kernel block device',
+      local: true,
+      inner: true,
+      load: () => import('./detach.ts'),
+    },
   ],
   [
     'dumpconfig',

@@ -1,0 +1,129 @@
+/**
+ * attach: makes a volume that the daemon serves a block device of this kernel, /dev/nbdN, through nbd-client; udev links it as
+ * /dev/VG/LV. Attaching what is attached already brings the kernel's size up to date and is no error.
+ */
+import type { Command, CommandContext } from '../command.ts';
+import { servedVolume, type ServedVolume } from '../attach/daemon.ts';
+import { announce, connectDevice, type ConnectOptions, loadModule } from '../attach/kernel.ts';
+import {
+  type AttachSystem,
+  attachedDevices,
+  HOST_SYSTEM,
+  isConnected,
+  kernelDevices,
+  lockDevices,
+  noteDevice,
+  resizeAttached,
+} from '../../daemon/client/attached.ts';
+import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+
+const BLOCK_SIZES = ['512', '1024', '2048', '4096'];
+const MAX_CONNECTIONS = 16;
+
+export const command: Command = {
+  summary: 'Attach a logical volume to a kernel block device',
+  argumentsUsage: 'VG/LV [ /dev/nbdN ]',
+  options: [
+    {
+      long: 'blocksize',
+      short: 'b',
+      argument: BLOCK_SIZES.join('|'),
+      check: (value) => BLOCK_SIZES.includes(value),
+      description: "The device's logical block size in bytes. Default 512.",
+    },
+    {
+      long: 'connections',
+      short: 'C',
+      argument: 'Number',
+      check: (value) => /^\d+$/.test(value) && Number(value) >= 1 && Number(value) <= MAX_CONNECTIONS,
+      description: `How many connections to the daemon the device has, 1 to ${MAX_CONNECTIONS}. Default 1.`,
+    },
+    { long: 'readonly', short: 'R', description: 'Let nobody write to the device.' },
+    {
+      long: 'timeout',
+      argument: 'Seconds',
+      check: (value) => /^\d{1,6}$/.test(value) && Number(value) > 0,
+      description: 'Fail requests that get no answer for this long. Default: they wait.',
+    },
+  ],
+  async run(context) {
+    const { exportName, device } = argumentsOf(context);
+    if (context.uid !== 0) throw new CommandError(EXIT.failed, ['attach needs root: kernel devices belong to it.']);
+    const system = HOST_SYSTEM;
+    const volume = await servedVolume(exportName, context);
+    await using lock = await lockDevices(system);
+    void lock;
+    const already = (await attachedDevices(system)).find(
+      (noted) => noted.exportName === exportName && volume.servers.includes(noted.server),
+    );
+    if (already !== undefined) return bringUpToDate(context, volume, already.kernelName, device, system);
+    await loadModule(system);
+    const kernelName = await chooseDevice(device, system);
+    await connectDevice(kernelName, volume, optionsOf(context, volume), system);
+    await noteDevice({ kernelName, exportName, server: volume.server }, system);
+    await announce(kernelName, exportName, system);
+    context.output.print(`Logical volume ${exportName} attached to /dev/${kernelName}.`);
+    return EXIT.ok;
+  },
+};
+
+function argumentsOf({ args }: CommandContext): { exportName: string; device: string | null } {
+  const [name, device, ...rest] = args;
+  if (name === undefined) throw new CommandError(EXIT.badUsage, ['Please provide a logical volume as VG/LV.']);
+  if (rest.length > 0) throw new CommandError(EXIT.badUsage, [`Too many arguments: ${rest.join(' ')}.`]);
+  const exportName = name.replace(/^\/dev\/(?=[^/]+\/[^/]+$)/, '');
+  if (!/^[\w.+][\w.+-]*\/[\w.+][\w.+-]*$/.test(exportName)) {
+    throw new CommandError(EXIT.badUsage, [`"${name}" is no logical volume as VG/LV.`]);
+  }
+  const kernelName = device?.replace(/^\/dev\//, '') ?? null;
+  if (kernelName !== null && !/^nbd\d+$/.test(kernelName)) {
+    throw new CommandError(EXIT.badUsage, [`"${device}" is no device /dev/nbdN.`]);
+  }
+  return { exportName, device: kernelName };
+}
+
+function optionsOf({ options }: CommandContext, volume: ServedVolume): ConnectOptions {
+  const timeout = options.value('timeout');
+  return {
+    connections: Number(options.value('connections') ?? 1),
+    timeoutSeconds: timeout === undefined ? null : Number(timeout),
+    readOnly: volume.readOnly || options.has('readonly'),
+    blockSize: Number(options.value('blocksize') ?? 512),
+  };
+}
+
+async function bringUpToDate(
+  { output }: CommandContext,
+  volume: ServedVolume,
+  kernelName: string,
+  wanted: string | null,
+  system: AttachSystem,
+): Promise<ExitCode> {
+  if (wanted !== null && wanted !== kernelName) {
+    throw new CommandError(EXIT.failed, [
+      `Logical volume ${volume.exportName} is attached to /dev/${kernelName} already.`,
+    ]);
+  }
+  for (const { problem } of await resizeAttached(volume, system)) {
+    if (problem !== null) {
+      throw new CommandError(EXIT.failed, [`/dev/${kernelName} cannot be given the volume's size: ${problem}.`]);
+    }
+  }
+  output.print(`Logical volume ${volume.exportName} is attached to /dev/${kernelName}.`);
+  return EXIT.ok;
+}
+
+/** The device that was asked for, or the first that is free. */
+async function chooseDevice(wanted: string | null, system: AttachSystem): Promise<string> {
+  const devices = await kernelDevices(system);
+  if (wanted !== null) {
+    if (!devices.includes(wanted)) throw new CommandError(EXIT.failed, [`The kernel has no device /dev/${wanted}.`]);
+    if (await isConnected(wanted, system))
+      throw new CommandError(EXIT.failed, [`/dev/${wanted} is connected already.`]);
+    return wanted;
+  }
+  for (const name of devices) if (!(await isConnected(name, system))) return name;
+  throw new CommandError(EXIT.failed, [
+    `All ${devices.length} nbd devices are connected: module nbd takes a larger number as nbds_max.`,
+  ]);
+}

@@ -1,0 +1,142 @@
+/** attach and detach without a kernel that has nbd: what is refused, and how the notes and the kernel's files are read. */
+import assert from 'node:assert/strict';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { usesOf } from '../../src/cli/attach/use.ts';
+import {
+  type AttachSystem,
+  attachedDevices,
+  forgetDevice,
+  kernelDevices,
+  mapperName,
+  noteDevice,
+  notedDevices,
+  resizeAttached,
+} from '../../src/daemon/client/attached.ts';
+import { run } from '../../src/cli/run.ts';
+import { withTemporaryFolder } from '../helpers/shared.ts';
+import { NOBODY } from '../helpers/terminal.ts';
+import { Lines } from './fake-report.ts';
+
+const SERVER = 'unix:/run/orion-lvm/nbd.sock';
+
+function done(): number {
+  return 0;
+}
+
+/** Files of a kernel: paths below the folder, with their texts. */
+async function fakeSystem(folder: string, files: Readonly<Record<string, string>>): Promise<AttachSystem> {
+  for (const [path, text] of Object.entries(files)) {
+    await mkdir(dirname(join(folder, path)), { recursive: true });
+    await writeFile(join(folder, path), text);
+  }
+  const place = (name: string): string => join(folder, name);
+  return { directory: place('notes'), sysBlock: place('sys'), dev: place('dev'), proc: place('proc'), setSize: done };
+}
+
+describe('notes on attached devices', () => {
+  test('come back as they were written, by number, and only connected ones are attached', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const system = await fakeSystem(folder, { 'sys/nbd2/pid': '17\n' });
+      const notes = ['nbd10', 'nbd2'].map((kernelName) => ({ kernelName, exportName: 'my-vg/lv', server: SERVER }));
+      for (const note of notes) await noteDevice(note, system);
+      assert.deepEqual(await notedDevices(system), notes.toReversed());
+      assert.deepEqual(await attachedDevices(system), notes.slice(1));
+      assert.equal(
+        await readFile(join(folder, 'notes/nbd2'), 'utf8'),
+        `ORION_LVM_EXPORT=my-vg/lv\nORION_LVM_MAPPER=my--vg-lv\nORION_LVM_SERVER=${SERVER}\n`,
+      );
+      await forgetDevice('nbd10', system);
+      assert.deepEqual(await readdir(join(folder, 'notes')), ['nbd2'], 'and no parts are left');
+    });
+  });
+
+  test('what is no note is passed over', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const system = await fakeSystem(folder, { 'notes/nbd0': 'nothing\n=\n', 'notes/.lock': '', 'notes/sda': 'A=1' });
+      assert.deepEqual(await notedDevices(system), []);
+      assert.deepEqual(await kernelDevices(system), []);
+    });
+  });
+
+  test('names are mapped as device-mapper does', () => {
+    assert.equal(mapperName('a-b/c--d.e'), 'a--b-c----d.e');
+  });
+});
+
+test("only this server's devices get a volume's new size, and only where it differs", async () => {
+  await withTemporaryFolder(async (folder) => {
+    const sectors = { nbd0: '2048', nbd1: '4096', nbd2: '2048', nbd3: '2048' };
+    const files = Object.entries(sectors).map(([name, size]) => ({
+      [`sys/${name}/size`]: `${size}\n`,
+      [`dev/${name}`]: '',
+      ...(name === 'nbd3' ? {} : { [`sys/${name}/pid`]: '1\n' }),
+    }));
+    const set: number[] = [];
+    const system = {
+      ...(await fakeSystem(folder, Object.assign({}, ...files) as Record<string, string>)),
+      setSize: (_: number, bytes: number): number => {
+        set.push(bytes);
+        return set.length === 1 ? 0 : 22;
+      },
+    };
+    const note = (kernelName: string, server: string): Promise<void> =>
+      noteDevice({ kernelName, exportName: 'vg/lv', server }, system);
+    await note('nbd0', SERVER);
+    await note('nbd1', SERVER);
+    await note('nbd2', 'unix:/other.sock');
+    await note('nbd3', SERVER);
+    const volume = { exportName: 'vg/lv', sizeBytes: 2 ** 21, servers: [SERVER, 'tcp:h:1'] };
+    assert.deepEqual(await resizeAttached(volume, system), [{ kernelName: 'nbd0', sizeBytes: 2 ** 21, problem: null }]);
+    assert.deepEqual(set, [2 ** 21]);
+    assert.deepEqual(await resizeAttached(volume, system), [
+      { kernelName: 'nbd0', sizeBytes: 2 ** 21, problem: 'invalid argument' },
+    ]);
+    assert.deepEqual(await resizeAttached({ ...volume, exportName: 'vg/other' }, system), []);
+  });
+});
+
+test('every use of a device keeps it attached', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const system = await fakeSystem(folder, {
+      'sys/nbd0/dev': '43:0\n',
+      'sys/nbd0/nbd0p1/dev': '43:1\n',
+      'sys/nbd0/holders/dm-3/x': '',
+      'sys/nbd1/dev': '43:32\n',
+      'proc/self/mountinfo':
+        '21 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 21 43:1 / /mnt/my\\040data rw - ext4 /dev/nbd0p1 rw\n',
+      'proc/swaps': `Filename Type Size Used Priority\n${join(folder, 'dev/nbd0')} partition 1 0 -2\n`,
+    });
+    assert.deepEqual(await usesOf('nbd0', system), [
+      'is mounted on /mnt/my data',
+      `is used as swap space (${join(folder, 'dev/nbd0')})`,
+      'is part of dm-3',
+    ]);
+    assert.deepEqual(await usesOf('nbd1', system), []);
+  });
+});
+
+describe('refused', () => {
+  const cases: readonly (readonly [string, readonly string[], number, number, RegExp])[] = [
+    ['nothing to attach', ['attach'], 0, 3, /Please provide a logical volume as VG\/LV/],
+    ['a VG', ['attach', 'vg0'], 0, 3, /"vg0" is no logical volume/],
+    ['a wrong device', ['attach', 'vg0/lv', '/dev/sda'], 0, 3, /"\/dev\/sda" is no device \/dev\/nbdN/],
+    ['too much', ['attach', 'vg0/lv', 'nbd0', 'x'], 0, 3, /Too many arguments: x/],
+    ['too many connections', ['attach', '-C', '17', 'vg0/lv'], 0, 3, /17/],
+    ['anybody but root', ['attach', 'vg0/lv'], 1000, 5, /attach needs root/],
+    ['anybody but root', ['detach', 'vg0/lv'], 1000, 5, /detach needs root/],
+    ['nothing to detach', ['detach'], 0, 3, /Please provide/],
+    ['where no daemon is', ['attach', 'vg0/lv'], 0, 5, /cannot be reached.*through the running orion-lvmd/],
+  ];
+  for (const [name, argv, uid, code, pattern] of cases) {
+    test(`${name}: ${argv.join(' ')}`, async () => {
+      const lines = new Lines();
+      const env = { ORION_LVM_CONTROL: '/nonexistent/control.sock', LVM_SYSTEM_DIR: '' };
+      const now = 0;
+      const result = await run(argv, lines, { env, cwd: '/', uid, now, terminal: NOBODY });
+      assert.equal(result, code, lines.err.join('\n'));
+      assert.match(lines.err.join('\n'), pattern);
+    });
+  }
+});
