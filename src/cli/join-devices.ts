@@ -21,7 +21,7 @@ export async function joinDevices(
   request: PvCreateRequest,
   force: number,
 ): Promise<readonly LabelledDevice[]> {
-  const { devices } = await chooseDevices(changes.context, changes.scan, {
+  const { devices } = await chooseDevices(changes, {
     names,
     purpose: 'join',
     force,

@@ -232,6 +232,12 @@ function requestsOf({ globalLock, vgs = [] }: LockChoice): LockRequest[] {
   return globalLock === undefined ? own : [{ resource: GLOBAL_LOCK, mode: globalLock }, ...own];
 }
 
+/** What a command says of a commit besides its plan. */
+export interface ApplyWishes extends Pick<LiveWishes, 'activate'> {
+  /** Called before the first write, when the daemon holds its volumes ready for the change; when it throws, nothing is written. */
+  readonly ready?: () => Promise<void>;
+}
+
 /** Work under locks. */
 export class Changes {
   readonly context: ChangeContext;
@@ -242,6 +248,7 @@ export class Changes {
   /** Commits so far, by VG id: the second one's description says so. */
   readonly #writes = new Map<string, number>();
   #scan: Scan | null = null;
+  #globalIsOut = false;
 
   constructor(context: ChangeContext, locks: HeldLocks, choice: LockChoice) {
     this.context = context;
@@ -291,6 +298,24 @@ export class Changes {
     return repairs ? ((await this.apply(repairPlan(group))) ?? group) : group;
   }
 
+  /** Lets P_global go while a question waits for its answer, as LVM2 does: nobody else has to wait for it. */
+  async letGlobalGo(): Promise<void> {
+    this.#globalIsOut = await this.#locks.letGo(GLOBAL_LOCK);
+  }
+
+  /** Takes P_global again, if it was let go, and reads the devices again. Throws CommandError if somebody has it. */
+  async retakeGlobal(): Promise<void> {
+    if (!this.#globalIsOut || this.context.locking === null) return;
+    try {
+      await this.#locks.retake({ resource: GLOBAL_LOCK, mode: 'write' }, this.context.locking);
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      throw new CommandError([...error.lines, 'Failed to reacquire global lock after prompt.'], 5, { cause: error });
+    }
+    this.#globalIsOut = false;
+    await this.rescan();
+  }
+
   /** Locks a name that no VG has yet (vgcreate, the new name of vgrename and vgsplit). */
   async lockName(name: string): Promise<void> {
     if (this.#locked.has(name)) return;
@@ -324,7 +349,7 @@ export class Changes {
    * Validates and carries out a plan; gives the VG as it then is (null: removed, or none). The session's scan follows. With
    * `--test` all but the writing is done. Throws CommandError: the VG is as before, unless its lines say otherwise.
    */
-  async apply(plan: Plan, wishes: Pick<LiveWishes, 'activate'> = {}): Promise<VolumeGroup | null> {
+  async apply(plan: Plan, wishes: ApplyWishes = {}): Promise<VolumeGroup | null> {
     this.#refuse(plan);
     const checked = validatePlan(plan, this.context.limits);
     this.#print(checked, 'before');
@@ -353,7 +378,7 @@ export class Changes {
    */
   async #applyLive(
     plan: Plan,
-    wishes: Pick<LiveWishes, 'activate'>,
+    { ready, ...wishes }: ApplyWishes,
     around: Omit<CommitContext, 'open'>,
   ): Promise<VolumeGroup | null> {
     const { live = NO_LIVE_VOLUMES, force } = this.context;
@@ -362,6 +387,7 @@ export class Changes {
     if (change !== null) await live.prepare(withoutNew(change));
     let outcome: Committed;
     try {
+      await ready?.();
       outcome = await this.#commit(plan, around);
     } catch (error) {
       if (change !== null) await live.abandoned(change);

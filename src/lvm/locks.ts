@@ -83,6 +83,25 @@ export class HeldLocks {
     await this.#take(request, options);
   }
 
+  /** Lets one lock go before the others; false: it is not held. */
+  async letGo(resource: string): Promise<boolean> {
+    const index = this.#held.findIndex((held) => held.resource === resource);
+    const [held] = index < 0 ? [] : this.#held.splice(index, 1);
+    if (held === undefined) return false;
+    await unlockFile(held);
+    return true;
+  }
+
+  /** Takes a lock again that was let go. It may be out of order by now, so nobody is waited for. Throws CommandError. */
+  async retake(request: LockRequest, options: LockOptions): Promise<void> {
+    const others = this.#held.splice(0);
+    try {
+      await this.#take(request, { ...options, wait: false });
+    } finally {
+      this.#held.push(...others);
+    }
+  }
+
   async release(): Promise<void> {
     for (let held = this.#held.pop(); held !== undefined; held = this.#held.pop()) await unlockFile(held);
   }

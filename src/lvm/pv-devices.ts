@@ -12,7 +12,7 @@ import { resolve } from 'node:path';
 import type { DeviceTopology, OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { deviceNumbers } from '../block/probe.ts';
-import type { ChangeContext } from './command.ts';
+import type { ChangeContext, Changes } from './command.ts';
 import { CommandError } from './edit/errors.ts';
 import type { LabelledDevice, Scan, ScannedDevice } from './model.ts';
 import { openExclusively } from './open.ts';
@@ -105,8 +105,8 @@ export function pvStateOf(scan: Scan, device: ScannedDevice): PvState {
 }
 
 /** Chooses devices. Throws CommandError when the command needs all and one was refused, or when none is left. */
-export async function chooseDevices(context: ChangeContext, scan: Scan, choice: DeviceChoice): Promise<Chosen> {
-  const chooser = new Chooser(context, scan, choice);
+export async function chooseDevices(changes: Changes, choice: DeviceChoice): Promise<Chosen> {
+  const chooser = new Chooser(changes, choice);
   await chooser.find();
   chooser.judge();
   await chooser.ask();
@@ -120,19 +120,24 @@ interface Candidate {
 }
 
 class Chooser {
+  readonly #changes: Changes;
   readonly #context: ChangeContext;
-  readonly #scan: Scan;
   readonly #choice: DeviceChoice;
   /** vgcreate and vgextend want all of their devices or none. */
   readonly #needsAll: boolean;
   #candidates: readonly Candidate[] = [];
   #failed = false;
+  #asked = false;
 
-  constructor(context: ChangeContext, scan: Scan, choice: DeviceChoice) {
-    this.#context = context;
-    this.#scan = scan;
+  constructor(changes: Changes, choice: DeviceChoice) {
+    this.#changes = changes;
+    this.#context = changes.context;
     this.#choice = choice;
     this.#needsAll = choice.purpose === 'join';
+  }
+
+  get #scan(): Scan {
+    return this.#changes.scan;
   }
 
   async find(): Promise<void> {
@@ -189,6 +194,21 @@ class Chooser {
       if (agreed) kept.push(candidate);
     }
     this.#keep(kept);
+    if (!this.#asked) return;
+    await this.#changes.retakeGlobal();
+    this.#keepIf((candidate) => (this.#isAsBefore(candidate) ? null : changedMeanwhile(candidate)));
+  }
+
+  /** Asks without P_global: an answer may take its time. */
+  async #prompt(question: string): Promise<boolean> {
+    if (!this.#asked) await this.#changes.letGlobalGo();
+    this.#asked = true;
+    return this.#context.prompt(question);
+  }
+
+  #isAsBefore({ device, state }: Candidate): boolean {
+    const now = this.#scan.devices.find(({ identity }) => identity === device.identity);
+    return now !== undefined && describeState(pvStateOf(this.#scan, now)) === describeState(state);
   }
 
   async #askCreate({ name, device, state }: Candidate): Promise<boolean> {
@@ -202,9 +222,7 @@ class Chooser {
         for (const line of inVgLines(name, state, purpose)) this.#context.err(line);
         answer = false;
       } else if (yes === 0) {
-        answer = await this.#context.prompt(
-          `Really INITIALIZE physical volume "${name}" of volume group "${vgName}" [y/n]? `,
-        );
+        answer = await this.#prompt(`Really INITIALIZE physical volume "${name}" of volume group "${vgName}" [y/n]? `);
         if (answer)
           this.#context.err(`WARNING: Forcing physical volume creation on ${name} of volume group "${vgName}"`);
       }
@@ -212,7 +230,7 @@ class Chooser {
     const size = device.sizeBytes / SECTOR_BYTES;
     if (answer && sizeSectors !== 0 && sizeSectors !== size) {
       const mismatch = `device size ${sizeText(size)} does not match requested size ${sizeText(sizeSectors)}`;
-      answer = yes > 0 || (await this.#context.prompt(`WARNING: ${name}: ${mismatch}. Proceed? [y/n]: `));
+      answer = yes > 0 || (await this.#prompt(`WARNING: ${name}: ${mismatch}. Proceed? [y/n]: `));
       if (answer) this.#context.err(`WARNING: Faking size of PV ${name}. Don't write outside real device.`);
     }
     if (!answer) this.#fail(`${name}: physical volume not initialized.`);
@@ -235,7 +253,7 @@ class Chooser {
     }
     this.#context.err(`WARNING: PV ${name} is used by VG ${vgName}.`);
     const question = `Really WIPE LABELS from physical volume "${name}" of volume group "${vgName}" [y/n]? `;
-    if (yes === 0 && !(await this.#context.prompt(question))) {
+    if (yes === 0 && !(await this.#prompt(question))) {
       this.#fail(`${name}: physical volume label not removed.`);
       return false;
     }
@@ -302,6 +320,15 @@ class Chooser {
     this.#context.err(line);
     this.#failed = true;
   }
+}
+
+function describeState(state: PvState): string {
+  const uuid = state.kind === 'blank' ? '' : state.found.uuid;
+  return `${state.kind} ${uuid} ${state.kind === 'member' ? state.vgName : ''}`;
+}
+
+function changedMeanwhile({ name }: Candidate): string {
+  return `Cannot use device ${name}: it was changed while the question was waiting for its answer.`;
 }
 
 function unusableReason(device: ScannedDevice, { purpose, minSectors }: DeviceChoice): string | null {

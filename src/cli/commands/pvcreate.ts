@@ -61,7 +61,7 @@ async function pvcreate(context: CommandContext): Promise<ExitCode> {
   const request = pvCreateRequest(context, restored);
   const change = await pvChangeContext(context, args);
   return withChanges(change, { globalLock: 'write' }, async (changes) => {
-    const { devices, failed } = await chooseDevices(change, changes.scan, {
+    const { devices, failed } = await chooseDevices(changes, {
       names: args,
       purpose: 'create',
       force: change.force,

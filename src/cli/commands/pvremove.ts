@@ -35,7 +35,7 @@ async function pvremove(context: CommandContext): Promise<ExitCode> {
   const wipe = options.value('wipe');
   const change = await pvChangeContext(context, args);
   return withChanges(change, { globalLock: 'write' }, async (changes) => {
-    const { devices, failed } = await chooseDevices(change, changes.scan, {
+    const { devices, failed } = await chooseDevices(changes, {
       names: args,
       purpose: 'remove',
       force: change.force,
