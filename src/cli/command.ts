@@ -36,6 +36,11 @@ export interface CommandContext {
   readonly live: LiveVolumes;
   /** Aborted when the caller is gone, or wants no more: the command ends at its next safe point. */
   readonly signal: AbortSignal;
+  /**
+   * In a command that the daemon runs: from now on nobody waits for it, and its caller has been told that all is well. What it still
+   * says goes nowhere. Absent: a command that is to go on in the background starts a process of its own.
+   */
+  readonly background?: () => void;
   /** Every command, for what is written from them: manual pages, completion. */
   everyCommand(): Promise<readonly NamedCommand[]>;
 }

@@ -115,6 +115,10 @@ async function runRequest(request: CommandRequest): Promise<number> {
     terminal,
     live,
     signal: cancelled.signal,
+    background() {
+      output.flush();
+      send({ kind: 'background' });
+    },
     searchConfig: false,
   });
   output.flush();

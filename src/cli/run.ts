@@ -20,7 +20,7 @@ import { printVersion } from './version.ts';
 
 /** What a run depends on besides its arguments. */
 export type Surroundings = Pick<CommandContext, 'env' | 'cwd' | 'uid' | 'now' | 'terminal'> &
-  Partial<Pick<CommandContext, 'live' | 'signal'>> & {
+  Partial<Pick<CommandContext, 'live' | 'signal' | 'background'>> & {
     /** False: lvm.toml is read only where it is named. */
     readonly searchConfig?: boolean;
   };

@@ -8,7 +8,9 @@ import { CommandError } from '../../lvm/edit/errors.ts';
 import { discardsOf } from '../../lvm/edit/lv-freed.ts';
 import { LvRemover, removeHistoricalLv } from '../../lvm/edit/lv-remove.ts';
 import { emptyPlan, type EraseMethod, type PlanMessage } from '../../lvm/edit/plan.ts';
-import type { Changes } from '../../lvm/command.ts';
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
+import type { ChangeContext, Changes } from '../../lvm/command.ts';
+import { NO_LIVE_VOLUMES, volumeId } from '../../lvm/live.ts';
 import { eraseLv } from '../../lvm/wipe.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
@@ -56,7 +58,10 @@ async function removeAll(
   changes: Changes,
 ): Promise<ExitCode> {
   const discards = context.settings.bool('devices/issue_discards');
-  const remover = new LvRemover(group.vg, confirmation(context, changes), discards);
+  const active = await ActiveVolumes.of(context.live, group.vg);
+  const confirm = confirmation(context, changes);
+  const disconnect = changes.context.force > 0;
+  const remover = new LvRemover(group.vg, { confirm, discards, active, disconnect });
   let code: ExitCode = EXIT.ok;
   const attempt = async (work: () => Promise<void>): Promise<void> => {
     try {
@@ -98,7 +103,22 @@ async function eraseAll(
 ): Promise<void> {
   const method = METHODS.find((known) => known === options.value('wipe'));
   if (method === undefined || context.test) return;
+  await deactivate(context, group, names);
   for (const lvName of names) {
     await eraseLv({ group, lvName, method, context });
   }
+}
+
+/** What is erased must not be served meanwhile: then a removal that fails leaves an LV that is inactive, not one that is torn. */
+async function deactivate(
+  { live = NO_LIVE_VOLUMES, force }: ChangeContext,
+  { vg }: VolumeGroup,
+  names: readonly string[],
+): Promise<void> {
+  const leaving = vg.logicalVolumes.filter((lv) => names.includes(lv.name));
+  const decisions = leaving.map((lv) => ({
+    volume: { id: volumeId(vg, lv), name: `${vg.name}/${lv.name}` },
+    active: false,
+  }));
+  await live.activate({ vgId: vg.id, decisions, refresh: [], force: force > 0 });
 }

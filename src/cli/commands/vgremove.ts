@@ -1,4 +1,5 @@
 /** vgremove: removes volume groups with their LVs. */
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import type { Changes } from '../../lvm/command.ts';
 import { removeVgPlan, visibleVolumes } from '../../lvm/edit/vg-remove.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
@@ -36,7 +37,9 @@ async function vgremove(context: CommandContext): Promise<ExitCode> {
   const request = { globalLock: 'write', handlesMissing: true } as const;
   await eachVgArgument(context, change, request, async (group, changes) => {
     if (!forced) await confirm(changes, group);
-    await changes.apply(await removeVgPlan(group, { forced, confirm: answers, discards }));
+    const active = await ActiveVolumes.of(context.live, group.vg);
+    const disconnect = change.force > 0;
+    await changes.apply(await removeVgPlan(group, { forced, confirm: answers, discards, active, disconnect }));
   });
   return EXIT.ok;
 }

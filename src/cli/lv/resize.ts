@@ -7,9 +7,11 @@ import { changeContext } from '../change.ts';
 import { openLv } from '../../lvm/wipe.ts';
 import { openExclusively } from '../../lvm/open.ts';
 import { withChanges, type Changes } from '../../lvm/command.ts';
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { resizeLv, type LvResize, type LvResizeRequest } from '../../lvm/edit/lv-resize.ts';
 import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
+import type { Plan } from '../../lvm/edit/plan.ts';
 import { planFilesystem, type FilesystemWork } from '../../lvm/filesystem.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -22,6 +24,7 @@ import * as option from './options.ts';
 import {
   badUsage,
   unmatched,
+  displaySize,
   noSuchSyntax,
   numberCheck,
   readNumber,
@@ -96,7 +99,7 @@ async function run(context: CommandContext, direction: Direction): Promise<ExitC
         context.output.print(`Would resize the ${work.type} filesystem on ${vgName}/${request.lvName}.`);
     } else await work?.before();
     if (resize.plan === null) say(context, resize.messages);
-    else await changes.apply(resize.plan);
+    else await changes.apply(await confirmed(context, changes, group, request, resize, resize.plan));
     if (!changes.context.test) await work?.after();
   });
   return EXIT.ok;
@@ -185,4 +188,31 @@ function typeOf(text: string | null): LvResizeRequest['type'] {
   if (text === null || text === 'error' || text === 'zero') return text;
   if (text === 'linear' || text === 'striped') return 'striped';
   throw new CommandError(`VolumeType does not match (${text}).`);
+}
+
+const SIZE_LINE = /^Size of logical volume /;
+
+/** What a client may still use is cut off only when somebody says so. Gives the plan without what was printed for the question. */
+async function confirmed(
+  context: CommandContext,
+  changes: Changes,
+  { vg }: VolumeGroup,
+  { lvName, resizeFs }: LvResizeRequest,
+  { change, after }: LvResize,
+  plan: Plan,
+): Promise<Plan> {
+  const active = await ActiveVolumes.of(context.live, vg);
+  if (change !== 'reduce' || resizeFs || !active.isActive(lvName)) return plan;
+  const size = plan.messages.findIndex(({ text }) => SIZE_LINE.test(text));
+  say(context, plan.messages.slice(0, size));
+  const open = active.isOpen(lvName) ? ' and open' : '';
+  context.output.error(
+    `WARNING: Reducing active${open} logical volume to ${displaySize(after * vg.extentSizeSectors)}.`,
+  );
+  context.output.error('THIS MAY DESTROY YOUR DATA (filesystem etc.)');
+  const name = `${vg.name}/${lvName}`;
+  if (changes.context.force === 0 && !(await changes.context.prompt(`Do you really want to reduce ${name}? [y/n]: `))) {
+    throw new CommandError(`Logical volume ${name} NOT reduced.`);
+  }
+  return { ...plan, messages: plan.messages.slice(size) };
 }

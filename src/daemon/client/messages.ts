@@ -94,4 +94,6 @@ export type ToHosted =
 export type FromHosted =
   | { readonly kind: 'event'; readonly event: Exclude<CommandEvent, { readonly type: 'started' | 'exit' }> }
   | { readonly kind: 'live'; readonly id: number; readonly method: LiveMethod; readonly args: readonly unknown[] }
+  /** The caller is to be told that it succeeded; the command goes on without him. */
+  | { readonly kind: 'background' }
   | { readonly kind: 'exit'; readonly code: number };

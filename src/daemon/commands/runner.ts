@@ -137,6 +137,8 @@ class Command implements RunningCommand {
   readonly #prompts = new Set<number>();
   #process: HostedProcess | null = null;
   #cancelled = false;
+  /** The caller has been told of a success, and is told nothing more. */
+  #inBackground = false;
   #exitCode: number | null = null;
   /** Calls of the live interface, one after the other. */
   #calls: Promise<void> = Promise.resolve();
@@ -169,7 +171,17 @@ class Command implements RunningCommand {
     } catch (err) {
       this.#options.log.error({ err, command: this.#request.name }, 'the end of a command could not be recorded');
     }
-    this.#listener({ type: 'exit', code: exitCode });
+    this.#tell({ type: 'exit', code: exitCode });
+  }
+
+  #tell(event: CommandEvent): void {
+    if (!this.#inBackground) this.#listener(event);
+  }
+
+  /** The daemon's end still cancels the command; its caller's going no longer does. */
+  #goToBackground(): void {
+    this.#tell({ type: 'exit', code: 0 });
+    this.#inBackground = true;
   }
 
   /** Settles when the process has told its exit, or has died. */
@@ -190,8 +202,9 @@ class Command implements RunningCommand {
   #message(message: FromHosted): void {
     if (message.kind === 'event') {
       if (message.event.type === 'prompt') this.#prompts.add(message.event.id);
-      this.#listener(message.event);
-    } else if (message.kind === 'exit') this.#exitCode = message.code;
+      this.#tell(message.event);
+    } else if (message.kind === 'background') this.#goToBackground();
+    else if (message.kind === 'exit') this.#exitCode = message.code;
     else this.#calls = this.#calls.then(() => this.#call(message));
   }
 
@@ -255,7 +268,7 @@ class Command implements RunningCommand {
   #tellOfDeath({ exitCode, signal, lastWords }: ProcessEnd): void {
     const how = signal === null ? `with exit code ${exitCode ?? 'unknown'}` : `by ${signal}`;
     this.#options.log.error({ command: this.#request.name, how, lastWords }, "a command's process died");
-    this.#listener({
+    this.#tell({
       type: 'stderr',
       text: `  Internal error: the process of ${this.#request.name} was ended ${how}; what it had committed stays.\n`,
     });

@@ -9,6 +9,7 @@
  * Source: lvremove(8); messages and prompts of lvremove 2.03.16.
  */
 import type { HistoricalLogicalVolumeText, VolumeGroupText } from '../../ondisk/metadata.ts';
+import type { ActiveVolumes } from '../active-volumes.ts';
 import { isComponentKind, type ReferenceKind } from '../references.ts';
 import { relationsOf, type LvFacts, type LvUse } from '../relations.ts';
 import { CommandError } from './errors.ts';
@@ -16,6 +17,17 @@ import { displayName } from './lv-facts.ts';
 
 /** Asks a question that ends in "[y/n]: ". */
 export type Confirm = (question: string) => Promise<boolean>;
+
+/** What a session of removals depends on besides the VG. */
+export interface RemovalAround {
+  readonly confirm: Confirm;
+  /** What is removed is lost at once (devices/issue_discards), so each LV is asked about. */
+  readonly discards: boolean;
+  /** Which LVs are served, and used by clients. */
+  readonly active?: Pick<ActiveVolumes, 'isActive' | 'isOpen'>;
+  /** LVs in use are removed too: their clients are disconnected. */
+  readonly disconnect?: boolean;
+}
 
 export interface Removal {
   readonly vg: VolumeGroupText;
@@ -44,17 +56,14 @@ const POOLED: ReadonlySet<string> = new Set(['thin-pool', 'cache-pool', 'cache',
 export class LvRemover {
   readonly #vg: VolumeGroupText;
   readonly #lvs: ReadonlyMap<string, LvFacts>;
-  readonly #confirm: Confirm;
-  readonly #discards: boolean;
+  readonly #around: RemovalAround;
   readonly #gone = new Set<string>();
   readonly #lines: string[] = [];
 
-  /** `discards`: what is removed is lost at once (devices/issue_discards), so each LV is asked about. */
-  constructor(vg: VolumeGroupText, confirm: Confirm, discards = false) {
+  constructor(vg: VolumeGroupText, around: RemovalAround) {
     this.#vg = vg;
     this.#lvs = relationsOf(vg).lvs;
-    this.#confirm = confirm;
-    this.#discards = discards;
+    this.#around = around;
   }
 
   /** Whether an LV went already, on its own or with another one. */
@@ -107,7 +116,7 @@ export class LvRemover {
       if (users.length === 0) continue;
       const name = displayName(this.#vg, facts.lv);
       const question = `Removing ${word} ${name} will remove ${users.length} dependent volume(s). Proceed? [y/n]: `;
-      if (!(await this.#confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
+      if (!(await this.#around.confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
       return users;
     }
     return [];
@@ -116,7 +125,7 @@ export class LvRemover {
   /** An LV that nothing depends on any more, with its parts. */
   async #removeSingle(facts: LvFacts, doomed: ReadonlySet<string>): Promise<void> {
     this.#refuse(facts, doomed);
-    if (this.#discards) await this.#confirmDiscard(facts);
+    await this.#confirmLoss(facts);
     const pooled = POOLED.has(facts.lv.segments[0]?.type ?? '');
     this.#takeParts(facts);
     if (facts.snapshot !== null) this.#gone.add(facts.snapshot.record);
@@ -124,11 +133,22 @@ export class LvRemover {
     if (facts.visible) this.#lines.push(`Logical volume "${facts.name}" successfully removed.`);
   }
 
-  async #confirmDiscard({ lv, virtualOrigin }: LvFacts): Promise<void> {
-    if (virtualOrigin || WITHOUT_EXTENTS.has(lv.segments[0]?.type ?? '')) return;
+  /** Asks about what is active, and about what is discarded. */
+  async #confirmLoss({ lv, virtualOrigin, visible, snapshots }: LvFacts): Promise<void> {
+    const { confirm, active, disconnect } = this.#around;
     const name = displayName(this.#vg, lv);
-    const question = `Do you really want to remove and DISCARD logical volume ${name}? [y/n]: `;
-    if (!(await this.#confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
+    const isActive = active?.isActive(lv.name) === true;
+    const isOpen = active?.isOpen(lv.name) === true;
+    if (isOpen && disconnect !== true) {
+      throw new CommandError(`Logical volume ${name} in use.`);
+    }
+    const discards = this.#around.discards && !virtualOrigin && !WITHOUT_EXTENTS.has(lv.segments[0]?.type ?? '');
+    if (isActive ? !visible : !discards) return;
+    const words = [...(discards ? ['and', 'DISCARD'] : []), ...(isActive ? ['active'] : [])];
+    const what = snapshots.length === 0 ? '' : ` origin`;
+    const tail = snapshots.length === 0 ? '' : ` with ${snapshots.length} snapshots(s)`;
+    const question = `Do you really want to remove ${words.join(' ')}${what} logical volume ${name}${tail}? [y/n]: `;
+    if (!(await confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
   }
 
   #usersOf(facts: LvFacts): readonly LvUse[] {
@@ -200,7 +220,7 @@ export function inRemovalOrder(vg: VolumeGroupText): readonly LvFacts[] {
 
 /** Removes one LV. Throws CommandError (5). */
 export async function removeLv(vg: VolumeGroupText, name: string, confirm: Confirm): Promise<Removal> {
-  const remover = new LvRemover(vg, confirm);
+  const remover = new LvRemover(vg, { confirm, discards: false });
   await remover.remove(name);
   return remover.result();
 }

@@ -10,7 +10,7 @@ import { labelOf } from '../pv-write.ts';
 import type { LabelledDevice, VolumeGroup } from '../model.ts';
 import { CommandError } from './errors.ts';
 import { discardsOf } from './lv-freed.ts';
-import { type Confirm, inRemovalOrder, LvRemover } from './lv-remove.ts';
+import { inRemovalOrder, LvRemover, type RemovalAround } from './lv-remove.ts';
 import { emptyPlan, type Plan, type PlanMessage, type PvLabelWrite } from './plan.ts';
 
 /** LVs that users see. */
@@ -18,18 +18,15 @@ export function visibleVolumes({ vg }: VolumeGroup): readonly string[] {
   return vg.logicalVolumes.filter((lv) => lv.status.includes('VISIBLE')).map((lv) => lv.name);
 }
 
-export interface VgRemoval {
+export interface VgRemoval extends RemovalAround {
   /** -f or -y: missing PVs don't matter, nor hidden LVs that belong to nothing. */
   readonly forced: boolean;
-  readonly confirm: Confirm;
-  /** devices/issue_discards */
-  readonly discards: boolean;
 }
 
 /** Throws CommandError (5) with LVM2's reasons. */
-export async function removeVgPlan(group: VolumeGroup, { forced, confirm, discards }: VgRemoval): Promise<Plan> {
+export async function removeVgPlan(group: VolumeGroup, { forced, ...around }: VgRemoval): Promise<Plan> {
   const { name } = group.vg;
-  const remover = new LvRemover(group.vg, confirm, discards);
+  const remover = new LvRemover(group.vg, around);
   for (const lv of inRemovalOrder(group.vg)) if (!remover.isGone(lv.name)) await remover.remove(lv.name);
   const left = remover.result();
   if (group.partial && !forced) {
@@ -42,7 +39,7 @@ export async function removeVgPlan(group: VolumeGroup, { forced, confirm, discar
     ...emptyPlan(group, null),
     clearOutdated: true,
     labels: group.pvs.flatMap((pv) => (pv.found === null ? [] : orphanLabel(pv.found))),
-    effects: discards ? discardsOf(group, { ...group.vg, logicalVolumes: [] }) : [],
+    effects: around.discards ? discardsOf(group, { ...group.vg, logicalVolumes: [] }) : [],
     messages: [...left.lines, `Volume group "${name}" successfully removed`].map((text): PlanMessage => ({
       stream: 'stdout',
       when: 'after',
