@@ -37,8 +37,8 @@ export interface SystemCalls {
 
 const SYSTEM: SystemCalls = { read, write, readCached, fdatasync, fallocate, blockDiscard };
 
-/** Devices of this engine that are open. */
-let openDevices = 0;
+/** Devices of this engine that are open and have been used. */
+let usedDevices = 0;
 
 /** Threads of libuv's pool, by its own rules. */
 function poolThreads(): number {
@@ -68,19 +68,21 @@ class ThreadsCalls implements EngineCalls<ThreadsSlot> {
   readonly #calls: SystemCalls;
   readonly #threads = poolThreads();
   #canReadCached = true;
+  #used = false;
 
   constructor(fd: number, calls: SystemCalls) {
     this.#fd = fd;
     this.#calls = calls;
-    openDevices++;
   }
 
   get slots(): number {
-    if (openDevices === 1) return MAX_SLOTS;
-    return Math.max(1, Math.min(MAX_SLOTS, Math.floor(this.#threads / Math.min(openDevices, SHARES))));
+    if (usedDevices <= 1) return MAX_SLOTS;
+    return Math.max(1, Math.min(MAX_SLOTS, Math.floor(this.#threads / Math.min(usedDevices, SHARES))));
   }
 
   newSlot(owner: SlotOwner): ThreadsSlot {
+    if (!this.#used) usedDevices++;
+    this.#used = true;
     return new ThreadsSlot(owner);
   }
 
@@ -119,7 +121,7 @@ class ThreadsCalls implements EngineCalls<ThreadsSlot> {
   }
 
   close(): void {
-    openDevices--;
+    if (this.#used) usedDevices--;
   }
 }
 
