@@ -1,0 +1,79 @@
+/** The daemon's auto_recovery: when it runs a command, and when it does not. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { CommandEvent, CommandRequest } from '../../src/daemon/client/messages.ts';
+import { pino } from 'pino';
+import { MetadataRecovery } from '../../src/daemon/recovery.ts';
+import type { Scan, VolumeGroup } from '../../src/lvm/model.ts';
+import { group, pv, vg } from '../lvm/edit/groups.ts';
+
+interface Ran {
+  readonly request: CommandRequest;
+  readonly tell: (event: CommandEvent) => void;
+}
+
+/** A recovery whose commands are ended by the test. */
+function recovery(accepts = true): { readonly look: (...groups: VolumeGroup[]) => void; readonly ran: Ran[] } {
+  const ran: Ran[] = [];
+  const runner = {
+    start(request: CommandRequest, tell: (event: CommandEvent) => void) {
+      if (!accepts) return null;
+      ran.push({ request, tell });
+      return { id: String(ran.length), answer: () => undefined, cancel: () => undefined };
+    },
+  };
+  const it = new MetadataRecovery({ runner, configFile: '/etc/lvm.toml', log: pino({ level: 'silent' }) });
+  return { look: (...volumeGroups) => it.look(scanOf(volumeGroups)), ran };
+}
+
+function scanOf(volumeGroups: readonly VolumeGroup[]): Scan {
+  return { devices: [], volumeGroups, orphans: [], duplicates: [], unreadable: [], warnings: [] };
+}
+
+const SOUND = group(vg([pv(16)], []));
+const STALE: VolumeGroup = {
+  ...SOUND,
+  staleAreas: [{ devicePath: '/dev/pv0', areaIndex: 0, reason: 'seqno 1 instead of 2', repairable: true }],
+};
+
+describe('the daemon repairs metadata', () => {
+  test('when a copy is stale, once', () => {
+    const { look, ran } = recovery();
+    look(SOUND);
+    assert.equal(ran.length, 0);
+    look(STALE);
+    look(STALE);
+    assert.deepEqual(
+      ran.map(({ request }) => [request.name, request.argv, request.configFile]),
+      [['vgck', [], '/etc/lvm.toml']],
+    );
+    ran[0]?.tell({ type: 'exit', code: 5 });
+    look(STALE);
+    assert.equal(ran.length, 1, 'what can not be repaired is not tried for ever');
+    look({ ...STALE, vg: { ...STALE.vg, seqno: STALE.vg.seqno + 1 } });
+    assert.equal(ran.length, 2, 'but again when it has changed');
+  });
+
+  test('again when it comes back', () => {
+    const { look, ran } = recovery();
+    look(STALE);
+    ran[0]?.tell({ type: 'exit', code: 0 });
+    look(SOUND);
+    look(STALE);
+    assert.equal(ran.length, 2);
+  });
+
+  test('not of a VG whose PVs are missing, nor what nothing can be done about', () => {
+    const { look, ran } = recovery();
+    look({ ...STALE, partial: true });
+    look({ ...STALE, staleAreas: STALE.staleAreas.map((area) => ({ ...area, repairable: false })) });
+    assert.equal(ran.length, 0);
+  });
+
+  test('later, if too many commands wait', () => {
+    const { look, ran } = recovery(false);
+    look(STALE);
+    look(STALE);
+    assert.equal(ran.length, 0);
+  });
+});
