@@ -133,6 +133,11 @@ function combinedOp(a: OpSnapshot, b: OpSnapshot, merge: (x: number, y: number) 
   };
 }
 
+/** Requests of all kinds together. */
+export function allOps({ ops }: IoSnapshot): OpSnapshot {
+  return OP_NAMES.map((op) => ops[op]).reduce((a, b) => combinedOp(a, b, (x, y) => x + y));
+}
+
 /** Requests of all kinds that failed. */
 export function failures(io: IoSnapshot | null): number {
   return io === null ? 0 : OP_NAMES.reduce((sum, op) => sum + io.ops[op].failed, 0);

@@ -1,7 +1,7 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `attach`, `completion`, `config`, `detach` and `man`, which are ours), in alphabetical order; bin/ has each of them but those that
+ * Invariant: the names are LVM2's (and `attach`, `audit`, `completion`, `config`, `detach`, `man`, `status` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
  * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
@@ -33,6 +33,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
       load: () => import('./attach.ts'),
     },
   ],
+  ['audit', { summary: 'Verify or show the audit log', local: true, inner: true, load: () => import('./audit.ts') }],
   [
     'completion',
     {
@@ -96,8 +97,26 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['pvs', { summary: 'Display information about physical volumes', load: () => import('./pvs.ts') }],
   ['pvscan', { summary: 'List all physical volumes', load: () => import('./pvscan.ts') }],
   fact('segtypes', 'List available segment types'),
+  [
+    'status',
+    {
+      summary: 'Show what the running daemon serves',
+      local: true,
+      inner: true,
+      load: () => import('./status.ts'),
+    },
+  ],
   fact('systemid', 'Display the system ID, if any, currently set on this host'),
   fact('tags', 'List tags defined on this host'),
+  [
+    'top',
+    {
+      summary: 'Show the activity of the running daemon',
+      local: true,
+      inner: true,
+      load: () => import('./top.ts'),
+    },
+  ],
   fact('version', 'Display software and driver version information'),
   ['vgcfgbackup', { summary: 'Backup volume group configuration(s)', load: () => import('./vgcfgbackup.ts') }],
   ['vgcfgrestore', { summary: 'Restore volume group configuration', load: () => import('./vgcfgrestore.ts') }],

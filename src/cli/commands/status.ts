@@ -1,0 +1,202 @@
+/**
+ * status: what the running daemon serves, to whom, from which devices, with which workers.
+ *
+ *     orion-lvm status                      tables for people
+ *     orion-lvm status --reportformat json  {"status": …, "numbers": …} as docs/openapi.json describes them
+ */
+import type { ClientNumbers, DeviceNumbers, GroupNumbers, Numbers, WorkerNumbers } from '../../observe/stats.ts';
+import { failures } from '../../observe/stats.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { EXIT, type ExitCode } from '../messages.ts';
+import { ask, runningDaemon } from '../running-daemon.ts';
+import { shortBytes, shortDuration, textTable } from '../text-table.ts';
+
+/** What of `GET /v1/status` is shown. */
+interface Status {
+  readonly state: string;
+  readonly pid: number;
+  readonly configFile: string | null;
+  readonly listening: readonly string[];
+  readonly devices: readonly { readonly path: string; readonly reason?: string }[];
+  readonly volumeGroups: readonly { readonly name: string; readonly partial: boolean; readonly reason?: string }[];
+  readonly exports: readonly {
+    readonly name: string;
+    readonly state: string;
+    readonly sizeBytes?: number;
+    readonly readOnly?: boolean;
+    readonly clients: number;
+    readonly reason?: string;
+    readonly note?: string;
+  }[];
+  readonly warnings: readonly string[];
+}
+
+async function run(context: CommandContext): Promise<ExitCode> {
+  const client = await runningDaemon(context);
+  const status = (await ask(client, '/v1/status')) as Status;
+  const numbers = (await ask(client, '/v1/numbers')) as Numbers;
+  const { output } = context;
+  if (context.options.value('reportformat') === 'json') {
+    output.printPlain(`${JSON.stringify({ status, numbers }, null, 2)}\n`);
+    return EXIT.ok;
+  }
+  const sections = [
+    heading(status, numbers),
+    groupTable(status, numbers.groups),
+    exportTable(status, numbers),
+    clientTable(numbers.clients),
+    deviceTable(status, numbers.devices),
+    workerTable(numbers),
+    status.warnings.map((warning) => warning),
+  ].filter((lines) => lines.length > 0);
+  for (const [i, lines] of sections.entries()) {
+    if (i > 0) output.printPlain('\n');
+    for (const line of lines) output.print(line);
+  }
+  return EXIT.ok;
+}
+
+function heading({ state, pid, configFile, listening }: Status, { version, time, startedAt }: Numbers): string[] {
+  return [
+    `orion-lvmd ${version}, process ${pid}, ${state} for ${shortDuration(time - startedAt)}`,
+    `Configuration: ${configFile ?? 'none, the defaults'}`,
+    `NBD: ${listening.join(', ')}`,
+  ];
+}
+
+function groupTable({ volumeGroups }: Status, groups: readonly GroupNumbers[]): string[] {
+  if (volumeGroups.length === 0) return [];
+  const rows = volumeGroups.map(({ name, reason }) => {
+    const group = groups.find((candidate) => candidate.name === name);
+    if (group === undefined) return [name, '', '', '', '', reason ?? 'unknown'];
+    const { extentBytes, extents, freeExtents, physicalVolumes, seqno } = group;
+    const size = [shortBytes(extents * extentBytes), shortBytes(freeExtents * extentBytes)];
+    return [name, String(physicalVolumes), ...size, String(seqno), healthOf(group)];
+  });
+  return textTable(
+    [
+      { heading: 'VG' },
+      { heading: '#PV', right: true },
+      { heading: 'Size', right: true },
+      { heading: 'Free', right: true },
+      { heading: 'Seqno', right: true },
+      { heading: 'Health' },
+    ],
+    rows,
+  );
+}
+
+function healthOf({ missingPhysicalVolumes, staleCopies }: GroupNumbers): string {
+  const parts = [
+    ...(missingPhysicalVolumes > 0 ? [`${missingPhysicalVolumes} PVs missing`] : []),
+    ...(staleCopies > 0 ? [`${staleCopies} stale copies of the metadata`] : []),
+  ];
+  return parts.length === 0 ? 'ok' : parts.join(', ');
+}
+
+function exportTable({ exports }: Status, { volumes }: Numbers): string[] {
+  if (exports.length === 0) return [];
+  const errorsOf = new Map(volumes.map(({ name, io }) => [name, failures(io)]));
+  return textTable(
+    [
+      { heading: 'Export' },
+      { heading: 'State' },
+      { heading: 'Size', right: true },
+      { heading: 'Access' },
+      { heading: 'Clients', right: true },
+      { heading: 'Errors', right: true },
+      { heading: 'Note' },
+    ],
+    exports.map(({ name, state, sizeBytes, readOnly, clients, reason, note }) => {
+      const access = readOnly === undefined ? '' : readOnly ? 'ro' : 'rw';
+      const size = sizeBytes === undefined ? '' : shortBytes(sizeBytes);
+      return [name, state, size, access, String(clients), String(errorsOf.get(name) ?? 0), reason ?? note ?? ''];
+    }),
+  );
+}
+
+function clientTable(clients: readonly ClientNumbers[]): string[] {
+  if (clients.length === 0) return [];
+  return textTable(
+    [
+      { heading: 'Client' },
+      { heading: 'Export' },
+      { heading: 'Access' },
+      { heading: 'Worker', right: true },
+      { heading: 'In flight', right: true },
+      { heading: 'Read', right: true },
+      { heading: 'Written', right: true },
+      { heading: 'Errors', right: true },
+    ],
+    clients.map(({ peer, volume, readOnly, worker, inFlight, readBytes, writtenBytes, errors }) => {
+      const counts = [
+        String(worker),
+        String(inFlight),
+        shortBytes(readBytes),
+        shortBytes(writtenBytes),
+        String(errors),
+      ];
+      return [peer, volume, readOnly ? 'ro' : 'rw', ...counts];
+    }),
+  );
+}
+
+function deviceTable({ devices }: Status, numbers: readonly DeviceNumbers[]): string[] {
+  if (numbers.length === 0) return [];
+  const reasons = new Map(devices.map(({ path, reason }) => [path, reason]));
+  return textTable(
+    [
+      { heading: 'Device' },
+      { heading: 'State' },
+      { heading: 'Size', right: true },
+      { heading: 'In flight', right: true },
+      { heading: 'Errors', right: true },
+      { heading: 'Note' },
+    ],
+    numbers.map(({ path, up, sizeBytes, io }) => {
+      const counts = [shortBytes(sizeBytes), String(io?.inFlight ?? 0), String(failures(io))];
+      return [path, up ? 'open' : 'failed', ...counts, reasons.get(path) ?? ''];
+    }),
+  );
+}
+
+function processRow(name: string, worker: Numbers['supervisor'] & Partial<WorkerNumbers>): string[] {
+  return [
+    name,
+    String(worker.pid),
+    `${((worker.cpuUserMs + worker.cpuSystemMs) / 1000).toFixed(1)}s`,
+    shortBytes(worker.residentBytes),
+    worker.volumes === undefined ? '' : String(worker.volumes),
+    worker.connections === undefined ? '' : String(worker.connections),
+    worker.restarts === undefined ? '' : String(worker.restarts),
+  ];
+}
+
+function workerTable({ supervisor, workers }: Numbers): string[] {
+  return textTable(
+    [
+      { heading: 'Process' },
+      { heading: 'PID', right: true },
+      { heading: 'CPU', right: true },
+      { heading: 'Memory', right: true },
+      { heading: 'Volumes', right: true },
+      { heading: 'Clients', right: true },
+      { heading: 'Restarts', right: true },
+    ],
+    [processRow('supervisor', supervisor), ...workers.map((worker) => processRow(`worker ${worker.index}`, worker))],
+  );
+}
+
+export const command: Command = {
+  summary: 'Show what the running daemon serves',
+  argumentsUsage: '',
+  options: [
+    {
+      long: 'reportformat',
+      argument: 'basic|json',
+      check: (value) => value === 'basic' || value === 'json',
+      description: 'Tables (the default), or everything as JSON.',
+    },
+  ],
+  run,
+};
