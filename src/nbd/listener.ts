@@ -8,12 +8,17 @@
  *  - Accepted sockets are half-open tolerant; TCP ones send without delay and probe dead peers.
  */
 import { once } from 'node:events';
-import { chmod, lstat, readFile, readlink, unlink } from 'node:fs/promises';
+import { chmod, chown, lstat, readFile, readlink, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { NbdError } from './errors.ts';
 
 export type NbdAddress =
-  | { readonly kind: 'unix'; readonly path: string; readonly mode?: number }
+  | {
+      readonly kind: 'unix';
+      readonly path: string;
+      readonly mode?: number;
+      /** A group's id. */ readonly group?: number;
+    }
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   /** A file descriptor of ours on which somebody listens already. What it is bound to is told once it is open. */
   | { readonly kind: 'inherited'; readonly fd: number };
@@ -64,7 +69,7 @@ async function removeStale(address: string, path: string): Promise<void> {
   await unlink(path);
 }
 
-async function listenUnix(server: Server, path: string, mode: number): Promise<void> {
+async function listenUnix(server: Server, path: string, mode: number, group: number | undefined): Promise<void> {
   const address = `unix:${path}`;
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_PATH_BYTES) {
@@ -73,13 +78,15 @@ async function listenUnix(server: Server, path: string, mode: number): Promise<v
   await removeStale(address, path);
   const listening = once(server, 'listening');
   // listen() binds before it returns.
-  const umask = process.umask(0o777 & ~mode);
+  // A group that is not the socket's own yet must not be let in.
+  const umask = process.umask(0o777 & ~(group === undefined ? mode : mode & 0o700));
   try {
     server.listen({ path });
   } finally {
     process.umask(umask);
   }
   await listening;
+  if (group !== undefined) await chown(path, -1, group);
   await chmod(path, mode);
 }
 
@@ -142,7 +149,7 @@ export async function openListener(
 async function listen(server: Server, address: NbdAddress): Promise<NbdAddress> {
   if (address.kind === 'inherited') return listenInherited(server, address.fd);
   if (address.kind === 'unix') {
-    await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE);
+    await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE, address.group);
     return address;
   }
   server.listen({ host: address.host, port: address.port });
