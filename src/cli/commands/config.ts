@@ -10,12 +10,17 @@
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 
-type Value = string | number | boolean | readonly Value[];
+type Value = string | number | boolean | readonly Value[] | { readonly [key: string]: Value };
 type Section = Readonly<Record<string, unknown>>;
 
 function isValue(value: unknown): value is Value {
-  if (Array.isArray(value)) return value.every(isValue);
+  if (Array.isArray(value)) return value.every(isItem);
   return ['string', 'number', 'boolean'].includes(typeof value);
+}
+
+/** Lists may hold tables: `exports = [{ volumes = ["vg0"] }]` is `[[exports]]`. */
+function isItem(value: unknown): value is Value {
+  return isValue(value) || (isSection(value) && Object.values(value).every(isValue));
 }
 
 function isSection(value: unknown): value is Section {
@@ -25,6 +30,7 @@ function isSection(value: unknown): value is Section {
 /** TOML's basic strings are written as JSON's, but for the character DEL. */
 function toml(value: Value): string {
   if (Array.isArray(value)) return `[${value.map(toml).join(', ')}]`;
+  if (isSection(value)) return `{ ${valueLines(value).join(', ')} }`;
   return typeof value === 'string' ? JSON.stringify(value).replaceAll('\u007f', '\\u007f') : String(value);
 }
 
