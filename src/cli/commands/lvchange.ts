@@ -1,9 +1,8 @@
 /**
  * lvchange: properties of LVs, each LV in a commit of its own.
  *
- * -a: an LV is active while orion-lvmd serves it. The daemon serves every LV that can be served (flags ACTIVATION_SKIP and
- * NOAUTOACTIVATE keep it from that), so `-a y` says whether this one can be, and `-a n` has nothing to deactivate: this command
- * only gets at LVs that nobody serves, and says so.
+ * -a: an LV is active while orion-lvmd serves it (cli/lv/activation.ts). Without a daemon, `-a y` says whether this one could be served,
+ * and `-a n` has nothing to deactivate.
  */
 import { activationPlan } from '../../lvm/activate.ts';
 import { changeLv, type LvProperty } from '../../lvm/edit/lv-change.ts';
@@ -14,6 +13,7 @@ import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
+import { refreshVolumes, switchVolumes } from '../lv/activation.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
@@ -55,7 +55,7 @@ export const command: Command = {
     option.IGNOREACTIVATIONSKIP,
     {
       long: 'refresh',
-      description: 'Nothing to do here: the tables of LVs that orion-lvmd serves follow the metadata when it reloads.',
+      description: 'Load the tables of active LVs again. Without a running orion-lvmd there are none.',
     },
     option.FORCE,
     option.AUTOBACKUP,
@@ -79,10 +79,20 @@ async function run(context: CommandContext): Promise<ExitCode> {
       changeAll(context, meant, session, properties),
     );
   }
-  if (code !== EXIT.ok || !options.has('activate')) return code;
+  if (code !== EXIT.ok) return code;
+  if (options.has('refresh') && context.live.present) {
+    code = await eachVgOfLvs(context, change, { mode: 'read', handlesMissing: true }, ({ group, lvs }) =>
+      refreshVolumes(
+        context,
+        group,
+        lvs.map(({ lv }) => lv),
+      ),
+    );
+  }
+  if (!options.has('activate')) return code;
   if (changes) context.output.error('WARNING: Combining activation change with other commands is not advised.');
   return eachVgOfLvs(context, change, { handlesMissing: true }, (meant) =>
-    Promise.resolve(activateAll(context, meant)),
+    context.live.present ? activateLive(context, meant) : Promise.resolve(activateAll(context, meant)),
   );
 }
 
@@ -155,6 +165,18 @@ function refusalOf(vgName: string, facts: LvFacts): string | null {
   return facts.visible ? null : `Operation not permitted on hidden LV ${vgName}/${facts.name}.`;
 }
 
+/** The daemon that runs this command serves the LVs, or no longer. */
+async function activateLive(context: CommandContext, { group, lvs, named }: Meant): Promise<ExitCode> {
+  const hidden = lvs.filter(({ name, visible }) => !visible && named.has(name));
+  for (const { name } of hidden) {
+    context.output.error(`Operation not permitted on hidden LV ${group.vg.name}/${name}.`);
+  }
+  const visible = lvs.filter((facts) => facts.visible).map(({ lv }) => lv);
+  const code = await switchVolumes(context, group, visible);
+  return hidden.length > 0 ? EXIT.failed : code;
+}
+
+/** Without a daemon nothing is served: what is asked for is only looked at. */
 function activateAll(context: CommandContext, { group, lvs, named }: Meant): ExitCode {
   const { activate, auto } = readActivation(context.options.value('activate'));
   if (!activate) return EXIT.ok;

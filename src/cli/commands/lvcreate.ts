@@ -180,7 +180,7 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
   };
   const { plan, lvName } = noted(context, (notes) => createLv(group, request, notes));
   try {
-    await changes.apply(plan);
+    await changes.apply(plan, { activate: isToBeActive(context) ? [lvName] : [] });
   } catch (error) {
     if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvName);
     throw error;
@@ -192,6 +192,13 @@ function defaultReadAhead({ settings }: CommandContext): string {
   const configured = settings.string('activation/readahead');
   if (['auto', 'none'].includes(configured.toLowerCase())) return configured;
   throw new CommandError('Invalid readahead specification');
+}
+
+/** -a and the flags that the LV gets. */
+function isToBeActive({ options }: CommandContext): boolean {
+  const { activate, auto } = readActivation(options.value('activate'));
+  if (isYes(options.value('setactivationskip')) && !options.has('ignoreactivationskip')) return false;
+  return activate && !(auto && ['n', '0'].includes(options.value('setautoactivation') ?? 'y'));
 }
 
 /** An LV whose head keeps what was found there is not kept. */

@@ -1,4 +1,5 @@
 /** pvchange: allocatability, tags, uuid and metadata areas of PVs. */
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { changePv, type PvChangeRequest } from '../../lvm/edit/pv-change.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -88,6 +89,10 @@ async function changeOne({ changes, group, pv }: PvTarget, request: PvChangeRequ
     if (!(await context.prompt(question))) {
       throw new CommandError(EXIT.failed, [`Physical volume ${pv.found?.device.path ?? pv.uuid} not changed`]);
     }
+  }
+  if (group !== null && request.uuid !== null) {
+    const active = await ActiveVolumes.of(context.live, group.vg);
+    active.refuseAny(`Volume group containing ${pv.found?.device.path ?? pv.uuid} has active logical volumes`);
   }
   const { plan, messages } = changePv(group, pv, request);
   for (const { stream, text } of messages) {

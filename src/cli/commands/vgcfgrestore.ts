@@ -2,8 +2,9 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { archivesOf } from '../../lvm/archive.ts';
-import { withChanges } from '../../lvm/command.ts';
+import { type ChangeContext, withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { nameProblem } from '../../lvm/edit/vg-names.ts';
 import { restoreVgPlan } from '../../lvm/edit/vg-restore.ts';
@@ -55,6 +56,7 @@ async function vgcfgrestore(context: CommandContext): Promise<ExitCode> {
   }
   const path = file === undefined ? join(backupDirectory(context), name) : resolve(cwd, file);
   const change = await changeContext(context);
+  if (!(await confirmedWhileActive(context, change, name))) throw new CommandError(EXIT.failed, ['Restore aborted.']);
   const locks = { globalLock: 'write', vgs: [{ name, mode: 'write' }] } as const;
   return withChanges(change, locks, async (changes) => {
     try {
@@ -127,4 +129,24 @@ async function show({ output }: CommandContext, path: string): Promise<void> {
     if (!(error instanceof Refusal)) throw error;
     for (const line of [...error.lines, 'Unable to read archive file.']) output.error(line);
   }
+}
+
+/** As LVM2, asks before a VG is restored under its active LVs. */
+async function confirmedWhileActive(
+  { live, output }: CommandContext,
+  change: ChangeContext,
+  name: string,
+): Promise<boolean> {
+  if (!live.present) return true;
+  const active = await withChanges(change, { vgs: [{ name, mode: 'read' }] }, async ({ scan }) => {
+    const group = scan.volumeGroups.find(({ vg }) => vg.name === name);
+    return group === undefined ? [] : (await ActiveVolumes.of(live, group.vg)).names;
+  });
+  if (active.length === 0) return true;
+  for (const lv of active) output.print(`Volume group ${name} has active volume: ${lv}.`);
+  output.error(`WARNING: Found ${active.length} active volume(s) in volume group "${name}".`);
+  output.print('Restoring VG with active LVs, may cause mismatch with its metadata.');
+  return change.prompt(
+    `Do you really want to proceed with restore of volume group "${name}", while ${active.length} volume(s) are active? [y/n]: `,
+  );
 }

@@ -1,11 +1,14 @@
 /** vgchange: attributes of volume groups. */
 import type { Changes } from '../../lvm/command.ts';
+import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { changeVgPlan, systemIdPlan, type VgChangeRequest } from '../../lvm/edit/vg-change.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
+import { refreshVolumes, switchGroup } from '../lv/activation.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import {
@@ -86,7 +89,16 @@ const OPTIONS: readonly OptionSpec[] = [
     short: 'a',
     argument: 'y|n|ay|ey|en|sy|ln|ly',
     check: (value) => ['y', 'n', 'ay', 'ey', 'en', 'sy', 'sn', 'ln', 'ly'].includes(value),
-    description: 'Only tells: LVs are served by orion-lvmd as its configuration says, not by this command.',
+    description: 'Let orion-lvmd serve the LVs, or no longer. Without a running daemon this only tells.',
+  },
+  {
+    long: 'ignoreactivationskip',
+    short: 'K',
+    description: 'With -ay: LVs that are flagged to be skipped too.',
+  },
+  {
+    long: 'refresh',
+    description: 'Load the tables of active LVs again. Without a running orion-lvmd there are none.',
   },
   {
     long: 'poll',
@@ -109,7 +121,7 @@ const UNSAFE = [
   'vgmetadatacopies',
 ] as const;
 const SAFE_WHEN_PARTIAL = ['addtag', 'deltag', 'metadataprofile', 'profile', 'detachprofile'] as const;
-const NO_UPDATE = ['activate', 'poll', 'monitor'] as const;
+const NO_UPDATE = ['activate', 'refresh', 'poll', 'monitor'] as const;
 
 export const command: Command = {
   summary: 'Change volume group attributes',
@@ -132,9 +144,12 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
   await eachVgArgument(context, change, { mode, handlesMissing: !unsafe }, async (group, changes) => {
     // Each VG gets a uuid of its own.
     const own = options.has('uuid') ? { ...request, id: newUuid() } : request;
+    const active = await ActiveVolumes.of(context.live, group.vg);
+    if (options.has('uuid')) active.refuseAny('Volume group has active logical volumes');
     if (updates) await changes.apply(changeVgPlan(group, own, sizeText));
     if (setsSystemId) await changeSystemId(group, changes, options.value('systemid') ?? '');
-    if (options.has('activate')) tellOfActivation(context, group, options.value('activate') ?? '');
+    if (options.has('refresh')) await refreshed(context, group);
+    if (options.has('activate')) await activated(context, group);
   });
   return EXIT.ok;
 }
@@ -179,6 +194,8 @@ async function changeSystemId(group: VolumeGroup, changes: Changes, wanted: stri
     }
   }
   if (wanted !== '' && wanted !== own) {
+    const active = await ActiveVolumes.of(context.live, group.vg);
+    active.refuseAny(`Logical Volumes in VG ${name} must be deactivated before system ID can be changed.`);
     context.err(
       own === null
         ? 'WARNING: No local system ID is set.'
@@ -192,7 +209,17 @@ async function changeSystemId(group: VolumeGroup, changes: Changes, wanted: stri
   await changes.apply(plan);
 }
 
-/** What is served is the daemon's decision: nothing is claimed here that did not happen. */
+/** Throws a CommandError whose lines are printed already, so that other VGs still have their turn. */
+async function activated(context: CommandContext, group: VolumeGroup): Promise<void> {
+  if (!context.live.present) tellOfActivation(context, group, context.options.value('activate') ?? '');
+  else if ((await switchGroup(context, group)) !== EXIT.ok) throw new Refusal([]);
+}
+
+async function refreshed(context: CommandContext, group: VolumeGroup): Promise<void> {
+  if ((await refreshVolumes(context, group, group.vg.logicalVolumes)) !== EXIT.ok) throw new Refusal([]);
+}
+
+/** Without a daemon nothing is served: nothing is claimed here that did not happen. */
 function tellOfActivation({ output }: CommandContext, { vg }: VolumeGroup, how: string): void {
   if (!how.endsWith('n')) {
     output.error(

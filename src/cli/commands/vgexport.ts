@@ -1,4 +1,5 @@
 /** vgexport: marks volume groups as on their way to another host. */
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { exportVgPlan } from '../../lvm/edit/vg-change.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -27,6 +28,8 @@ async function vgexport(context: CommandContext): Promise<ExitCode> {
   }
   const change = await changeContext(context);
   await eachVgArgument(context, change, {}, async (group, changes) => {
+    const active = await ActiveVolumes.of(context.live, group.vg);
+    active.refuseAny(`Volume group "${group.vg.name}" has active logical volumes`);
     await changes.apply(exportVgPlan(group));
   });
   return EXIT.ok;

@@ -1,5 +1,6 @@
 /** vgimportclone: makes a volume group of its own from a copy of another's devices. */
 import { resolve } from 'node:path';
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { accessProblem } from '../../lvm/access.ts';
 import { type ChangeContext, type Changes, withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
@@ -32,6 +33,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     if (!isValidName(newName)) throw new CommandError(`New volume group name "${newName}" is invalid.`);
     for (const name of [oldName, newName].sort()) await changes.lockName(name);
     const group = groupOn(changes, oldName);
+    await refuseActive(context, group);
     await changes.apply(
       importClonePlan({
         group,
@@ -78,6 +80,17 @@ async function otherNames(all: ChangeContext, devices: readonly ScannedDevice[])
   );
   const foreign = scan.unreadable.map(({ name }) => name);
   return [...scan.volumeGroups.map(({ vg }) => vg.name), ...foreign];
+}
+
+async function refuseActive({ live }: CommandContext, { vg, pvs }: VolumeGroup): Promise<void> {
+  // Of a clone and what it was copied from one can be served; it counts where its devices are held.
+  if ((await ActiveVolumes.of(live, vg)).names.length === 0) return;
+  const lines: string[] = [];
+  for (const { found } of pvs) {
+    if (found === null || !(await live.holds(found.device.identity))) continue;
+    lines.push(`Device ${found.device.path} has active LVs, deactivate first.`);
+  }
+  if (lines.length > 0) throw new CommandError(lines);
 }
 
 function groupOn({ scan, context }: Changes, vgName: string): VolumeGroup {

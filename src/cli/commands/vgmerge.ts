@@ -1,4 +1,5 @@
 /** vgmerge: puts all of one volume group into another. */
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { hostname } from 'node:os';
 import { type Changes, withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
@@ -36,6 +37,8 @@ async function run(context: CommandContext): Promise<ExitCode> {
       await changes.volumeGroup({ vgName: second }),
     ] as const;
     const [from, to] = first === fromName ? groups : [groups[1], groups[0]];
+    const active = await ActiveVolumes.of(context.live, from.vg);
+    active.refuseAny(`Logical volumes in "${from.vg.name}" must be inactive`);
     const spare = {
       wanted: flagOf(options, 'poolmetadataspare') ?? true,
       creationTime: context.now,

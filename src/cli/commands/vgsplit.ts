@@ -1,10 +1,12 @@
 /** vgsplit: moves PVs with the LVs on them into a new or an existing volume group. */
 import { hostname } from 'node:os';
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { withChanges, type Changes } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { importSplit, type NewGroupOptions, type SplitRequest, splitPlans } from '../../lvm/edit/vg-split.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { deviceNamed } from '../../lvm/pv-devices.ts';
+import type { VolumeGroupText } from '../../ondisk/metadata.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 import { changeContext } from '../change.ts';
@@ -61,6 +63,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
       },
     };
     const { exported, remaining } = splitPlans(request);
+    await refuseActive(context, from, remaining?.after ?? null);
     const group = await changes.apply(exported);
     if (remaining !== null) await changes.apply(remaining);
     if (group !== null) await changes.apply(importSplit(group, fromName, to !== null));
@@ -71,6 +74,18 @@ async function run(context: CommandContext): Promise<ExitCode> {
 /** "VG/LV" or "LV". */
 function lvOf(name: string): string {
   return name.slice(name.lastIndexOf('/') + 1);
+}
+
+/** What moves to another VG is another volume there: nobody may have it. */
+async function refuseActive(
+  { live }: CommandContext,
+  { vg }: VolumeGroup,
+  left: VolumeGroupText | null,
+): Promise<void> {
+  const staying = new Set(left?.logicalVolumes.map((lv) => lv.id));
+  const active = await ActiveVolumes.of(live, vg);
+  const moving = vg.logicalVolumes.find((lv) => !staying.has(lv.id) && active.isActive(lv.name));
+  if (moving !== undefined) throw new CommandError(`Logical volume ${vg.name}/${moving.name} must be inactive.`);
 }
 
 async function pvsNamed(changes: Changes, group: VolumeGroup, names: readonly string[]): Promise<readonly string[]> {
