@@ -23,6 +23,7 @@ const count = z
   .min(0)
   .max(2 ** 32 - 1)
   .default(0);
+export const MAX_WORKERS = 256;
 /** A year. */
 const MAX_INTERVAL = 31_536_000;
 const systemId = z.string().regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/);
@@ -38,7 +39,12 @@ export interface Config extends TablesConfig {
   devices: string[];
   read_only: boolean;
   engine: (typeof ENGINES)[number];
-  workers: number;
+  direct: boolean | 'auto';
+  /** Paths and glob patterns. */
+  direct_devices: string[];
+  buffered_devices: string[];
+  /** Absent: one for each core, at most 4. */
+  workers?: number | undefined;
   listen: string[];
   control: string;
   /** Absent: /run/orion-lvm, or $XDG_RUNTIME_DIR/orion-lvm without root. */
@@ -64,6 +70,8 @@ export interface Config extends TablesConfig {
   logical_volume_max_size: number;
   /** Seconds; 0: the daemon makes none. */
   metadata_backup_interval: number;
+  /** Seconds; 0: devices are read again only when something is noticed. */
+  rescan_interval: number;
   auto_recovery: boolean;
   /** Bytes; 0: none. */
   cache_size: number;
@@ -74,11 +82,12 @@ export interface Config extends TablesConfig {
   log: { level: (typeof LOG_LEVELS)[number]; format: (typeof LOG_FORMATS)[number] };
   /** Absent list: every volume. */
   activation: { auto_activation_volume_list?: string[] | undefined };
-  /** Bytes and seconds; all but `connections` are per connection. */
+  /** Bytes and seconds; all but `connections` and `total_bytes_in_flight` are per connection. */
   limits: {
     connections: number;
     requests_in_flight: number;
     bytes_in_flight: number;
+    total_bytes_in_flight: number;
     handshake_timeout: number;
     drain_timeout: number;
   };
@@ -88,7 +97,10 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   devices: z.array(path).default([]),
   read_only: z.boolean().default(false),
   engine: z.enum(ENGINES).default('auto'),
-  workers: z.int().min(0).max(256).default(0),
+  direct: z.union([z.boolean(), z.literal('auto')]).default('auto'),
+  direct_devices: z.array(path).default([]),
+  buffered_devices: z.array(path).default([]),
+  workers: z.int().min(0).max(MAX_WORKERS).optional(),
   listen: z.array(z.string().regex(/^(unix|tcp):./)).default(['unix:nbd.sock']),
   control: path.default('control.sock'),
   run_dir: path.startsWith('/').optional(),
@@ -110,6 +122,7 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   volume_group_max_pes: count,
   logical_volume_max_size: size.default(0),
   metadata_backup_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
+  rescan_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
   auto_recovery: z.boolean().default(false),
   cache_size: size.default(0),
   cache_policy: z.enum(CACHE_POLICIES).default('none'),
@@ -136,6 +149,11 @@ const configSchema: z.ZodType<Config> = z.strictObject({
         .min(2 ** 26)
         .max(2 ** 34)
         .default(2 ** 26),
+      total_bytes_in_flight: z
+        .int()
+        .min(2 ** 26)
+        .max(2 ** 40)
+        .default(2 ** 29),
       handshake_timeout: z.int().min(1).max(3600).default(10),
       drain_timeout: z.int().min(1).max(3600).default(10),
     })
@@ -152,6 +170,9 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   devices: 'a list of paths of devices, image files or directories, or glob patterns',
   read_only: 'true or false',
   engine: '"auto", "uring" or "threads"',
+  direct: 'true, false or "auto"',
+  direct_devices: 'a list of paths or glob patterns',
+  buffered_devices: 'a list of paths or glob patterns',
   workers: 'a whole number from 0 to 256',
   listen: 'a list of "unix:/path.sock" or "tcp:host:port"',
   control: "a socket's path",
@@ -168,6 +189,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   volume_group_max_pes: 'a whole number below 2^32; 0: no limit',
   logical_volume_max_size: 'a whole number of bytes below 2^53; 0: no limit',
   metadata_backup_interval: 'a whole number of seconds, at most 31536000; 0: never',
+  rescan_interval: 'a whole number of seconds, at most 31536000; 0: never',
   auto_recovery: 'true or false',
   cache_size: 'a whole number of bytes below 2^53; 0: no cache',
   cache_policy: '"none", "writethrough" or "writeback"',
@@ -183,6 +205,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   'limits.connections': 'a whole number from 1 to 65536',
   'limits.requests_in_flight': 'a whole number from 1 to 65536',
   'limits.bytes_in_flight': 'a whole number of bytes from 67108864 to 17179869184',
+  'limits.total_bytes_in_flight': 'a whole number of bytes from 67108864 to 1099511627776',
   'limits.handshake_timeout': 'a whole number of seconds from 1 to 3600',
   'limits.drain_timeout': 'a whole number of seconds from 1 to 3600',
 };

@@ -9,7 +9,7 @@
  *    sockets of the file from the run-time directory.
  */
 import { readFileSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import { dirname, isAbsolute, join, resolve } from 'node:path';
 import { parse as parseToml, TomlError } from 'smol-toml';
 import { backupDirectory } from '../lvm/backup-directories.ts';
@@ -17,11 +17,15 @@ import { loadSettings as loadLvmSettings } from '../lvm/settings/load.ts';
 import type { NbdServerLimits } from '../nbd/server.ts';
 import { type AccessSettings, settleAccess } from './access-settings.ts';
 import { Accounts } from './accounts.ts';
-import { checkConfig, type Config, defaultConfig } from './config-schema.ts';
+import { ALLOWED, checkConfig, type Config, defaultConfig, MAX_WORKERS } from './config-schema.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
+import { settleEngine, type SettledEngine } from './engine.ts';
 import { type Flags, splitPaths } from './flags.ts';
 import { LISTEN_URI_FORM, type ListenAddress, parseListenUri, socketPath } from './listen-uri.ts';
 import { type InheritedSocket, takeInheritedSockets } from './systemd.ts';
+
+/** More cores than this are left to others, unless somebody says so. */
+const MAX_DEFAULT_WORKERS = 4;
 
 export interface Settings {
   /** Null: no file was found and defaults hold. */
@@ -45,9 +49,15 @@ export interface Settings {
   readonly logFormat: Config['log']['format'];
   /** "VG", "VG/LV", "@tag"; null: every volume. */
   readonly activationList: readonly string[] | null;
+  /** Between scans for which there is no other reason; 0: none. */
+  readonly rescanIntervalMs: number;
   /** Null: the daemon makes none. */
   readonly backups: { readonly directory: string; readonly intervalSeconds: number } | null;
   readonly limits: NbdServerLimits;
+  /** Who carries requests out, and which devices go past the page cache. */
+  readonly engine: SettledEngine;
+  /** I/O worker processes; 0: everything in one process. */
+  readonly workers: number;
   readonly access: AccessSettings;
   /** Null: no audit log is kept. */
   readonly audit: { readonly path: string; readonly maxBytes: number } | null;
@@ -83,6 +93,8 @@ export interface Surroundings {
   readonly accounts?: () => Accounts;
   /** Sockets that systemd handed to us. Default none. */
   readonly sockets?: readonly InheritedSocket[];
+  /** Why there is no io_uring here, or null. Default: what the kernel says. */
+  readonly uringProblem?: () => string | null;
 }
 
 export function processSurroundings(): Surroundings {
@@ -162,7 +174,7 @@ function settle(
   around: Surroundings,
   problems: string[],
 ): Settings {
-  refuseUnbuilt(config, configFile, flags, problems);
+  refuseWorkers(flags, problems);
   const accounts = once(around.accounts ?? ((): Accounts => new Accounts()));
   const runDir = config.run_dir ?? defaultRunDir(around);
   const sockets = new SocketSettings(runDir, around.cwd, configFile ?? 'lvm.toml', problems);
@@ -185,11 +197,22 @@ function settle(
     logLevel: flags.logLevel ?? config.log.level,
     logFormat: config.log.format,
     activationList: config.activation.auto_activation_volume_list ?? null,
+    rescanIntervalMs: config.rescan_interval * 1000,
     backups: settleBackups(config, around),
+    engine: settleEngine(
+      flags.engine ?? config.engine,
+      flags.engine === undefined ? `${configFile ?? 'lvm.toml'}: engine` : '--engine',
+      config,
+      (path) => resolve(configFile === null ? around.cwd : dirname(configFile), path),
+      problems,
+      around.uringProblem,
+    ),
+    workers: flags.workers ?? config.workers ?? Math.min(availableParallelism(), MAX_DEFAULT_WORKERS),
     limits: {
       maxConnections: config.limits.connections,
       maxRequestsPerConnection: config.limits.requests_in_flight,
       maxBytesPerConnection: config.limits.bytes_in_flight,
+      maxBytes: config.limits.total_bytes_in_flight,
       handshakeTimeoutMs: config.limits.handshake_timeout * 1000,
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
@@ -273,17 +296,9 @@ function settleBackups(config: Config, { env, uid }: Surroundings): Settings['ba
 }
 
 /** Values that the design names and that this build can't honour are errors, never ignored. */
-function refuseUnbuilt(config: Config, configFile: string | null, flags: Flags, problems: string[]): void {
-  const engine = flags.engine ?? config.engine;
-  if (engine === 'uring') {
-    const place = flags.engine === undefined ? `${configFile}: engine` : '--engine';
-    problems.push(`${place}: "uring" is not in this build, which has only the threads engine: use "auto" or "threads"`);
-  }
-  const workers = flags.workers ?? config.workers;
-  if (workers !== 0) {
-    const place = flags.workers === undefined ? `${configFile}: workers` : '--workers';
-    problems.push(`${place}: ${workers} is not possible in this build, which serves from one process: use 0`);
-  }
+function refuseWorkers(flags: Flags, problems: string[]): void {
+  const workers = flags.workers ?? 0;
+  if (workers > MAX_WORKERS) problems.push(`--workers: ${workers} is not allowed: it must be ${ALLOWED['workers']}`);
 }
 
 function settleDevices(

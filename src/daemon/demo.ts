@@ -41,6 +41,7 @@ async function serveDemo(around: Surroundings): Promise<number> {
     listen: [`unix:${resolve(around.cwd, 'var/nbd.sock')}`, ...(tcp === null ? [] : [tcp])],
     control: resolve(around.cwd, 'var/control.sock'),
     logLevel: 'warn',
+    workers: 0,
   };
   const load = (): Settings => ({ ...loadSettings(flags, around), runDir: null });
   const code = await serve({

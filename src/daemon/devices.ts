@@ -1,17 +1,20 @@
 /**
- * The devices that the daemon holds: opened exclusively once each, however many volumes use them.
+ * The devices that the daemon claims: opened exclusively once each, however many volumes use them. Workers open them again, without a
+ * claim of their own.
  *
  * Invariants
  *  - A device is known by its identity, so that two paths of one device are one opened device.
- *  - A device is let go only by `keepOnly` and `close`, which the caller uses when no table names it any more.
+ *  - A device is let go only by `keepOnly`, `forget` and `close`, which the caller uses when no table names it any more.
  *  - A device that can't be opened takes nothing else with it: the failure is kept as a reason.
+ *  - Each claim of an identity has a generation of its own: who had the device open before a loss knows that it is another one.
  */
-import type { BlockDevice, OpenedDevice } from '../block/device.ts';
+import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { flush } from '../block/sync-io.ts';
 import type { ScannedDevice } from '../lvm/model.ts';
 import { settleAll } from './errors.ts';
+import type { DeviceSpec } from './worker/host.ts';
 
 export interface DeviceStatus {
   readonly path: string;
@@ -31,11 +34,13 @@ export interface HoldOutcome {
 interface Held {
   readonly scanned: ScannedDevice;
   readonly device: OpenedDevice;
+  readonly generation: number;
 }
 
 export class DeviceSet {
   readonly #readOnly: boolean;
   readonly #held = new Map<string, Held>();
+  readonly #generations = new Map<string, number>();
   readonly #identityOfPath = new Map<string, string>();
   readonly #failed = new Map<string, { readonly scanned: ScannedDevice; readonly error: DeviceError }>();
 
@@ -64,7 +69,9 @@ export class DeviceSet {
     try {
       const device = await openBlockDevice(scanned.path, { readOnly, exclusive: true });
       // By what was opened: the path may have got another device since the scan, and then the next scan finds this one held.
-      this.#held.set(device.identity, { scanned, device });
+      const generation = (this.#generations.get(device.identity) ?? 0) + 1;
+      this.#generations.set(device.identity, generation);
+      this.#held.set(device.identity, { scanned, device, generation });
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       this.#failed.set(scanned.identity, { scanned, error });
@@ -76,9 +83,28 @@ export class DeviceSet {
     return this.#held.has(identity);
   }
 
-  /** The opened device that a table means by this path. */
-  find(path: string): BlockDevice | undefined {
-    return this.#held.get(this.#identityOfPath.get(path) ?? '')?.device;
+  /** The claimed device that a table means by this path, as a worker opens it. */
+  find(path: string): DeviceSpec | undefined {
+    const held = this.#held.get(this.#identityOfPath.get(path) ?? '');
+    if (held === undefined) return undefined;
+    const { device, generation } = held;
+    const { sizeBytes, readOnly } = device.limits;
+    return { path, identity: device.identity, generation, readOnly, sizeBytes };
+  }
+
+  /** Every claimed device. */
+  specs(): readonly DeviceSpec[] {
+    return [...this.#held.values()].map(({ scanned, device, generation }) => {
+      const { sizeBytes, readOnly } = device.limits;
+      return { path: scanned.path, identity: device.identity, generation, readOnly, sizeBytes };
+    });
+  }
+
+  /** Lets go of a device that has gone: what comes back under its identity is opened anew. */
+  async forget(identity: string): Promise<void> {
+    const held = this.#held.get(identity);
+    this.#held.delete(identity);
+    await held?.device.close();
   }
 
   /** Lets go of every device but these. */
@@ -115,7 +141,7 @@ export class DeviceSet {
   }
 }
 
-async function closeDevice(device: BlockDevice): Promise<void> {
+async function closeDevice(device: OpenedDevice): Promise<void> {
   try {
     if (!device.limits.readOnly) await flush(device);
   } finally {

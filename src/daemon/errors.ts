@@ -20,6 +20,8 @@ export type DaemonFault =
   /** The reason starts with the address. */
   | { readonly code: 'LISTEN_FAILED'; readonly reason: string }
   | { readonly code: 'RUN_DIR'; readonly path: string; readonly reason: string }
+  /** A flush or a close at the end. */
+  | { readonly code: 'CLOSE_FAILED'; readonly reason: string }
   | { readonly code: 'DEMO_FAILED'; readonly path: string; readonly reason: string };
 
 export class DaemonError extends Error {
@@ -44,6 +46,7 @@ const MESSAGES: { readonly [Code in DaemonFault['code']]: (fault: FaultOf<Code>)
   DEVICE_BUSY: ({ reason }) => `${reason}; only one daemon may hold a device`,
   LISTEN_FAILED: ({ reason }) => `cannot listen on ${reason}`,
   RUN_DIR: ({ path, reason }) => `cannot use the run-time directory ${path}: ${reason}`,
+  CLOSE_FAILED: ({ reason }) => reason,
   DEMO_FAILED: ({ path, reason }) => `cannot make the demo volume group in ${path}: ${reason}`,
 };
 

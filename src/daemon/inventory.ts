@@ -6,15 +6,20 @@
  *  - Every visible LV has one entry, active or with the reason why not; a name that two LVs share is not served at all.
  *  - All physical volumes of a VG are held when anything of it is served, so that nobody else changes its metadata.
  *  - A VG of which another program holds a device is not served; a device that fails otherwise takes only its own LVs.
+ *  - A VG that appears while the daemon runs is activated when its last PV is there; at the start, what can be served is.
  *  - What is served already, and whose table the newest metadata still demands, goes on with the problem told (keep.ts).
  */
 import type { DeviceError } from '../block/errors.ts';
 import { activationPlan, type LvActivation } from '../lvm/activate.ts';
+import { volumeId, type VolumeId } from '../lvm/live.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
 import { relationsOf, segmentTypeName } from '../lvm/relations.ts';
 import type { Settings } from './config.ts';
 import { type Candidate, candidates, duplicateProblem, type Holding, NOTHING_HELD } from './keep.ts';
-import type { DesiredVolume } from './volumes.ts';
+import { type DesiredVolume, groupOf } from './served-volume.ts';
+
+/** The largest block that a device may want requests in. */
+const BLOCK_SECTORS = 8;
 
 export interface Inventory {
   readonly scan: Scan;
@@ -23,24 +28,36 @@ export interface Inventory {
   readonly devices: readonly ScannedDevice[];
   /** By VG id: groups of which something is served, as they are last known. */
   readonly groups: ReadonlyMap<string, VolumeGroup>;
+  /** Ids of VGs that wait for their last PV. */
+  readonly waiting: ReadonlySet<string>;
 }
+
+/** What was decided for a volume by a command: active or not, whatever its flags say. */
+export type Decisions = ReadonlyMap<VolumeId, boolean>;
 
 type InventorySettings = Pick<Settings, 'readOnly' | 'systemId' | 'extraSystemIds' | 'activationList'>;
 
-/** What to serve of a scan; `failures` are the devices that could not be held, by path, `holding` is what is served now. */
+/**
+ * What to serve of a scan; `failures` are the devices that could not be held, by path, `holding` is what is served now, and
+ * `before` the scan before this one (null: this is the first).
+ */
 export function takeInventory(
   scan: Scan,
   settings: InventorySettings,
   failures: ReadonlyMap<string, DeviceError> = new Map(),
   holding: Holding = NOTHING_HELD,
+  decisions: Decisions = new Map(),
+  before: Pick<Inventory, 'scan' | 'waiting'> | null = null,
 ): Inventory {
   const devices = new Map<string, ScannedDevice>();
   const volumes: DesiredVolume[] = [];
   const groups = new Map<string, VolumeGroup>();
+  const waiting = waitingGroups(scan, holding, before);
+  const rules = { settings, holding, decisions, waiting };
   for (const candidate of candidates(scan, holding)) {
     const { group, asServed } = candidate;
-    const found = planCandidate(candidate, settings, failures);
-    const own = goingOn(candidate, found, { scan, settings, holding });
+    const found = planCandidate(candidate, rules, failures);
+    const own = goingOn(candidate, found, scan, rules);
     if (own.some(({ plan }) => plan.active)) {
       for (const device of devicesOf(asServed)) devices.set(device.identity, device);
       // Which devices are copies is for each scan to find out.
@@ -48,16 +65,31 @@ export function takeInventory(
     }
     volumes.push(...own);
   }
-  return { scan, volumes: refuseSharedNames(volumes, holding), devices: [...devices.values()], groups };
+  return { scan, volumes: refuseSharedNames(volumes, holding), devices: [...devices.values()], groups, waiting };
+}
+
+/**
+ * VGs that are incomplete since they appeared. Activating a part of one could follow metadata that is older than that on the PVs
+ * which are still to come.
+ */
+function waitingGroups(
+  scan: Scan,
+  holding: Holding,
+  before: Pick<Inventory, 'scan' | 'waiting'> | null,
+): ReadonlySet<string> {
+  if (before === null) return new Set();
+  const known = new Set(before.scan.volumeGroups.map(({ vg }) => vg.id));
+  const incomplete = scan.volumeGroups.filter(({ partial }) => partial).map(({ vg }) => vg.id);
+  return new Set(incomplete.filter((id) => !holding.groups.has(id) && (!known.has(id) || before.waiting.has(id))));
 }
 
 /** What the metadata demands, whatever is served now. */
 function planCandidate(
   { group, problem }: Candidate,
-  settings: InventorySettings,
+  rules: Rules,
   failures: ReadonlyMap<string, DeviceError>,
 ): readonly LvActivation[] {
-  const plan = planGroup(group, settings);
+  const plan = planGroup(group, rules);
   if (problem === null) return plan.map((entry) => withFailures(entry, group, failures));
   return plan.map((entry) => (entry.active ? inactive(entry, problem) : entry));
 }
@@ -66,42 +98,76 @@ function planCandidate(
 function goingOn(
   { group, asServed }: Candidate,
   plan: readonly LvActivation[],
-  now: { readonly scan: Scan; readonly settings: InventorySettings; readonly holding: Holding },
+  scan: Scan,
+  rules: Rules,
 ): readonly DesiredVolume[] {
   const volumes = plan.map((entry) => desired(group, entry));
-  if (!holdsSome(now.holding, volumes)) return volumes;
-  const duplicates = duplicateProblem(asServed, now.scan);
-  const active = new Map(planGroup(asServed, now.settings, true).map((entry) => [entry.lv.id, entry]));
+  if (!holdsSome(rules.holding, volumes)) return volumes;
+  const duplicates = duplicateProblem(asServed, scan);
+  const active = new Map(planGroup(asServed, rules, true).map((entry) => [entry.lv.id, entry]));
   return volumes.map((volume, index) => {
     const entry = active.get(plan[index]?.lv.id ?? '');
     if (volume.plan.active || entry?.active !== true) return volume;
-    const served = now.holding.served(volume.name);
+    const served = rules.holding.served(volume.id);
     const same = desired(asServed, entry);
-    if (!same.plan.active || served?.id !== same.id) return volume;
+    if (!same.plan.active || served === null) return volume;
     if (served.key !== same.plan.key || served.readOnly !== same.plan.readOnly) return volume;
     return { ...same, plan: { ...same.plan, problem: duplicates ?? volume.plan.reason } };
   });
 }
 
 function holdsSome(holding: Holding, volumes: readonly DesiredVolume[]): boolean {
-  return volumes.some(({ name, id, plan }) => !plan.active && holding.served(name)?.id === id);
+  return volumes.some(({ id, plan }) => !plan.active && holding.served(id) !== null);
 }
 
-function planGroup(group: VolumeGroup, settings: InventorySettings, ignoreDuplicates = false): readonly LvActivation[] {
+/** What decides besides the metadata. */
+interface Rules {
+  readonly settings: InventorySettings;
+  readonly holding: Holding;
+  readonly decisions: Decisions;
+  /** Ids of VGs. */
+  readonly waiting: ReadonlySet<string>;
+}
+
+/**
+ * A decision of a command beats flags and configuration. Without one, a flag that now keeps a volume from being activated
+ * automatically does not end it.
+ */
+function planGroup(group: VolumeGroup, rules: Rules, ignoreDuplicates = false): readonly LvActivation[] {
+  const { settings, holding, decisions } = rules;
   const host = {
     systemId: settings.systemId,
     extraSystemIds: settings.extraSystemIds,
     allowForeign: false,
     allowShared: false,
   };
-  const plan = activationPlan(group, { host, readOnly: settings.readOnly, ignoreDuplicates });
+  const options = { host, readOnly: settings.readOnly, ignoreDuplicates };
+  const automatic = activationPlan(group, options);
+  let byName: readonly LvActivation[] | null = null;
   const list = settings.activationList;
-  if (list === null) return plan;
-  return plan.map((entry) =>
-    !entry.active || isListed(list, group, entry)
-      ? entry
-      : inactive(entry, 'not in activation.auto_activation_volume_list'),
-  );
+  return automatic.map((entry, i) => {
+    const id = volumeId(group.vg, entry.lv);
+    const decision = decisions.get(id);
+    if (decision === false) return inactive(entry, 'deactivated');
+    let wished = entry;
+    if (!entry.active && (decision === true || holding.served(id) !== null)) {
+      byName ??= activationPlan(group, { ...options, ignoreActivationSkip: true, ignoreNoAutoActivate: true });
+      wished = byName[i] ?? entry;
+    }
+    if (wished.active && decision !== true && rules.waiting.has(group.vg.id)) {
+      return inactive(wished, incompleteMessage(group));
+    }
+    if (!wished.active || decision === true || list === null || isListed(list, group, wished)) return wished;
+    return inactive(wished, 'not in activation.auto_activation_volume_list');
+  });
+}
+
+/** "volume group vg0 waits for physical volume UUID (last written to /dev/sdb)". */
+function incompleteMessage({ vg, pvs }: VolumeGroup): string {
+  const missing = pvs
+    .filter((pv) => pv.missing)
+    .map(({ uuid, text }) => `${uuid} (last written to ${text?.device ?? '?'})`);
+  return `volume group ${vg.name} waits for physical volume ${missing.join(', ')}`;
 }
 
 /** Whether the list names the VG, the LV, or a tag of one of them. */
@@ -135,15 +201,34 @@ function inactive({ lv, exportName }: LvActivation, reason: string): LvActivatio
 
 function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
   const name = entry.exportName;
-  const id = `${group.vg.id} ${entry.lv.id}`;
+  const id = volumeId(group.vg, entry.lv);
   const description = describe(group, entry);
   if (!entry.active) return { name, id, description, plan: { active: false, reason: entry.reason } };
-  const { table, readOnly, note } = entry;
+  const { table, devices, readOnly, note } = entry;
   const identities = new Map(devicesOf(group).map(({ path, identity }) => [path, identity]));
   // The path is not enough: another disk may be behind it since the last scan.
   const key = JSON.stringify([table, entry.devices.map((path) => identities.get(path))]);
-  const plan = { active: true as const, table, readOnly, key, ...(note === undefined ? {} : { note }) };
+  const shareKey = sharesBlocks(group) ? `blocks ${group.vg.id}` : null;
+  const plan = {
+    active: true as const,
+    table,
+    devices,
+    readOnly,
+    key,
+    shareKey,
+    ...(note === undefined ? {} : { note }),
+  };
   return { name, id, description, plan };
+}
+
+/**
+ * Whether extents of the group begin or end within a block: then a write at the edge of one LV reads and writes bytes of its
+ * neighbour, which two workers can't do at the same time.
+ */
+function sharesBlocks({ vg, pvs }: VolumeGroup): boolean {
+  return [vg.extentSizeSectors, ...pvs.map(({ text }) => text?.peStartSectors ?? 0)].some(
+    (sectors) => sectors % BLOCK_SECTORS !== 0,
+  );
 }
 
 /** One line for LIST: "linear logical volume of volume group vg0". */
@@ -163,10 +248,33 @@ function refuseSharedNames(volumes: readonly DesiredVolume[], holding: Holding):
   const unique = volumes.filter(({ name }) => counts.get(name) === 1);
   const shared = [...counts].filter(([, count]) => count > 1);
   const reason = 'two volume groups have this name: rename one of them, or leave its devices out';
-  const refused = shared.map(([name]): DesiredVolume => {
-    const served = volumes.find((volume) => volume.name === name && holding.served(name)?.id === volume.id);
-    if (served?.plan.active === true) return { ...served, plan: { ...served.plan, problem: reason } };
-    return { name, id: '', description: '', plan: { active: false, reason } };
+  const refused = shared.flatMap(([name]) => {
+    const own = volumes.filter((volume) => volume.name === name);
+    const served = own.find(({ id, plan }) => plan.active && holding.served(id) !== null);
+    return own.map((volume): DesiredVolume => {
+      if (volume === served && volume.plan.active) return { ...volume, plan: { ...volume.plan, problem: reason } };
+      return { ...volume, plan: { active: false, reason } };
+    });
   });
   return [...unique, ...refused];
+}
+
+/** `now` for the groups that `follows` names, `before` for the others: some change of theirs is under way. */
+export function mergeInventories(
+  before: Inventory | null,
+  now: Inventory,
+  follows: (vgId: string) => boolean,
+): Inventory {
+  if (before === null) return now;
+  const stays = (vgId: string): boolean => !follows(vgId);
+  const volumes = [
+    ...now.volumes.filter(({ id }) => follows(groupOf(id))),
+    ...before.volumes.filter(({ id }) => stays(groupOf(id))),
+  ];
+  const groups = new Map([
+    ...[...now.groups].filter(([id]) => follows(id)),
+    ...[...before.groups].filter(([id]) => stays(id)),
+  ]);
+  const devices = new Map([...groups.values()].flatMap(devicesOf).map((device) => [device.identity, device]));
+  return { scan: now.scan, volumes, devices: [...devices.values()], groups, waiting: now.waiting };
 }

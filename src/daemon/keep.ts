@@ -9,6 +9,7 @@
  *    belongs to another PV now, does not.
  *  - Only a volume that is served with this very table can go on: `asServed` never makes a volume active.
  */
+import type { VolumeId } from '../lvm/live.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
 
 /** What is served when a scan ends. */
@@ -17,8 +18,8 @@ export interface Holding {
   readonly groups: ReadonlyMap<string, VolumeGroup>;
   /** By path: why this scan could not read a device. */
   readonly unreadable: ReadonlyMap<string, string>;
-  /** What is served by this export name; null: nothing. */
-  readonly served: (name: string) => { readonly id: string; readonly key: string; readonly readOnly: boolean } | null;
+  /** What is served of a volume; null: nothing. */
+  readonly served: (id: VolumeId) => { readonly key: string; readonly readOnly: boolean } | null;
 }
 
 export const NOTHING_HELD: Holding = { groups: new Map(), unreadable: new Map(), served: () => null };

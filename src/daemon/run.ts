@@ -66,6 +66,7 @@ export async function serve({ settings, load, onReady }: ServeOptions): Promise<
   process.once('uncaughtException', (error, origin) => failUnexpected(log, error, origin));
   const notifier = createNotifier(process.env, log);
   const daemon = await Daemon.start(settings, log);
+  signals.onSecondStop = (): void => daemon.kill();
   await notifier.notify('READY=1', `STATUS=${summary(daemon)}`);
   log.info({ pid: process.pid, config: settings.configFile }, `ready: ${summary(daemon)}`);
   onReady?.(daemon);
@@ -125,12 +126,15 @@ class Signals {
   #stop = false;
   #reload = false;
   #wake: () => void = () => undefined;
+  /** What has to be ended besides this process. */
+  onSecondStop: () => void = () => undefined;
 
   constructor(log: Logger) {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
         if (this.#stop) {
           log.error({ signal }, 'second signal: ending at once, without a flush');
+          this.onSecondStop();
           process.exit(EXIT_FAILED);
         }
         this.#stop = true;

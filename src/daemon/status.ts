@@ -7,7 +7,8 @@ import type { Scan } from '../lvm/model.ts';
 import type { Settings } from './config.ts';
 import type { DeviceStatus } from './devices.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
-import type { ExportStatus } from './volumes.ts';
+import type { ExportStatus } from './served-volume.ts';
+import type { WorkerStatus } from './worker/pool.ts';
 
 export type DaemonState = 'starting' | 'serving' | 'draining';
 
@@ -27,11 +28,12 @@ export interface DaemonStatus {
   readonly pid: number;
   readonly startedAt: string;
   readonly configFile: string | null;
-  readonly engine: 'threads';
+  readonly engine: 'uring' | 'threads';
   readonly readOnly: boolean;
   readonly listening: readonly string[];
   /** Clients connected, in negotiation or with an export. */
   readonly connections: number;
+  readonly workers: readonly WorkerStatus[];
   readonly devices: readonly DeviceStatus[];
   readonly volumeGroups: readonly VolumeGroupStatus[];
   readonly exports: readonly ExportStatus[];
@@ -46,6 +48,7 @@ export interface StatusParts {
   readonly settings: Settings;
   readonly listening: readonly ListenAddress[];
   readonly connections: number;
+  readonly workers: readonly WorkerStatus[];
   readonly devices: readonly DeviceStatus[];
   readonly exports: readonly ExportStatus[];
   /** The last scan; null before the first. */
@@ -53,16 +56,17 @@ export interface StatusParts {
 }
 
 export function statusOf(parts: StatusParts): DaemonStatus {
-  const { state, startedAt, settings, listening, connections, devices, exports, scan } = parts;
+  const { state, startedAt, settings, listening, connections, workers, devices, exports, scan } = parts;
   return {
     state,
     pid: process.pid,
     startedAt: startedAt.toISOString(),
     configFile: settings.configFile,
-    engine: 'threads',
+    engine: settings.engine.engine,
     readOnly: settings.readOnly,
     listening: listening.map(formatListenUri),
     connections,
+    workers,
     devices,
     volumeGroups: scan === null ? [] : volumeGroups(scan),
     exports,

@@ -1,252 +1,485 @@
 /**
- * The volumes that are served: which LVs ought to be active (`DesiredVolume`), which are, and the change from one to the
- * other. To NBD it is the directory of exports.
+ * The volumes that are served: which LVs ought to be active (`DesiredVolume`), which are and by which worker, and the change from
+ * one to the other (group-change.ts). To the NBD front it is the directory of exports, and who takes its clients.
  *
  * Invariants
- *  - An LV is either served with the table that its metadata demands or has a reason why not; never with another table.
- *  - A volume whose table did not change is not touched by `apply`: its clients notice nothing.
- *  - The clients of a volume that goes away are let go (what they sent is finished and answered) before it is closed.
- *  - `apply` and `close` are called one at a time.
+ *  - An LV is either served with the table that its metadata demands or has a reason why not; one that can't follow goes on with
+ *    the table it had, and with its problem told.
+ *  - A volume whose table did not change is not touched by `apply`: its clients notice nothing. Clients stay when the table, the
+ *    name or the permission changes; they are let go (what they sent is finished and answered) when the volume goes away.
+ *  - Volumes that share something are with one worker.
+ *  - After a worker's death its volumes have the tables that they last were to have, but for those that a change holds suspended.
+ *  - Changes of one VG go one after the other; VGs don't wait for each other.
  */
-import assert from 'node:assert/strict';
-import type { BlockDevice } from '../block/device.ts';
-import type { StripedParams, Table } from '../dm/table.ts';
-import { targets } from '../dm/targets.ts';
-import { Volume } from '../dm/volume.ts';
-import type { ExportDirectory, NbdExport } from '../nbd/exports.ts';
-import { settleAll } from './errors.ts';
+import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
+import { describeExport, type ExportDirectory, type ExportRefusal, type ExportView } from '../nbd/exports.ts';
+import type { Handover } from '../nbd/negotiation.ts';
+import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
+import { type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
+import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
+import type { WorkerSlot } from './worker/pool.ts';
 
-const SECTOR_BYTES = 512;
-const PREFERRED_BLOCK_BYTES = 4096;
-const MAX_PREFERRED_BLOCK_BYTES = 2 ** 25;
+/** A volume that goes away is waited for this long; then its end goes on behind our back. */
+const RETIRE_TIMEOUT_MS = 30_000;
 
-/** An LV as the metadata has it. */
-export interface DesiredVolume {
-  /** `VG/LV`: the export's name. */
-  readonly name: string;
-  /** VG and LV uuid: what stays when the name changes. */
-  readonly id: string;
-  readonly description: string;
-  readonly plan:
-    | {
-        readonly active: true;
-        readonly table: Table;
-        readonly readOnly: boolean;
-        /** Why it is read-only; absent when it is not. */
-        readonly note?: string;
-        /** What is wrong with its VG, and does not end the serving of this table. */
-        readonly problem?: string;
-        /** Table and devices in one word: equal exactly when nothing has to be loaded. */
-        readonly key: string;
-      }
-    | { readonly active: false; readonly reason: string };
-}
-type ActivePlan = Extract<DesiredVolume['plan'], { readonly active: true }>;
-
-export interface ExportStatus {
-  readonly name: string;
-  readonly state: 'active' | 'inactive';
-  readonly reason?: string;
-  readonly sizeBytes?: number;
-  readonly readOnly?: boolean;
-  /** Why it is read-only. */
-  readonly note?: string;
-  /** What the last scan found wrong: the volume goes on as it was, and could not be made active now. */
-  readonly problem?: string;
-  /** Connections in the transmission phase. */
-  readonly clients: number;
+export interface VolumeSetOptions {
+  readonly log: Logger;
+  readonly slots: () => readonly WorkerSlot[];
 }
 
-/** One active LV. */
-class ServedVolume implements NbdExport {
-  readonly name: string;
-  readonly id: string;
-  description: string;
-  note: string | undefined;
-  problem: string | undefined;
-  readonly readOnly: boolean;
-  readonly volume: Volume;
-  canTrim = false;
-  preferredBlockSize = PREFERRED_BLOCK_BYTES;
-  key = '';
-  clients = 0;
-
-  constructor(desired: DesiredVolume, plan: ActivePlan) {
-    this.name = desired.name;
-    this.id = desired.id;
-    this.description = desired.description;
-    this.readOnly = plan.readOnly;
-    this.volume = new Volume(desired.name, { targets });
-  }
-
-  describe(desired: DesiredVolume, plan: ActivePlan): void {
-    this.description = desired.description;
-    this.note = plan.note;
-    this.problem = plan.problem;
-  }
-
-  /** Makes `plan` the live table. Throws TableError, and leaves what was live, if it can't be loaded. */
-  async load(plan: ActivePlan, resolve: (path: string) => BlockDevice): Promise<void> {
-    this.volume.load(plan.table, resolve, { readOnly: plan.readOnly });
-    if (this.key !== '') await this.volume.suspend();
-    this.volume.resume();
-    this.key = plan.key;
-    this.canTrim = this.volume.limits.canDiscard;
-    this.preferredBlockSize = preferredBlockBytes(plan.table);
-  }
-
-  status(): ExportStatus {
-    return {
-      name: this.name,
-      state: 'active',
-      sizeBytes: this.volume.limits.sizeBytes,
-      readOnly: this.readOnly,
-      ...(this.note === undefined ? {} : { note: this.note }),
-      ...(this.problem === undefined ? {} : { problem: this.problem }),
-      clients: this.clients,
-    };
-  }
+export interface ApplyOptions {
+  /** The VGs that are concerned, by uuid; default all. */
+  readonly follows?: (vgId: string) => boolean;
+  /** Volumes whose tables are loaded again though they did not change. */
+  readonly reload?: ReadonlySet<VolumeId>;
 }
 
-export class VolumeSet implements ExportDirectory {
+export class VolumeSet implements ExportDirectory, ChangedSet {
   readonly #log: Logger;
-  readonly #disconnect: (exportName: string) => Promise<void>;
-  readonly #served = new Map<string, ServedVolume>();
-  readonly #inactive = new Map<string, string>();
+  readonly #slots: () => readonly WorkerSlot[];
+  readonly #served = new Map<VolumeId, ServedVolume>();
+  readonly #byShareKey = new Map<string, ServedVolume>();
+  /** Volumes and clients of each slot. */
+  readonly #loads = new Map<WorkerSlot, number>();
+  /** Volumes that are on their way out, with what waits for that. */
+  readonly #retiring = new Map<VolumeId, Promise<void>>();
+  readonly #inactive = new Map<VolumeId, { readonly name: string; readonly reason: string }>();
+  /** Reasons that were logged, each once. */
+  readonly #told = new Map<VolumeId, string>();
+  /** How often each volume was blocked and not released. */
+  readonly #blocked = new Map<VolumeId, number>();
+  readonly #connections = new Map<number, ServedVolume>();
+  /** The last change of each VG. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  /** Resolved at every change that somebody may wait for. */
+  #changed = Promise.withResolvers<void>();
   /** Nothing was applied yet: what is served at the start is a summary, what changes later is news. */
   #fresh = true;
 
-  /** `disconnect` lets go of an export's clients; it settles when none of them holds anything of it. */
-  constructor(options: { readonly log: Logger; readonly disconnect: (exportName: string) => Promise<void> }) {
+  constructor(options: VolumeSetOptions) {
     this.#log = options.log;
-    this.#disconnect = options.disconnect;
+    this.#slots = options.slots;
   }
 
-  /** Makes the served volumes what `desired` says; `resolve` gives the device that a table names. */
-  async apply(desired: readonly DesiredVolume[], resolve: (path: string) => BlockDevice): Promise<void> {
-    const wanted = new Map(desired.map((volume) => [volume.name, volume]));
-    await Promise.all(
-      [...this.#served.values()].map(async (served) => {
-        const reason = endOf(served, wanted.get(served.name));
-        if (reason !== null) await this.#retire(served, reason);
+  /**
+   * Makes the volumes what `desired` says; `resolve` gives the claimed device that a table names. Gives what should be active, and
+   * isn't or has not followed.
+   */
+  async apply(
+    desired: readonly DesiredVolume[],
+    resolve: (path: string) => DeviceSpec | undefined,
+    options: ApplyOptions = {},
+  ): Promise<readonly LiveProblem[]> {
+    const { follows = (): boolean => true, reload = new Set<VolumeId>() } = options;
+    const groups = new Map<string, DesiredVolume[]>();
+    const known = [...this.#served.keys(), ...this.#inactive.keys(), ...desired.map(({ id }) => id)];
+    for (const id of known) if (follows(groupOf(id))) groups.set(groupOf(id), []);
+    for (const volume of desired) groups.get(groupOf(volume.id))?.push(volume);
+    const problems = await Promise.all(
+      [...groups].map(([vgId, own]) => {
+        const change = new GroupChange(this, { vgId, desired: own }, resolve, reload);
+        return this.#inTurn(vgId, () => {
+          for (const id of [...this.#inactive.keys()]) if (groupOf(id) === vgId) this.#inactive.delete(id);
+          return change.run();
+        });
       }),
     );
-    const reported = new Map(this.#inactive);
-    this.#inactive.clear();
-    for (const volume of desired) {
-      const reason = volume.plan.active ? await this.#activate(volume, volume.plan, resolve) : volume.plan.reason;
-      if (reason === null) continue;
-      this.#inactive.set(volume.name, reason);
-      if (reported.get(volume.name) !== reason) this.#log.warn({ lv: volume.name, reason }, 'not served');
-    }
     this.#fresh = false;
+    this.#notify();
+    return problems.flat();
   }
 
-  /** Gives the reason if the volume can't be served. */
-  async #activate(
-    desired: DesiredVolume,
-    plan: ActivePlan,
-    resolve: (path: string) => BlockDevice,
-  ): Promise<string | null> {
-    const existing = this.#served.get(desired.name);
-    const { problem } = plan;
-    if (problem !== undefined && problem !== existing?.problem)
-      this.#log.warn({ lv: desired.name, problem }, 'served on');
-    if (existing?.key === plan.key) {
-      existing.describe(desired, plan);
-      return null;
-    }
-    const served = existing ?? new ServedVolume(desired, plan);
+  async #inTurn<T>(vgId: string, work: () => Promise<T>): Promise<T> {
+    const before = this.#turns.get(vgId) ?? Promise.resolve();
+    const turn = before.then(work);
+    const settled = Promise.allSettled([turn]);
+    this.#turns.set(vgId, settled);
     try {
-      await served.load(plan, resolve);
-    } catch (err) {
-      this.#log.error({ err, lv: desired.name }, 'a table cannot be loaded');
-      const reason = err instanceof Error ? err.message : String(err);
-      if (existing !== undefined) await this.#retire(existing, reason);
-      return reason;
+      return await turn;
+    } finally {
+      if (this.#turns.get(vgId) === settled) this.#turns.delete(vgId);
     }
-    served.describe(desired, plan);
-    this.#served.set(desired.name, served);
-    const news = { lv: desired.name, clients: served.clients };
-    this.#log[this.#fresh ? 'debug' : 'info'](news, existing === undefined ? 'served' : 'table reloaded');
-    return null;
   }
 
-  async #retire(served: ServedVolume, reason: string): Promise<void> {
-    this.#served.delete(served.name);
-    this.#log.info({ lv: served.name, clients: served.clients, reason }, 'no longer served');
-    await this.#disconnect(served.name);
+  // What a change of a VG works on.
+
+  servedOf(vgId: string): readonly ServedVolume[] {
+    return [...this.#served.values()].filter(({ id }) => groupOf(id) === vgId);
+  }
+
+  servedById(id: VolumeId): ServedVolume | undefined {
+    return this.#served.get(id);
+  }
+
+  homeOf(shareKey: string): WorkerSlot | null {
+    return this.#byShareKey.get(shareKey)?.slot ?? null;
+  }
+
+  share(served: ServedVolume, shareKey: string | null): void {
+    this.#unshare(served);
+    served.shareKey = shareKey;
+    if (shareKey !== null) this.#byShareKey.set(shareKey, served);
+  }
+
+  place(shareKey: string | null): WorkerSlot {
+    const home = shareKey === null ? null : this.homeOf(shareKey);
+    if (home !== null) return home;
+    const load = (slot: WorkerSlot): number => this.#loads.get(slot) ?? 0;
+    return this.#slots().reduce((best, slot) => (load(slot) < load(best) ? slot : best));
+  }
+
+  add(served: ServedVolume): void {
+    this.#served.set(served.id, served);
+    if (served.shareKey !== null) this.#byShareKey.set(served.shareKey, served);
+    this.#loaded(served.slot, 1);
+  }
+
+  #remove(served: ServedVolume): void {
+    if (this.#served.get(served.id) !== served) return;
+    this.#served.delete(served.id);
+    this.#loaded(served.slot, -1);
+    this.#unshare(served);
+  }
+
+  #unshare(served: ServedVolume): void {
+    const { shareKey } = served;
+    if (shareKey === null || this.#byShareKey.get(shareKey) !== served) return;
+    const mate = [...this.#served.values()].find((other) => other.shareKey === shareKey && other !== served);
+    if (mate === undefined) this.#byShareKey.delete(shareKey);
+    else this.#byShareKey.set(shareKey, mate);
+  }
+
+  #loaded(slot: WorkerSlot, by: number): void {
+    this.#loads.set(slot, (this.#loads.get(slot) ?? 0) + by);
+  }
+
+  refuse({ id, name }: DesiredVolume, reason: string): void {
+    this.#inactive.set(id, { name, reason });
+    if (this.#told.get(id) !== reason) this.#log.warn({ lv: name, reason }, 'not served');
+    this.#told.set(id, reason);
+  }
+
+  went(served: ServedVolume, isNew: boolean): void {
+    this.#told.delete(served.id);
+    const news = { lv: served.name, clients: served.clients.size };
+    if (isNew) this.#log[this.#fresh ? 'debug' : 'info'](news, 'served');
+    else this.#log.info({ ...news, suspendMs: served.lastSuspendMs }, 'table reloaded');
+  }
+
+  warn(name: string, problem: string): void {
+    this.#log.warn({ lv: name, problem }, 'served on');
+  }
+
+  fail(name: string, reason: string): void {
+    this.#log.error({ lv: name, reason }, 'a table cannot be loaded');
+  }
+
+  retire(served: ServedVolume, reason: string): Promise<boolean> {
+    let ending = this.#retiring.get(served.id);
+    if (ending === undefined) {
+      served.leaving = true;
+      if (served.planKey !== '') {
+        this.#log.info({ lv: served.name, clients: served.clients.size, reason }, 'no longer served');
+      }
+      ending = this.#end(served).finally(() => {
+        this.#retiring.delete(served.id);
+        this.#remove(served);
+        this.#notify();
+      });
+      this.#retiring.set(served.id, ending);
+      // Adopters that wait for it see that it is leaving.
+      this.#notify();
+    }
+    return within(ending, RETIRE_TIMEOUT_MS);
+  }
+
+  async #end(served: ServedVolume): Promise<void> {
+    const { host } = served.slot;
+    if (host === null) return;
     try {
-      await served.volume.close();
-    } catch (err) {
-      this.#log.error({ err, lv: served.name }, 'a volume could not be flushed when it was closed');
+      await host.disconnect(served.id);
+      const { problem } = await host.retire(served.id);
+      if (problem === undefined) return;
+      this.#log.error({ reason: problem, lv: served.name }, 'a volume could not be flushed when it was closed');
+    } catch (error) {
+      // With its worker everything of it has ended.
+      ignoreGone(error);
     }
   }
 
-  /** Flushes and closes every volume; no client may be connected any more. Tries all, then throws what failed. */
-  async close(): Promise<void> {
-    const volumes = [...this.#served.values()].map(({ volume }) => volume);
-    this.#served.clear();
-    const closing = volumes.map((volume) => volume.close());
-    await settleAll(closing, 'some volumes could not be flushed and closed');
+  // Workers that come and go.
+
+  /** Gives a new worker the tables of its volumes. */
+  async restore(slot: WorkerSlot, host: WorkerHost): Promise<void> {
+    const volumes = [...this.#served.values()].filter((served) => served.slot === slot && served.shown && !served.held);
+    if (volumes.length === 0) return;
+    const loaded = await host.load(volumes.map(({ load }) => load.spec));
+    const failed = new Map(
+      loaded.flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
+    );
+    // What began to leave or to change meanwhile is seen to by whoever does that.
+    const good = volumes.filter((served) => !failed.has(served.id) && served.shown && !served.held);
+    for (const answer of await host.resume(good.map(({ id }) => id))) {
+      if (answer.problem === undefined) this.#served.get(answer.id)?.went(host, answer);
+      else failed.set(answer.id, answer.problem);
+    }
+    for (const [id, reason] of failed) {
+      const served = this.#served.get(id);
+      if (served === undefined) continue;
+      served.problem = `it can't be loaded by its new worker: ${reason}`;
+      this.fail(served.name, reason);
+    }
+    // When the slot has its worker.
+    setImmediate(() => this.#notify());
+  }
+
+  /** The slot's worker has ended with everything that it held. Gives the connections that ended with it. */
+  lost(slot: WorkerSlot): readonly number[] {
+    const ended: number[] = [];
+    for (const served of this.#served.values()) {
+      if (served.slot !== slot) continue;
+      served.liveOn = null;
+      ended.push(...served.clients);
+    }
+    for (const connection of ended) this.closed(connection);
+    this.#notify();
+    return ended;
+  }
+
+  /** The devices of a slot's tables: loaded, to be loaded, or on their way out. */
+  deviceKeysOf(slot: WorkerSlot): readonly DeviceKey[] {
+    const keys = new Set<DeviceKey>();
+    for (const served of this.#served.values()) {
+      if (served.slot !== slot) continue;
+      for (const load of [served.load, served.next]) {
+        for (const device of load?.spec.devices ?? []) keys.add(deviceKey(device));
+      }
+    }
+    return [...keys];
+  }
+
+  /** Identities of the devices that a table has which is loaded, or on its way out. */
+  deviceIdentities(): ReadonlySet<string> {
+    const served = [...this.#served.values()];
+    return new Set(served.flatMap(({ load }) => load.spec.devices.map(({ identity }) => identity)));
+  }
+
+  // What commands ask for (live.ts).
+
+  /** From now on no new client gets at these volumes: they wait. Each `block` needs its `release`. */
+  block(ids: readonly VolumeId[]): void {
+    for (const id of ids) this.#blocked.set(id, (this.#blocked.get(id) ?? 0) + 1);
+  }
+
+  release(ids: readonly VolumeId[]): void {
+    for (const id of ids) {
+      const count = (this.#blocked.get(id) ?? 1) - 1;
+      if (count > 0) this.#blocked.set(id, count);
+      else this.#blocked.delete(id);
+    }
+    this.#notify();
+  }
+
+  /** Clients that use a volume, those included that are about to begin. */
+  openCount(id: VolumeId): number {
+    return this.#served.get(id)?.clients.size ?? 0;
+  }
+
+  /** Lets every client of a volume go; settles when none of them holds anything of it. Gives false when that takes too long. */
+  async disconnect(id: VolumeId): Promise<boolean> {
+    const host = this.#served.get(id)?.slot.host ?? null;
+    return host === null || within(host.disconnect(id).catch(ignoreGone), RETIRE_TIMEOUT_MS);
+  }
+
+  /** Suspends volumes until `resume` or their next change. Gives the reasons of those that can't be; the others stay suspended. */
+  async suspend(ids: readonly VolumeId[]): Promise<readonly { readonly id: VolumeId; readonly problem: string }[]> {
+    const problems = await Promise.all(
+      ids.map(async (id) => {
+        const served = this.#served.get(id);
+        if (served === undefined || served.leaving) return [];
+        const host = served.slot.host;
+        // Without a worker nothing does I/O; and the next one does not get it while it is held.
+        served.held = true;
+        if (host === null || served.liveOn !== host) return [];
+        try {
+          const [answer] = await host.suspend({ ids: [id], timeoutMs: SUSPEND_TIMEOUT_MS });
+          if (answer?.problem === undefined) return [];
+          served.held = false;
+          return [{ id, problem: answer.problem }];
+        } catch (error) {
+          ignoreGone(error);
+          return [];
+        }
+      }),
+    );
+    return problems.flat();
+  }
+
+  /** Lets volumes go on that `suspend` held and that no change has let go on. */
+  async resume(ids: readonly VolumeId[]): Promise<void> {
+    await Promise.all(ids.map((id) => this.#resumeOne(id)));
+    this.#notify();
+  }
+
+  async #resumeOne(id: VolumeId): Promise<void> {
+    const served = this.#served.get(id);
+    if (served === undefined || !served.held) return;
+    try {
+      const host = await served.slot.within(WORKER_TIMEOUT_MS);
+      if (served.liveOn !== host) await host.load([served.load.spec]);
+      const [answer] = await host.resume([id]);
+      if (answer !== undefined && answer.problem === undefined) served.went(host, answer);
+      else this.fail(served.name, answer?.problem ?? 'no answer');
+    } catch (error) {
+      // The worker after this one has it with the others.
+      served.held = false;
+      ignoreGone(error);
+    }
+  }
+
+  /** Every volume that is known, of one VG or of all. */
+  liveStatus(vgId?: string): ReadonlyMap<VolumeId, LiveStatus> {
+    const all = new Map<VolumeId, LiveStatus>();
+    const concerned = (id: VolumeId): boolean => vgId === undefined || groupOf(id) === vgId;
+    for (const [id, { reason }] of this.#inactive) {
+      const nothing = { active: false, suspended: false, readOnly: false, openCount: 0, inactiveTable: false };
+      if (concerned(id)) all.set(id, { id, ...nothing, reason });
+    }
+    for (const { id, held, facts, clients, next, shown } of this.#served.values()) {
+      const { readOnly } = facts;
+      const state = { active: true, suspended: held, readOnly, openCount: clients.size, inactiveTable: next !== null };
+      if (concerned(id) && shown) all.set(id, { id, ...state });
+    }
+    return all;
+  }
+
+  /** Live volumes of a VG, by their worker. */
+  hostsOf(vgId: string): ReadonlyMap<WorkerHost, readonly VolumeId[]> {
+    const hosts = new Map<WorkerHost, VolumeId[]>();
+    for (const { id, liveOn, live } of this.servedOf(vgId)) {
+      if (liveOn !== null && live) hosts.set(liveOn, [...(hosts.get(liveOn) ?? []), id]);
+    }
+    return hosts;
   }
 
   status(): readonly ExportStatus[] {
-    const inactive = [...this.#inactive].map(([name, reason]) => ({
+    const inactive = [...this.#inactive].map(([id, { name, reason }]) => ({
       name,
+      id,
       state: 'inactive' as const,
       reason,
       clients: 0,
     }));
-    const active = [...this.#served.values()].map((served) => served.status());
-    return [...active, ...inactive].sort((a, b) => (a.name < b.name ? -1 : 1));
+    const active = [...this.#served.values()].filter(({ shown }) => shown).map((served) => served.status());
+    return [...active, ...inactive].toSorted(byName);
   }
 
-  /** What is served by this name; null: nothing. */
-  served(name: string): { readonly id: string; readonly key: string; readonly readOnly: boolean } | null {
-    return this.#served.get(name) ?? null;
+  /** What is served by this id; null: nothing. */
+  served(id: VolumeId): { readonly id: VolumeId; readonly key: string; readonly readOnly: boolean } | null {
+    const served = this.#served.get(id);
+    if (served?.shown !== true) return null;
+    return { id, key: served.planKey, readOnly: served.readOnly };
   }
 
-  list(): readonly NbdExport[] {
-    return [...this.#served.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  // What the NBD front asks for.
+
+  /** The same for everybody: who may have what is guarded-exports.ts's. */
+  viewFor(): ExportView {
+    return {
+      list: () => {
+        const shown = [...this.#served.values()].filter((served) => served.shown);
+        return shown.map((served) => served.listed()).toSorted(byName);
+      },
+      find: (name) => this.#find(name)?.listed() ?? null,
+      explain: (name) => this.#explain(name),
+    };
   }
 
-  find(name: string): NbdExport | null {
-    return this.#served.get(name) ?? null;
+  #find(name: string): ServedVolume | undefined {
+    for (const served of this.#served.values()) if (served.name === name && served.shown) return served;
+    return undefined;
   }
 
-  explain(name: string): string {
-    if (name === '') return 'there is no default export: name one as VG/LV';
-    const reason = this.#inactive.get(name);
-    return reason === undefined ? `there is no logical volume ${name}` : `${name} is not served: ${reason}`;
+  #explain(name: string): ExportRefusal {
+    if (name === '') return { kind: 'unknown', text: 'there is no default export: name one as VG/LV' };
+    const reason = [...this.#inactive.values()].find((entry) => entry.name === name)?.reason;
+    const text = reason === undefined ? `there is no logical volume ${name}` : `${name} is not served: ${reason}`;
+    return { kind: 'unknown', text };
   }
 
-  opened(export_: NbdExport): void {
-    assert(export_ instanceof ServedVolume);
-    export_.clients++;
+  /** Takes a client that has chosen from its view to the volume's worker, waiting while nobody may get at the volume. */
+  async adopt(handover: Handover, view: ExportView): Promise<ExportRefusal | null> {
+    const { id: connection, peer, socket, signal } = handover;
+    const { name } = handover.negotiated.info;
+    for (let waited = false; ; waited = true) {
+      if (signal.aborted || socket.destroyed) throw new Error('it has gone, or waited too long');
+      const served = this.#find(name);
+      const listed = view.find(name);
+      if (served === undefined || listed === null) return view.explain(name);
+      const { liveOn } = served;
+      if (liveOn === null || !served.live || this.#blocked.has(served.id)) {
+        await this.#change(signal);
+        continue;
+      }
+      // What it was shown may have changed while it waited.
+      const info = waited ? describeExport(listed) : handover.negotiated.info;
+      const negotiated = { ...handover.negotiated, info };
+      const readOnly = listed.readOnly && !served.facts.readOnly;
+      this.#begin(connection, served);
+      try {
+        await liveOn.adopt({ connection, id: served.id, negotiated, peer, readOnly }, socket);
+        return null;
+      } catch (error) {
+        this.closed(connection);
+        throw error;
+      }
+    }
   }
 
-  closed(export_: NbdExport): void {
-    assert(export_ instanceof ServedVolume && export_.clients > 0);
-    export_.clients--;
+  #begin(connection: number, served: ServedVolume): void {
+    served.clients.add(connection);
+    this.#connections.set(connection, served);
+    this.#loaded(served.slot, 1);
+  }
+
+  /** A client has ended, and holds nothing more. */
+  closed(connection: number): void {
+    const served = this.#connections.get(connection);
+    if (served === undefined) return;
+    this.#connections.delete(connection);
+    served.clients.delete(connection);
+    this.#loaded(served.slot, -1);
+  }
+
+  #notify(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  #change(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const done = (): void => {
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    signal.addEventListener('abort', done);
+    void this.#changed.promise.then(done);
+    return promise;
   }
 }
 
-/** Why the volume can't go on, even with another table; null if it can: the same LV, with the access that its clients were told. */
-function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string | null {
-  if (desired === undefined) return 'no metadata that was found has such a logical volume';
-  if (!desired.plan.active) return desired.plan.reason;
-  if (desired.id !== served.id) return 'another logical volume has this name now';
-  if (desired.plan.readOnly === served.readOnly) return null;
-  return desired.plan.readOnly ? (desired.plan.note ?? 'it is read-only now') : 'it may be written now';
+function byName(a: { readonly name: string }, b: { readonly name: string }): number {
+  return a.name < b.name ? -1 : 1;
 }
 
-/** The chunk of a volume that is striped throughout, else 4096. LVM2's chunks are powers of two. */
-function preferredBlockBytes(table: Table): number {
-  const smallest = table.reduce((least, { target, params }) => {
-    const chunk = target === 'striped' ? (params as StripedParams).chunkSize * SECTOR_BYTES : PREFERRED_BLOCK_BYTES;
-    return Math.min(least, chunk);
-  }, MAX_PREFERRED_BLOCK_BYTES);
-  return smallest >= SECTOR_BYTES && Number.isInteger(Math.log2(smallest)) ? smallest : PREFERRED_BLOCK_BYTES;
+/** Waits for the end of `work`, at most that long. Gives whether it has ended. */
+async function within(work: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => resolve(false), timeoutMs);
+  try {
+    return await Promise.race([work.then(() => true), promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

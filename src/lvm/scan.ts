@@ -31,8 +31,17 @@ export interface ScanOptions {
   readonly describe?: (device: OpenedDevice) => Promise<ScannedDevice>;
   /** Devices from which this process serves LVs: preferred over copies of them, as LVM2 prefers what an active LV uses. */
   readonly inUse?: InUse;
+  /** How long a device may take; longer, it counts as unreadable, and so it does until its last reading has come to its end. */
+  readonly patience?: ScanPatience;
   /** Called for each device that is there and could not be read, or has a damaged label; it is in the warnings too. */
   readonly onUnreadable?: (path: string, reason: string) => void;
+}
+
+/** What goes from one scan to the next of devices that don't answer. */
+export interface ScanPatience {
+  readonly timeoutMs: number;
+  /** By path: readings that have not ended. */
+  readonly hanging: Map<string, Promise<unknown>>;
 }
 
 const DEFAULT_CONCURRENCY = 16;
@@ -50,7 +59,12 @@ export async function scanDevices(paths: readonly string[], options: ScanOptions
   let next = 0;
   const worker = async (): Promise<void> => {
     for (let index = next++; index < paths.length; index = next++) {
-      results[index] = await scanOne(paths[index] ?? '', system, texts);
+      const path = paths[index] ?? '';
+      const reading = (): Promise<RawReading | ScanWarning | null> => scanOne(path, system, texts);
+      const { patience } = options;
+      results[index] = await (patience === undefined
+        ? reading()
+        : inTime(path, reading, patience, system.onUnreadable));
     }
   };
   const workers = Math.min(options.concurrency ?? DEFAULT_CONCURRENCY, paths.length);
@@ -95,4 +109,31 @@ async function scanOne(
     if (error.code !== 'NOT_FOUND') system.onUnreadable(path, error.message);
     return !opened && system.skipUnopenable ? null : { severity: 'error', message: error.message };
   }
+}
+
+/** The reading of a device; or a warning that it does not answer, while the reading goes on by itself. */
+async function inTime(
+  path: string,
+  read: () => Promise<RawReading | ScanWarning | null>,
+  { timeoutMs, hanging }: ScanPatience,
+  onUnreadable: (path: string, reason: string) => void,
+): Promise<RawReading | ScanWarning | null> {
+  const message = `${path} does not answer`;
+  const tooLate = (): ScanWarning => {
+    onUnreadable(path, message);
+    return { severity: 'error', message };
+  };
+  if (hanging.has(path)) return tooLate();
+  const { promise, resolve } = Promise.withResolvers<null>();
+  const timer = setTimeout(() => resolve(null), timeoutMs);
+  const reading = read().then((value) => ({ value }));
+  try {
+    const outcome = await Promise.race([reading, promise]);
+    if (outcome !== null) return outcome.value;
+  } finally {
+    clearTimeout(timer);
+  }
+  const ended = (): void => void hanging.delete(path);
+  hanging.set(path, reading.then(ended, ended));
+  return tooLate();
 }

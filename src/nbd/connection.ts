@@ -1,25 +1,26 @@
 /**
- * One client's socket: feeds the handshake, then the session, and sees to it that the socket ends.
+ * One client's socket in the transmission phase: says the last word of the handshake, feeds the session, and sees to it that
+ * the socket ends. (negotiation.ts has the time before.)
  *
  * Invariants
  *  - The socket is half-open tolerant: a client that ends its side still gets its answers.
  *  - Bytes that come when nobody listens any more are read and dropped, since closing a TCP socket with unread bytes
  *    would reset it and lose answers that are under way.
- *  - A deadline runs during the handshake, and while a client that is leaving does not take its answers or does not close.
- *    It does not run while the volume works, nor for a client that is idle.
+ *  - A deadline runs while a client that is leaving does not take its answers or does not close. It does not run while the
+ *    volume works, nor for a client that is idle.
  *  - Whoever leaves by himself has the whole time again after each answer that he took. Whoever is let go by us has it once,
  *    from the end of the volume's work: taking his answers slowly, he can't delay a stop.
- *  - `onClosed` is called once, when the socket is closed and the session (if there was one) has been released.
+ *  - `onClosed` is called once, when the socket is closed and the session has been released.
  */
 import type { Socket } from 'node:net';
 import type { TransferCounters } from './executor.ts';
-import type { ExportDirectory, NbdExport } from './exports.ts';
-import { Handshake, type HandshakeOutcome } from './handshake.ts';
-import { finalReply, greeting, type Negotiated } from './option-replies.ts';
+import type { NbdExport } from './exports.ts';
+import { finalReply, type Negotiated } from './option-replies.ts';
+import { readInto, type Receiver } from './read-into.ts';
 import { Session, type SessionShared, type SessionTransport } from './session.ts';
 
 /** Milliseconds that a client may take to close its side after everything was said. */
-const LINGER_MS = 1000;
+export const LINGER_MS = 1000;
 
 /** Where a server says what happens to its connections; pino's logger fits. */
 export interface NbdLog {
@@ -29,12 +30,19 @@ export interface NbdLog {
 }
 
 export interface ConnectionContext {
-  readonly directory: ExportDirectory;
   readonly shared: SessionShared;
   readonly log: NbdLog;
-  readonly handshakeTimeoutMs: number;
   readonly drainTimeoutMs: number;
   readonly onClosed: (connection: Connection) => void;
+}
+
+/** A client that has chosen its export. */
+export interface ConnectionStart {
+  /** Unlike any other connection's of the server. */
+  readonly id: number;
+  readonly peer: string;
+  readonly export: NbdExport;
+  readonly negotiated: Negotiated;
 }
 
 /** A connection for status displays: plain data. */
@@ -53,15 +61,14 @@ export interface ConnectionInfo {
   readonly counters: Readonly<TransferCounters> | null;
 }
 
-export class Connection implements SessionTransport {
+export class Connection implements SessionTransport, Receiver {
   readonly id: number;
   readonly peer: string;
-  readonly #socket: Socket;
+  #socket: Socket;
   readonly #context: ConnectionContext;
-  #handshake: Handshake | null;
-  #session: Session | null = null;
+  readonly #session: Session;
   /** performance.now() after which the socket is destroyed; 0 when there is none. */
-  #deadline: number;
+  #deadline = 0;
   /** It was told to go, so its deadline is not put off by what it takes. */
   #letGo = false;
   #finished = false;
@@ -70,62 +77,74 @@ export class Connection implements SessionTransport {
   readonly #onSent = (error?: Error | null): void => {
     if (error !== undefined && error !== null) return; // 'close' follows, and drops what was not taken
     if (this.#deadline !== 0 && !this.#letGo && !this.#finished) this.#startDrainDeadline();
-    this.#session?.sent();
+    this.#session.sent();
   };
 
-  constructor(id: number, peer: string, socket: Socket, context: ConnectionContext) {
+  /** Takes the socket, from which nobody else reads any more. */
+  constructor(start: ConnectionStart, socket: Socket, context: ConnectionContext) {
+    const { id, peer, negotiated } = start;
     this.id = id;
     this.peer = peer;
     this.#socket = socket;
     this.#context = context;
-    this.#handshake = new Handshake(context.directory);
-    this.#deadline = performance.now() + context.handshakeTimeoutMs;
-    socket.on('data', (chunk: Buffer) => {
-      this.#receive(chunk);
+    const fields = { connection: id, peer, export: start.export.name };
+    this.#session = new Session(start.export, context.shared, this, () => {
+      context.log.info({ ...fields, ...this.#session.counters }, 'client left');
+      context.onClosed(this);
     });
-    socket.on('end', () => {
-      this.#ended();
-    });
-    socket.on('drain', () => {
-      if (this.#handshake !== null) this.resume();
-    });
-    socket.on('error', (error) => {
-      context.log.debug({ connection: id, peer, error: error.message }, 'connection failed');
-    });
-    socket.on('close', () => {
-      this.#closed();
-    });
-    socket.write(greeting());
+    context.log.info(fields, 'client attached');
+    const { leftover } = negotiated;
+    if (leftover.length > 0) {
+      this.#session.receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
+      if (this.#session.draining) this.#lastBytesCame();
+    }
+    this.#socket = readInto(socket, this);
+    this.#socket.cork();
+    for (const piece of finalReply(negotiated)) this.#socket.write(piece);
+    this.#socket.uncork();
+    this.#listen();
   }
 
-  /** The export that it uses; null during the handshake. */
-  get exportName(): string | null {
-    return this.#session?.export.name ?? null;
+  #listen(): void {
+    const socket = this.#socket;
+    socket.on('end', () => {
+      this.#session.ended();
+      if (this.#session.draining) this.#lastBytesCame();
+    });
+    socket.on('error', (error) => {
+      this.#context.log.debug({ connection: this.id, peer: this.peer, error: error.message }, 'connection failed');
+    });
+    const onClose = (): void => {
+      this.#socketClosed = true;
+      this.#session.vanished();
+    };
+    if (socket.closed) setImmediate(onClose);
+    else socket.once('close', onClose);
+    if (this.#paused) socket.pause();
+    else socket.resume();
+  }
+
+  /** The export that it uses. */
+  get export(): NbdExport {
+    return this.#session.export;
   }
 
   info(): ConnectionInfo {
     const session = this.#session;
-    let phase: ConnectionInfo['phase'] = 'transmission';
-    if (this.#finished || session?.draining === true) phase = 'closing';
-    else if (session === null) phase = 'handshake';
     return {
       id: this.id,
       peer: this.peer,
-      phase,
-      exportName: this.exportName,
-      readOnly: session?.export.readOnly ?? false,
-      requestsInFlight: session?.requestsInFlight ?? 0,
-      bytesInFlight: session?.bytesInFlight ?? 0,
-      counters: session === null ? null : { ...session.counters },
+      phase: this.#finished || session.draining ? 'closing' : 'transmission',
+      exportName: session.export.name,
+      readOnly: session.export.readOnly,
+      requestsInFlight: session.requestsInFlight,
+      bytesInFlight: session.bytesInFlight,
+      counters: { ...session.counters },
     };
   }
 
   /** Lets the client go: accepted commands are finished and answered, then the socket closes. */
   drain(): void {
-    if (this.#session === null) {
-      this.finish();
-      return;
-    }
     if (!this.#letGo && !this.#finished) this.#startDrainDeadline();
     this.#letGo = true;
     this.#session.drain();
@@ -134,15 +153,14 @@ export class Connection implements SessionTransport {
   /** Destroys the socket if its deadline has passed. `now` is performance.now(). */
   tick(now: number): void {
     if (this.#deadline === 0 || this.#socketClosed) return;
-    if (this.#session !== null && this.#session.requestsInFlight > 0) {
+    if (this.#session.requestsInFlight > 0) {
       // Nothing more is accepted, so this comes to its end with the volume's work.
       this.#startDrainDeadline();
       return;
     }
     if (now < this.#deadline) return;
-    const fields = { connection: this.id, peer: this.peer, export: this.exportName };
-    if (this.#handshake !== null) this.#context.log.info(fields, 'handshake took too long');
-    else if (!this.#finished) this.#context.log.info(fields, 'client does not take its last replies');
+    const fields = { connection: this.id, peer: this.peer, export: this.#session.export.name };
+    if (!this.#finished) this.#context.log.info(fields, 'client does not take its last replies');
     this.#socket.destroy();
   }
 
@@ -172,7 +190,6 @@ export class Connection implements SessionTransport {
   finish(): void {
     if (this.#finished) return;
     this.#finished = true;
-    this.#handshake = null;
     this.#deadline = performance.now() + Math.min(LINGER_MS, this.#context.drainTimeoutMs);
     this.#socket.end();
     this.resume();
@@ -182,88 +199,23 @@ export class Connection implements SessionTransport {
     this.#deadline = performance.now() + this.#context.drainTimeoutMs;
   }
 
-  #receive(chunk: Buffer): void {
-    if (this.#handshake !== null) {
-      this.#negotiate(this.#handshake, chunk);
-    } else if (this.#session !== null && !this.#session.draining) {
-      this.#session.receive(chunk);
-      if (this.#session.draining) this.#lastBytesCame(this.#session);
-    }
+  space(): Buffer {
+    return this.#session.space();
   }
 
-  #ended(): void {
-    if (this.#session === null) {
-      this.finish();
-    } else {
-      this.#session.ended();
-      if (this.#session.draining) this.#lastBytesCame(this.#session);
-    }
+  received(bytes: number): void {
+    const session = this.#session;
+    if (session.draining) return;
+    session.received(bytes);
+    if (session.draining) this.#lastBytesCame();
   }
 
   /** DISC, the end of the stream or garbage. */
-  #lastBytesCame(session: Session): void {
+  #lastBytesCame(): void {
     if (this.#deadline === 0) this.#startDrainDeadline();
-    if (session.problem === '') return;
-    const fields = { connection: this.id, peer: this.peer, export: session.export.name };
-    this.#context.log.warn(fields, `client broke the protocol: ${session.problem}`);
-  }
-
-  #negotiate(handshake: Handshake, chunk: Buffer): void {
-    const { replies, outcome } = handshake.receive(chunk);
-    this.#write(replies);
-    if (outcome === null) {
-      // Whoever asks without reading the answers is not listened to until he has.
-      if (this.#socket.writableNeedDrain) this.pause();
-      return;
-    }
-    this.#handshake = null;
-    this.#outcome(outcome);
-  }
-
-  #outcome(outcome: HandshakeOutcome): void {
-    const { log, directory } = this.#context;
-    const fields = { connection: this.id, peer: this.peer };
-    if (outcome.kind === 'close') {
-      if (outcome.reason !== '') log.info(fields, `handshake ended: ${outcome.reason}`);
-      this.finish();
-      return;
-    }
-    const { negotiated } = outcome;
-    const found = directory.find(negotiated.exportName);
-    if (found === null) this.finish();
-    else this.#begin(found, negotiated);
-  }
-
-  #begin(export_: NbdExport, negotiated: Negotiated): void {
-    const { directory, log, shared } = this.#context;
-    const fields = { connection: this.id, peer: this.peer, export: export_.name };
-    this.#deadline = 0;
-    this.#session = new Session(export_, shared, this, () => {
-      directory.closed(export_);
-      log.info({ ...fields, ...this.#session?.counters }, 'client left');
-      this.#closedWhenDone();
-    });
-    directory.opened(export_);
-    log.info(fields, 'client attached');
-    this.#write(finalReply(negotiated));
-    const { leftover } = negotiated;
-    if (leftover.length > 0) this.#receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
-  }
-
-  #write(pieces: readonly Buffer[]): void {
-    this.#socket.cork();
-    for (const piece of pieces) this.#socket.write(piece);
-    this.#socket.uncork();
-  }
-
-  #closed(): void {
-    this.#socketClosed = true;
-    this.#handshake = null;
-    if (this.#session === null) this.#context.onClosed(this);
-    else this.#session.vanished();
-  }
-
-  #closedWhenDone(): void {
-    this.#context.onClosed(this);
+    const { problem } = this.#session;
+    if (problem === '') return;
+    const fields = { connection: this.id, peer: this.peer, export: this.#session.export.name };
+    this.#context.log.warn(fields, `client broke the protocol: ${problem}`);
   }
 }

@@ -61,6 +61,7 @@ export const ReplyType = {
   server: 2,
   info: 3,
   errUnsup: 0x80000001,
+  errPolicy: 0x80000002,
   errInvalid: 0x80000003,
   errUnknown: 0x80000006,
   errTooBig: 0x80000009,

@@ -7,34 +7,67 @@
  *    export, which the directory may answer or not).
  *  - `ExportInfo` is a snapshot and plain data: INFO and the GO after it show the same one, and it can travel to another
  *    process with the socket. What a command may touch is decided by the volume's size at that time, not by the snapshot.
+ *  - What a client is shown depends on who it is: each one has its own view of the directory.
  */
 import assert from 'node:assert/strict';
 import type { BlockDevice } from '../dm/io.ts';
 import { MAX_PAYLOAD_BYTES, MAX_STRING_BYTES, TransmissionFlag } from './constants.ts';
 
+/** What the transmission phase needs of an export. */
 export interface NbdExport {
+  readonly name: string;
+  readonly readOnly: boolean;
+  /** Takes any byte range inside its size; one flush covers the writes of every connection. */
+  readonly volume: BlockDevice;
+  readonly canTrim: boolean;
+}
+
+/** What the handshake needs of an export; plain data. */
+export interface ListedExport {
   readonly name: string;
   /** One line for people. */
   readonly description: string;
   readonly readOnly: boolean;
-  /** Takes any byte range inside its size; one flush covers the writes of every connection. */
-  readonly volume: BlockDevice;
+  /** Bytes. */
+  readonly sizeBytes: number;
   readonly canTrim: boolean;
   /** Bytes; a power of two from 512 to the largest payload: 4096, or the natural chunk. */
   readonly preferredBlockSize: number;
 }
 
-export interface ExportDirectory {
+/** Who is at the other end of a connection. */
+export type ClientIdentity =
+  | {
+      readonly kind: 'unix';
+      readonly uid: number;
+      readonly gid: number;
+      readonly pid: number;
+      /** Supplementary ones. */
+      readonly groups: readonly number[];
+    }
+  | { readonly kind: 'tcp'; readonly address: string; readonly port: number }
+  /** The system didn't say. */
+  | { readonly kind: 'unknown' };
+
+/** Why an export can't be had. */
+export interface ExportRefusal {
+  readonly kind: 'unknown' | 'policy';
+  /** The text of the error that the client sees. */
+  readonly text: string;
+}
+
+/** The exports as one client may see them. */
+export interface ExportView {
   /** What LIST shows. */
-  list(): readonly NbdExport[];
-  /** The export of that name, or of the default export for ''; null when there is none that can be served. */
-  find(name: string): NbdExport | null;
-  /** Why `find` gave null: the text of the error that the client sees. */
-  explain(name: string): string;
-  /** A connection entered the transmission phase on the export. */
-  opened(export_: NbdExport): void;
-  /** That connection is gone and has nothing more in flight. */
-  closed(export_: NbdExport): void;
+  list(): readonly ListedExport[];
+  /** The export of that name, or of the default export for ''; null when there is none that the client can have. */
+  find(name: string): ListedExport | null;
+  /** Why `find` gave null. */
+  explain(name: string): ExportRefusal;
+}
+
+export interface ExportDirectory {
+  viewFor(client: ClientIdentity): ExportView;
 }
 
 /** What INFO and GO tell about an export. */
@@ -57,7 +90,7 @@ export interface ExportInfo {
  * Always multi-connection: all connections of an export share its one volume, which has no cache of its own per
  * connection. TRIM and WRITE_ZEROES are writes and not offered on a read-only export.
  */
-function transmissionFlags(export_: NbdExport): number {
+function transmissionFlags(export_: ListedExport): number {
   let flags =
     TransmissionFlag.hasFlags |
     TransmissionFlag.sendFlush |
@@ -70,14 +103,14 @@ function transmissionFlags(export_: NbdExport): number {
 }
 
 /** Takes the snapshot that a client is shown. */
-export function describeExport(export_: NbdExport): ExportInfo {
+export function describeExport(export_: ListedExport): ExportInfo {
   const preferred = export_.preferredBlockSize;
   assert(preferred >= 512 && preferred <= MAX_PAYLOAD_BYTES && Number.isInteger(Math.log2(preferred)));
   assert(export_.name !== '' && Buffer.byteLength(export_.name) <= MAX_STRING_BYTES && !export_.name.includes('\0'));
   return {
     name: export_.name,
     description: export_.description,
-    sizeBytes: export_.volume.limits.sizeBytes,
+    sizeBytes: export_.sizeBytes,
     flags: transmissionFlags(export_),
     // Volumes serve any byte range, by read-modify-write where a device has larger blocks, so nothing is demanded.
     minimumBlockSize: 1,

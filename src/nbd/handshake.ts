@@ -11,7 +11,7 @@
  *  - Every option's payload is consumed, known or not; at most MAX_OPTION_BYTES of it are ever held.
  *  - Every option is answered once, except EXPORT_NAME, whose only refusal is to close.
  *  - It ends by a close or a `Negotiated`, a plain value whose final reply is left to whoever serves the export: another
- *    process may do it, and until it did the client sends nothing.
+ *    process may do it. Until somebody does, the export may be refused after all, and the handshake goes on.
  */
 import assert from 'node:assert/strict';
 import {
@@ -29,7 +29,7 @@ import {
   OptionType,
   ReplyType,
 } from './constants.ts';
-import { describeExport, type ExportDirectory, type ExportInfo } from './exports.ts';
+import { describeExport, type ExportInfo, type ExportRefusal, type ExportView } from './exports.ts';
 import { ackReply, errorReply, infoReplies, type Negotiated, serverReply } from './option-replies.ts';
 
 export type HandshakeOutcome =
@@ -92,8 +92,12 @@ function decodeQuery(payload: Buffer): ExportQuery | { readonly problem: string 
   return { name: decoded.name, infoTypes: KNOWN_INFO_TYPES.filter((type) => asked.has(type)) };
 }
 
+function refusalType({ kind }: ExportRefusal): number {
+  return kind === 'policy' ? ReplyType.errPolicy : ReplyType.errUnknown;
+}
+
 export class Handshake {
-  readonly #directory: ExportDirectory;
+  readonly #directory: ExportView;
   #phase: Phase = 'clientFlags';
   #gathered: Buffer = Buffer.alloc(CLIENT_FLAGS_BYTES);
   #filled = 0;
@@ -109,7 +113,7 @@ export class Handshake {
   #replies: Buffer[] = [];
   #outcome: HandshakeOutcome | null = null;
 
-  constructor(directory: ExportDirectory) {
+  constructor(directory: ExportView) {
     this.#directory = directory;
   }
 
@@ -125,11 +129,30 @@ export class Handshake {
     return { replies, outcome: this.#withLeftover(chunk.subarray(at)) };
   }
 
+  /**
+   * The export that was negotiated can't be had after all: answers so, and goes on with what came behind. Only GO can be answered;
+   * after EXPORT_NAME nothing is left but to close.
+   */
+  refuse(refusal: ExportRefusal): HandshakeStep {
+    const outcome = this.#outcome;
+    assert(outcome?.kind === 'negotiated', 'nothing was negotiated');
+    const { option, leftover } = outcome.negotiated;
+    this.#outcome = null;
+    if (option === OptionType.exportName) {
+      this.#close(`EXPORT_NAME: ${refusal.text}`);
+      return { replies: [], outcome: this.#outcome };
+    }
+    this.#option = option;
+    this.#refuse(refusalType(refusal), refusal.text);
+    return this.receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
+  }
+
   /** What follows the last option belongs to the transmission phase. */
   #withLeftover(leftover: Buffer): HandshakeOutcome | null {
     const outcome = this.#outcome;
     if (outcome?.kind !== 'negotiated') return outcome;
-    return { kind: 'negotiated', negotiated: { ...outcome.negotiated, leftover } };
+    this.#outcome = { kind: 'negotiated', negotiated: { ...outcome.negotiated, leftover } };
+    return this.#outcome;
   }
 
   #gather(chunk: Buffer, at: number): number {
@@ -274,7 +297,8 @@ export class Handshake {
     const { name, infoTypes } = query;
     const found = this.#directory.find(name);
     if (found === null) {
-      this.#refuse(ReplyType.errUnknown, this.#directory.explain(name));
+      const refusal = this.#directory.explain(name);
+      this.#refuse(refusalType(refusal), refusal.text);
       return;
     }
     const info = shown?.name === name ? shown.info : describeExport(found);
@@ -293,7 +317,7 @@ export class Handshake {
       return;
     }
     const found = this.#directory.find(decoded.name);
-    if (found === null) this.#close(`EXPORT_NAME: ${this.#directory.explain(decoded.name)}`);
+    if (found === null) this.#close(`EXPORT_NAME: ${this.#directory.explain(decoded.name).text}`);
     else this.#negotiated(OptionType.exportName, decoded.name, describeExport(found), []);
   }
 

@@ -1,66 +1,64 @@
 /**
- * The NBD server: listeners, the connections that came through them, and their orderly end.
+ * The NBD server's front: listeners, the negotiations that came through them, and their hand-over to whoever serves the
+ * export that was chosen (sessions.ts, in this process or another).
  *
  * Invariants
- *  - Every connection is in `#connections` from its accept until it holds nothing more, in the volume or in memory.
- *  - No timer per connection: one coarse one looks at all deadlines, and runs only while there are connections.
- *  - `close` and `disconnect` end each connection after its accepted commands are finished and answered; a client that
- *    does not take its answers is waited for at most `drainTimeoutMs`.
+ *  - Every connection counts against `maxConnections` from its accept until it was told that it has ended.
+ *  - No timer per connection: one coarse one looks at all deadlines, and runs only while there are negotiations.
+ *  - `close` ends every negotiation; it does not touch clients that were handed over.
  */
 import { once } from 'node:events';
 import type { Server, Socket } from 'node:net';
-import { RequestPool } from '../dm/io.ts';
-import { BufferPool } from './buffer-pool.ts';
-import { Connection, type ConnectionContext, type ConnectionInfo, type NbdLog } from './connection.ts';
+import type { NbdLog } from './connection.ts';
 import { NbdError } from './errors.ts';
-import { cacheScratch } from './executor.ts';
-import type { ExportDirectory } from './exports.ts';
+import type { ClientIdentity, ExportDirectory } from './exports.ts';
 import { formatAddress, type NbdAddress, openListener } from './listener.ts';
-import { TurnQueue } from './turn-queue.ts';
+import { type Adopt, Negotiation, type NegotiationContext } from './negotiation.ts';
+import type { SessionLimits } from './sessions.ts';
 
-export interface NbdServerLimits {
+export interface NbdServerLimits extends SessionLimits {
   /** Clients at once, on all listeners; more are closed at once. */
   readonly maxConnections: number;
-  /** Commands of one connection that are carried out at once. */
-  readonly maxRequestsPerConnection: number;
-  /** Bytes of payload and unsent replies of one connection. */
-  readonly maxBytesPerConnection: number;
   readonly handshakeTimeoutMs: number;
-  /** How long a client that is let go may take for its last replies, all of them, after the volume's work is done. */
-  readonly drainTimeoutMs: number;
 }
 
 export const DEFAULT_LIMITS: NbdServerLimits = {
   maxConnections: 1024,
   maxRequestsPerConnection: 256,
   maxBytesPerConnection: 64 * 2 ** 20,
+  maxBytes: 512 * 2 ** 20,
   handshakeTimeoutMs: 10_000,
   drainTimeoutMs: 10_000,
 };
 
 export interface NbdServerOptions {
   readonly directory: ExportDirectory;
+  /** Takes clients that have chosen; `ended` is owed for each one that was taken. */
+  readonly adopt: Adopt;
   readonly limits?: Partial<NbdServerLimits>;
   readonly log?: NbdLog;
-  /** Payload memory; default its own pool. */
-  readonly buffers?: BufferPool;
+  /** Who is behind a socket. Default: nobody knows. */
+  readonly identify?: (socket: Socket, address: NbdAddress) => ClientIdentity;
 }
 
 function nothing(): void {
   // The log of a server that was given none.
 }
-const SILENT: NbdLog = { debug: nothing, info: nothing, warn: nothing };
+export const SILENT: NbdLog = { debug: nothing, info: nothing, warn: nothing };
+const UNKNOWN: ClientIdentity = { kind: 'unknown' };
 const MIN_TICK_MS = 10;
 const MAX_TICK_MS = 250;
 
 export class NbdServer {
   readonly #limits: NbdServerLimits;
   readonly #log: NbdLog;
-  readonly #context: ConnectionContext;
+  readonly #directory: ExportDirectory;
+  readonly #identify: (socket: Socket, address: NbdAddress) => ClientIdentity;
+  readonly #context: NegotiationContext;
   readonly #listeners: Server[] = [];
-  readonly #connections = new Set<Connection>();
-  /** Those who wait for connections to end. */
-  #waiters: { readonly done: () => boolean; readonly resolve: () => void }[] = [];
+  readonly #negotiations = new Set<Negotiation>();
+  readonly #adopted = new Set<number>();
+  #onIdle: (() => void) | null = null;
   #nextId = 1;
   #timer: NodeJS.Timeout | null = null;
   #closing: Promise<void> | null = null;
@@ -68,34 +66,34 @@ export class NbdServer {
   constructor(options: NbdServerOptions) {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#log = options.log ?? SILENT;
+    this.#directory = options.directory;
+    this.#identify = options.identify ?? ((): ClientIdentity => UNKNOWN);
     this.#context = {
-      directory: options.directory,
-      shared: {
-        buffers: options.buffers ?? new BufferPool(),
-        turns: new TurnQueue(),
-        requests: new RequestPool(),
-        scratch: cacheScratch(),
-        limits: {
-          maxRequests: this.#limits.maxRequestsPerConnection,
-          maxBytes: this.#limits.maxBytesPerConnection,
-        },
-      },
       log: this.#log,
       handshakeTimeoutMs: this.#limits.handshakeTimeoutMs,
       drainTimeoutMs: this.#limits.drainTimeoutMs,
-      onClosed: (connection) => {
-        this.#closed(connection);
+      adopt: async (handover) => {
+        this.#adopted.add(handover.id);
+        try {
+          const refusal = await options.adopt(handover);
+          if (refusal !== null) this.#adopted.delete(handover.id);
+          return refusal;
+        } catch (error) {
+          this.#adopted.delete(handover.id);
+          throw error;
+        }
       },
+      onEnded: (negotiation) => this.#negotiated(negotiation),
     };
   }
 
-  /** Opens one more listener. Returns its address with the port that was bound. Throws an NbdError. */
+  /** Opens one more listener. Returns its address as it was bound. Throws an NbdError. */
   async listen(address: NbdAddress): Promise<NbdAddress> {
     const name = formatAddress(address);
     if (this.#closing !== null) throw new NbdError('CLOSED', name, 'the server is closing');
     const listener = await openListener(
       address,
-      (socket) => this.#accept(socket, address),
+      (socket, at) => this.#accept(socket, at),
       (error) => this.#log.warn({ address: name, error: error.message }, 'a connection could not be accepted'),
     );
     this.#listeners.push(listener.server);
@@ -103,18 +101,22 @@ export class NbdServer {
     return listener.address;
   }
 
-  /** All connections as they are now. */
-  connections(): readonly ConnectionInfo[] {
-    return [...this.#connections].map((connection) => connection.info());
+  /** Clients, negotiating or handed over and not ended. */
+  get connections(): number {
+    return [...this.#negotiations].filter(({ id }) => !this.#adopted.has(id)).length + this.#adopted.size;
   }
 
-  /** Lets go of every client of an export; resolves when none of them holds anything of it. */
-  disconnect(exportName: string): Promise<void> {
-    for (const connection of this.#connections) if (connection.exportName === exportName) connection.drain();
-    return this.#until(() => [...this.#connections].every((connection) => connection.exportName !== exportName));
+  /** Clients that negotiate. */
+  negotiations(): readonly Negotiation[] {
+    return [...this.#negotiations];
   }
 
-  /** Stops listening, lets go of every client, and resolves when all are gone. */
+  /** A client that was handed over has ended. */
+  ended(id: number): void {
+    this.#adopted.delete(id);
+  }
+
+  /** Stops listening, ends every negotiation, and resolves when all are gone. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -122,29 +124,32 @@ export class NbdServer {
 
   async #close(): Promise<void> {
     const listenersClosed = this.#listeners.map((listener) => once(listener.close(), 'close'));
-    for (const connection of this.#connections) connection.drain();
-    await this.#until(() => this.#connections.size === 0);
-    await Promise.all(listenersClosed);
+    for (const negotiation of this.#negotiations) negotiation.finish();
+    if (this.#negotiations.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+    // Sockets that were handed over within this process are the listener's until they close.
+    this.#stopped = Promise.all(listenersClosed);
   }
 
-  #until(done: () => boolean): Promise<void> {
-    if (done()) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#waiters.push({ done, resolve });
-    });
+  /** Settles when the sockets of every client are closed; after `close`, and after those who were handed over were let go. */
+  async stopped(): Promise<void> {
+    await this.#stopped;
   }
+
+  #stopped: Promise<unknown> = Promise.resolve();
 
   #accept(socket: Socket, address: NbdAddress): void {
     const { remoteAddress = '', remotePort = 0 } = socket;
     const peer = formatAddress(
-      address.kind === 'unix' ? address : { kind: 'tcp', host: remoteAddress, port: remotePort },
+      address.kind === 'tcp' ? { kind: 'tcp', host: remoteAddress, port: remotePort } : address,
     );
-    if (this.#closing !== null || this.#connections.size >= this.#limits.maxConnections) {
+    if (this.#closing !== null || this.connections >= this.#limits.maxConnections) {
       this.#log.warn({ peer, maxConnections: this.#limits.maxConnections }, 'too many connections: one was refused');
       socket.destroy();
       return;
     }
-    this.#connections.add(new Connection(this.#nextId++, peer, socket, this.#context));
+    const client = this.#identify(socket, address);
+    const start = { id: this.#nextId++, peer, client, view: this.#directory.viewFor(client) };
+    this.#negotiations.add(new Negotiation(start, socket, this.#context));
     this.#timer ??= this.#startTimer();
   }
 
@@ -153,18 +158,15 @@ export class NbdServer {
     const everyMs = Math.min(Math.max(shortest / 4, MIN_TICK_MS), MAX_TICK_MS);
     return setInterval(() => {
       const now = performance.now();
-      for (const connection of this.#connections) connection.tick(now);
+      for (const negotiation of this.#negotiations) negotiation.tick(now);
     }, everyMs).unref();
   }
 
-  #closed(connection: Connection): void {
-    this.#connections.delete(connection);
-    if (this.#connections.size === 0 && this.#timer !== null) {
-      clearInterval(this.#timer);
-      this.#timer = null;
-    }
-    const waiters = this.#waiters;
-    this.#waiters = waiters.filter(({ done }) => !done());
-    for (const waiter of waiters) if (!this.#waiters.includes(waiter)) waiter.resolve();
+  #negotiated(negotiation: Negotiation): void {
+    this.#negotiations.delete(negotiation);
+    if (this.#negotiations.size > 0) return;
+    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer = null;
+    this.#onIdle?.();
   }
 }

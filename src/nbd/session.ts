@@ -13,6 +13,7 @@ import assert from 'node:assert/strict';
 import type { BufferPool } from './buffer-pool.ts';
 import { Executor, type ExecutorShared, type TransferCounters } from './executor.ts';
 import type { NbdExport } from './exports.ts';
+import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
 import { Transmission, type TransmissionLimits } from './transmission.ts';
 import type { TurnQueue, TurnTaker } from './turn-queue.ts';
 
@@ -29,11 +30,13 @@ export interface SessionTransport {
 /** What the sessions of a server share. */
 export interface SessionShared extends ExecutorShared {
   readonly buffers: BufferPool;
+  /** Of the payload memory of all sessions. */
+  readonly budget: PayloadBudget;
   readonly turns: TurnQueue;
   readonly limits: TransmissionLimits;
 }
 
-export class Session implements TurnTaker {
+export class Session implements TurnTaker, BudgetWaiter {
   readonly export: NbdExport;
   scheduled = false;
   readonly #transport: SessionTransport;
@@ -56,7 +59,8 @@ export class Session implements TurnTaker {
       if (this.#gone) this.#releaseWhenDone();
       else this.#turns.schedule(this);
     });
-    this.#transmission = new Transmission(export_, shared.buffers, shared.limits, this.#executor);
+    const memory = { buffers: shared.buffers, budget: shared.budget, waiter: this };
+    this.#transmission = new Transmission(export_, memory, shared.limits, this.#executor);
   }
 
   get counters(): Readonly<TransferCounters> {
@@ -81,9 +85,24 @@ export class Session implements TurnTaker {
     return this.#transmission.problem;
   }
 
-  /** The client's next bytes, which nobody changes from now on. */
+  /** Where the client's next bytes are to be put; to be asked for again after each `received`. */
+  space(): Buffer {
+    return this.#transmission.space();
+  }
+
+  /** So many of the client's bytes are in what `space` gave. */
+  received(bytes: number): void {
+    this.#transmission.received(bytes);
+    this.#parsed();
+  }
+
+  /** Bytes of the client that were read before. */
   receive(chunk: Buffer): void {
     this.#transmission.receive(chunk);
+    this.#parsed();
+  }
+
+  #parsed(): void {
     if (!this.#transmission.pending) return;
     if (this.#transmission.holding) this.#transport.pause();
     this.#turns.schedule(this);
@@ -105,6 +124,10 @@ export class Session implements TurnTaker {
   sent(): void {
     this.#transmission.sent();
     if (this.#transmission.pending) this.#turns.schedule(this);
+  }
+
+  roomForPayload(): void {
+    if (!this.#gone) this.#turns.schedule(this);
   }
 
   /** The transport is gone: nothing can be sent or received any more. */

@@ -7,10 +7,12 @@
  *    the rest is held and goes on with `proceed`. Nothing is dropped while the connection lives.
  *  - `requestsInFlight` counts accepted commands that the host has not finished; `bytesInFlight` their payloads and the
  *    replies not yet taken by the system. A command is accepted only if both stay within the limits, or nothing is in
- *    flight: so memory is bounded, and a client that sends without reading stops only itself.
+ *    flight, and if the budget that all connections share has room: so memory is bounded, and a client that sends without reading
+ *    stops only itself.
+ *  - What is charged to the budget is `bytesInFlight`, and nothing when the last command of an abandoned connection has ended.
  *  - Each accepted command is handed to the host once, finished once, and answered once while the client is there.
- *  - A WRITE is handed over when its whole payload is here: in place if it came in one chunk (the chunk is never written
- *    to again), else gathered in a pooled buffer. The payload of a refused one is read and dropped before its answer.
+ *  - A WRITE is handed over when its whole payload is here: in place, where it was received (inlet.ts); a long one in a buffer of
+ *    its own that the rest is read into directly. The payload of a refused one is read and dropped before its answer.
  *  - After DISC, the end of the client's stream, or bytes that are not a request, nothing more is parsed; what was accepted
  *    is finished and answered.
  */
@@ -26,6 +28,8 @@ import {
   SIMPLE_REPLY_BYTES,
 } from './constants.ts';
 import type { NbdExport } from './exports.ts';
+import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
+import { Inlet } from './inlet.ts';
 import { ReplyQueue } from './reply-queue.ts';
 import { judge } from './validate.ts';
 
@@ -35,6 +39,15 @@ export interface CommandHost {
   execute(command: Command): void;
 }
 
+/** Where a connection has its memory from. */
+export interface TransmissionMemory {
+  readonly buffers: BufferPool;
+  /** Shared by all connections. */
+  readonly budget: PayloadBudget;
+  /** Told when there may be room in the budget: to call `proceed` soon. */
+  readonly waiter: BudgetWaiter;
+}
+
 export interface TransmissionLimits {
   /** Commands being carried out at once. */
   readonly maxRequests: number;
@@ -42,24 +55,28 @@ export interface TransmissionLimits {
   readonly maxBytes: number;
 }
 
-const NO_CHUNK: Buffer = Buffer.alloc(0);
+/** Longer payloads that are not all here get a buffer of their own. */
+const MAX_IN_PLACE_BYTES = 64 * 1024;
+/** Room for what follows a long payload, which may be the next one: little, so that little of that is copied. */
+const AFTER_LONG_BYTES = 4096;
 
 export class Transmission {
   readonly #export: NbdExport;
   readonly #pool: BufferPool;
   readonly #limits: TransmissionLimits;
+  readonly #budget: PayloadBudget;
+  readonly #waiter: BudgetWaiter;
   readonly #host: CommandHost;
   readonly #commands = new CommandPool();
   readonly #replies: ReplyQueue;
-  /** What has arrived and is not parsed: from `#at` to the end. */
-  #chunk: Buffer = NO_CHUNK;
-  #at = 0;
-  /** The first bytes of a request that was cut. */
-  readonly #header = Buffer.allocUnsafeSlow(REQUEST_BYTES);
-  #headerBytes = 0;
+  /** What has arrived and is not parsed. */
+  readonly #inlet: Inlet;
+  /** Whether what is read next goes straight into the buffer of the command that is being received. */
+  #direct = false;
+  #afterLong = false;
   /** Parsed, but over the limits. */
   #held: Command | null = null;
-  /** The WRITE whose payload is arriving: `progress` bytes of it are here, gathered, or dropped if it is refused. */
+  /** The WRITE whose payload is arriving: in the inlet, or `progress` bytes of it in its own buffer, or dropped if it is refused. */
   #receiving: Command | null = null;
   /** The client's stream has ended; what is held may still be parsed. */
   #ended = false;
@@ -72,12 +89,15 @@ export class Transmission {
     this.#commands.release(command);
   };
 
-  constructor(export_: NbdExport, pool: BufferPool, limits: TransmissionLimits, host: CommandHost) {
+  constructor(export_: NbdExport, memory: TransmissionMemory, limits: TransmissionLimits, host: CommandHost) {
     this.#export = export_;
-    this.#pool = pool;
+    this.#pool = memory.buffers;
+    this.#budget = memory.budget;
+    this.#waiter = memory.waiter;
     this.#limits = limits;
     this.#host = host;
-    this.#replies = new ReplyQueue(pool);
+    this.#replies = new ReplyQueue(memory.buffers);
+    this.#inlet = new Inlet(memory.buffers);
   }
 
   get requestsInFlight(): number {
@@ -113,13 +133,49 @@ export class Transmission {
     return this.#held !== null || this.#stopped || this.#replies.collectable;
   }
 
-  /** Takes the client's next bytes, which nobody changes from now on. Not to be called while `holding`. */
+  /**
+   * Where the client's next bytes are to be put. Must be asked for again after each `received`; until then the memory waits for
+   * bytes, even if there are none to come.
+   */
+  space(): Buffer {
+    const command = this.#receiving;
+    this.#direct = command !== null && command.pooled;
+    if (command !== null && this.#direct) return command.buffer.subarray(command.progress, command.length);
+    if (this.#held !== null) return this.#inlet.space(1, AFTER_LONG_BYTES);
+    const inPlace = command !== null && command.refusal === Errno.ok;
+    const missing = (inPlace ? command.length : REQUEST_BYTES) - this.#inlet.available;
+    return this.#afterLong
+      ? this.#inlet.space(Math.max(missing, 1), AFTER_LONG_BYTES)
+      : this.#inlet.roomySpace(missing);
+  }
+
+  /** So many of the client's bytes have been put into what `space` gave. Not to be called while `holding`. */
+  received(bytes: number): void {
+    if (this.#stopped) return;
+    assert(this.#held === null, 'bytes while earlier ones are held');
+    if (!this.#direct) {
+      this.#inlet.received(bytes);
+    } else if (this.#receiving !== null) {
+      this.#receiving.progress += bytes;
+      this.#direct = false;
+    }
+    this.#parse();
+  }
+
+  /** Takes bytes that were read elsewhere, as `received` those that are read here: before the first of them. */
   receive(chunk: Buffer): void {
     if (this.#stopped) return;
-    assert(this.#held === null && this.#at === this.#chunk.length, 'bytes while earlier ones are held');
-    this.#chunk = chunk;
-    this.#at = 0;
-    this.#parse();
+    assert(this.#held === null, 'bytes while earlier ones are held');
+    let at = 0;
+    while (at < chunk.length && !this.#stopped) {
+      // What follows a command that is held waits in the inlet.
+      const space = this.#held === null ? this.space() : this.#inlet.roomySpace(chunk.length - at);
+      const bytes = Math.min(space.length, chunk.length - at);
+      chunk.copy(space, 0, at, at + bytes);
+      at += bytes;
+      if (this.#held === null) this.received(bytes);
+      else this.#inlet.received(bytes);
+    }
   }
 
   /** Goes on with what was held, if there is room now. */
@@ -130,6 +186,7 @@ export class Transmission {
     held.refusal = judge(held, this.#export);
     if (!this.#admits(held)) return;
     this.#held = null;
+    this.#budget.leave(this.#waiter);
     this.#accept(held);
     this.#parse();
     if (this.#ended && this.#held === null) this.stop();
@@ -144,13 +201,12 @@ export class Transmission {
   /** Nothing more will come, or be listened to. A WRITE whose payload is not all here is dropped: it never was a request. */
   stop(): void {
     this.#stopped = true;
-    if (this.#receiving !== null) this.#forget(this.#receiving);
+    if (this.#receiving !== null) this.#drop(this.#receiving);
     if (this.#held !== null) this.#commands.release(this.#held);
+    this.#budget.leave(this.#waiter);
     this.#receiving = null;
     this.#held = null;
-    this.#chunk = NO_CHUNK;
-    this.#at = 0;
-    this.#headerBytes = 0;
+    this.#inlet.clear();
   }
 
   /** The host has carried out the command. */
@@ -160,10 +216,11 @@ export class Transmission {
     const isRead = command.segment !== null;
     if (this.#abandoned) {
       this.#forget(command);
+      this.#settleAbandoned();
     } else if (isRead && error === Errno.ok) {
       this.#replies.addRead(command);
     } else {
-      this.#bytesInFlight -= command.payloadBytes;
+      this.#discharge(command.payloadBytes);
       this.#forgetPayload(command);
       this.#answer(command, error);
     }
@@ -176,7 +233,7 @@ export class Transmission {
 
   /** The system has taken the pieces of the oldest `collect`. */
   sent(): void {
-    if (!this.#abandoned) this.#bytesInFlight -= this.#replies.sent();
+    if (!this.#abandoned) this.#discharge(this.#replies.sent());
   }
 
   /** The client is gone: replies are dropped, commands in flight end unanswered. */
@@ -185,34 +242,45 @@ export class Transmission {
     this.stop();
     this.#abandoned = true;
     this.#replies.abandon(this.#free);
+    this.#inlet.dispose();
+    this.#settleAbandoned();
+  }
+
+  #settleAbandoned(): void {
+    if (this.#requestsInFlight === 0) this.#discharge(this.#bytesInFlight);
+  }
+
+  #charge(bytes: number): void {
+    this.#bytesInFlight += bytes;
+    this.#budget.charge(bytes);
+  }
+
+  #discharge(bytes: number): void {
+    this.#bytesInFlight -= bytes;
+    this.#budget.refund(bytes);
+  }
+
+  /** A WRITE whose payload will not come. */
+  #drop(command: Command): void {
+    this.#discharge(SIMPLE_REPLY_BYTES + (command.refusal === Errno.ok ? command.length : 0));
+    // The system may still put bytes into it.
+    if (this.#direct) this.#pool.discard();
+    else if (command.pooled) this.#pool.release(command.buffer);
+    this.#direct = false;
+    this.#commands.release(command);
   }
 
   #parse(): void {
-    while (this.#at < this.#chunk.length && this.#held === null) {
-      if (this.#receiving !== null) this.#receivePayload(this.#receiving);
-      else this.#receiveHeader();
+    const inlet = this.#inlet;
+    while (this.#held === null) {
+      if (this.#receiving !== null) {
+        if (!this.#receivePayload(this.#receiving)) return;
+      } else {
+        if (inlet.available < REQUEST_BYTES) return;
+        inlet.at += REQUEST_BYTES;
+        this.#request(inlet.buffer, inlet.at - REQUEST_BYTES);
+      }
     }
-    // The chunk belongs to the payloads in it alone, and is not kept alive by this.
-    if (this.#at === this.#chunk.length) {
-      this.#chunk = NO_CHUNK;
-      this.#at = 0;
-    }
-  }
-
-  #receiveHeader(): void {
-    const available = this.#chunk.length - this.#at;
-    if (this.#headerBytes === 0 && available >= REQUEST_BYTES) {
-      this.#at += REQUEST_BYTES;
-      this.#request(this.#chunk, this.#at - REQUEST_BYTES);
-      return;
-    }
-    const count = Math.min(REQUEST_BYTES - this.#headerBytes, available);
-    this.#chunk.copy(this.#header, this.#headerBytes, this.#at, this.#at + count);
-    this.#headerBytes += count;
-    this.#at += count;
-    if (this.#headerBytes < REQUEST_BYTES) return;
-    this.#headerBytes = 0;
-    this.#request(this.#header, 0);
   }
 
   #request(bytes: Buffer, at: number): void {
@@ -240,11 +308,15 @@ export class Transmission {
   #admits(command: Command): boolean {
     if (this.#requestsInFlight >= this.#limits.maxRequests) return false;
     const payload = command.refusal === Errno.ok ? command.payloadBytes : 0;
-    return this.#bytesInFlight === 0 || this.#bytesInFlight + SIMPLE_REPLY_BYTES + payload <= this.#limits.maxBytes;
+    const bytes = SIMPLE_REPLY_BYTES + payload;
+    if (this.#bytesInFlight > 0 && this.#bytesInFlight + bytes > this.#limits.maxBytes) return false;
+    if (this.#budget.admits(this.#waiter, this.#bytesInFlight, bytes)) return true;
+    this.#budget.wait(this.#waiter);
+    return false;
   }
 
   #accept(command: Command): void {
-    this.#bytesInFlight += SIMPLE_REPLY_BYTES;
+    this.#charge(SIMPLE_REPLY_BYTES);
     if (command.type === CommandType.write && command.length > 0) {
       if (command.refusal === Errno.ok) this.#acceptWrite(command);
       else this.#refuseWrite(command);
@@ -252,23 +324,19 @@ export class Transmission {
       this.#answer(command, command.refusal);
     } else {
       if (command.type === CommandType.read) this.#replies.reserve(command);
-      this.#bytesInFlight += command.payloadBytes;
+      this.#charge(command.payloadBytes);
       this.#execute(command);
     }
   }
 
   #acceptWrite(command: Command): void {
-    this.#bytesInFlight += command.length;
-    if (this.#chunk.length - this.#at >= command.length) {
-      command.buffer = this.#chunk;
-      command.bufferOffset = this.#at;
-      this.#at += command.length;
-      this.#execute(command);
-    } else {
+    this.#charge(command.length);
+    this.#afterLong = command.length > MAX_IN_PLACE_BYTES;
+    if (this.#afterLong && this.#inlet.available < command.length) {
       command.buffer = this.#pool.acquire(command.length);
       command.pooled = true;
-      this.#receiving = command;
     }
+    this.#receiving = command;
   }
 
   /** Its payload comes all the same, and is dropped: unless that much of it must be malice. */
@@ -277,22 +345,33 @@ export class Transmission {
       this.#receiving = command;
       return;
     }
-    this.#bytesInFlight -= SIMPLE_REPLY_BYTES;
+    this.#discharge(SIMPLE_REPLY_BYTES);
     const { length } = command;
     this.#commands.release(command);
     this.#break(`a WRITE of ${length} bytes`);
   }
 
-  #receivePayload(command: Command): void {
-    const count = Math.min(command.length - command.progress, this.#chunk.length - this.#at);
-    if (command.pooled) this.#chunk.copy(command.buffer, command.progress, this.#at, this.#at + count);
-    command.progress += count;
-    this.#at += count;
-    if (command.progress < command.length) return;
+  /** Whether the payload was all there. */
+  #receivePayload(command: Command): boolean {
+    const inlet = this.#inlet;
+    if (!command.pooled && command.refusal === Errno.ok) {
+      if (inlet.available < command.length) return false;
+      command.buffer = inlet.buffer;
+      command.bufferOffset = inlet.at;
+      command.received = inlet.retain();
+      inlet.at += command.length;
+    } else {
+      const count = Math.min(command.length - command.progress, inlet.available);
+      if (command.pooled) inlet.buffer.copy(command.buffer, command.progress, inlet.at, inlet.at + count);
+      command.progress += count;
+      inlet.at += count;
+      if (command.progress < command.length) return false;
+      command.progress = 0;
+    }
     this.#receiving = null;
-    command.progress = 0;
-    if (command.pooled) this.#execute(command);
+    if (command.refusal === Errno.ok) this.#execute(command);
     else this.#answer(command, command.refusal);
+    return true;
   }
 
   #execute(command: Command): void {
@@ -308,6 +387,7 @@ export class Transmission {
 
   #forgetPayload(command: Command): void {
     if (command.pooled) this.#pool.release(command.buffer);
+    if (command.received !== null) command.received.release(1);
     if (command.segment !== null) this.#replies.unreserve(command);
   }
 

@@ -113,7 +113,7 @@ describe('device set', () => {
     );
     await set.keepOnly(scan.devices.slice(0, 1));
     assert.equal((await rival.hold(scan.devices)).opened, 3);
-    assert.equal(set.find(images[0] ?? '')?.name, images[0]);
+    assert.equal(set.find(images[0] ?? '')?.path, images[0]);
     assert.equal(set.find(images[1] ?? ''), undefined);
   });
 
@@ -126,7 +126,7 @@ describe('device set', () => {
     assert.equal(set.find(now.path), undefined);
     const again = await set.hold([now]);
     assert.deepEqual([again.opened, again.failures.size], [0, 0]);
-    assert.equal(set.find(now.path)?.name, now.path);
+    assert.equal(set.find(now.path)?.path, now.path);
   });
 
   test('a device that was enlarged while it was held has its new size, one that was cut keeps the old', async (t) => {
@@ -137,7 +137,7 @@ describe('device set', () => {
     const sizeAfter = async (bytes: number): Promise<number | undefined> => {
       await truncate(path, bytes);
       await set.hold((await scanDevices([path])).devices);
-      return set.find(path)?.limits.sizeBytes;
+      return set.find(path)?.sizeBytes;
     };
     assert.equal(await sizeAfter(2 ** 26), 2 ** 26);
     assert.equal(await sizeAfter(2 ** 27), 2 ** 27);

@@ -51,13 +51,13 @@ async function rescan(served: Inventory | null, options: Rescan = {}): Promise<I
     onUnreadable: (path, reason) => unreadable.set(path, reason),
   });
   const exports = new Map(
-    served?.volumes.flatMap(({ name, id, plan }) => (plan.active ? [[name, { id, ...plan }] as const] : [])),
+    served?.volumes.flatMap(({ id, plan }) => (plan.active ? [[id, plan] as const] : [])),
   );
   const groups = served?.groups ?? new Map<string, never>();
   return takeInventory(scan, SETTINGS, undefined, {
     groups,
     unreadable,
-    served: (name) => exports.get(name) ?? null,
+    served: (id) => exports.get(id) ?? null,
   });
 }
 

@@ -1,9 +1,15 @@
 /** Exports and directories for tests. */
 import type { BlockDevice } from '../../src/block/device.ts';
 import { MemoryDevice } from '../../src/block/memory.ts';
-import type { ExportDirectory, NbdExport } from '../../src/nbd/exports.ts';
+import type { ExportDirectory, ExportRefusal, ExportView, ListedExport, NbdExport } from '../../src/nbd/exports.ts';
 
-export function makeExport(fields: Partial<NbdExport> = {}): NbdExport {
+/** An export as both phases know it. */
+export interface TestExport extends NbdExport {
+  readonly description: string;
+  readonly preferredBlockSize: number;
+}
+
+export function makeExport(fields: Partial<TestExport> = {}): TestExport {
   return {
     name: 'vg/lv',
     description: '1 MiB linear',
@@ -15,25 +21,39 @@ export function makeExport(fields: Partial<NbdExport> = {}): NbdExport {
   };
 }
 
-export class TestDirectory implements ExportDirectory {
-  exports: NbdExport[];
+export function listed(export_: TestExport): ListedExport {
+  const { name, description, readOnly, canTrim, preferredBlockSize, volume } = export_;
+  return { name, description, readOnly, canTrim, preferredBlockSize, sizeBytes: volume.limits.sizeBytes };
+}
+
+export class TestDirectory implements ExportDirectory, ExportView {
+  exports: TestExport[];
   /** Connections by export name. */
   readonly open: Map<string, number> = new Map();
 
-  constructor(exports: readonly NbdExport[]) {
+  constructor(exports: readonly TestExport[]) {
     this.exports = [...exports];
   }
 
-  list(): readonly NbdExport[] {
-    return this.exports;
+  viewFor(): ExportView {
+    return this;
   }
 
-  find(name: string): NbdExport | null {
+  list(): readonly ListedExport[] {
+    return this.exports.map(listed);
+  }
+
+  find(name: string): ListedExport | null {
+    const found = this.export(name);
+    return found === null ? null : listed(found);
+  }
+
+  export(name: string): TestExport | null {
     return this.exports.find((candidate) => candidate.name === name) ?? null;
   }
 
-  explain(name: string): string {
-    return name === '' ? 'there is no default export' : `there is no export "${name}"`;
+  explain(name: string): ExportRefusal {
+    return { kind: 'unknown', text: name === '' ? 'there is no default export' : `there is no export "${name}"` };
   }
 
   opened(export_: NbdExport): void {

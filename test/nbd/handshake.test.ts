@@ -5,7 +5,7 @@ import * as fc from 'fast-check';
 import { MemoryDevice } from '../../src/block/memory.ts';
 import { Handshake, type HandshakeOutcome } from '../../src/nbd/handshake.ts';
 import { finalReply, greeting } from '../../src/nbd/option-replies.ts';
-import { makeExport, resizable, TestDirectory } from './exports.ts';
+import { listed, makeExport, resizable, TestDirectory } from './exports.ts';
 import { clientFlags, ERR, everySplit, option, optionReplies, query, type OptionReply } from './wire.ts';
 
 const OPT = {
@@ -281,7 +281,7 @@ describe('handshake', () => {
 
   test('a default export is answered under its own name', () => {
     const directory = new TestDirectory([makeExport()]);
-    directory.find = (name) => (name === '' ? directory.exports[0]! : null);
+    directory.find = (name) => (name === '' ? listed(directory.exports[0]!) : null);
     const replies = ask([option(OPT.go, query('', [1]))], directory);
     assert.equal(replies[1]?.payload.subarray(2).toString(), 'vg/lv');
   });

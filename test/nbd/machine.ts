@@ -7,14 +7,20 @@ import { MemoryDevice } from '../../src/block/memory.ts';
 import { BufferPool } from '../../src/nbd/buffer-pool.ts';
 import type { Command } from '../../src/nbd/command.ts';
 import type { NbdErrno } from '../../src/nbd/constants.ts';
-import type { NbdExport } from '../../src/nbd/exports.ts';
+import { PayloadBudget } from '../../src/nbd/payload-budget.ts';
 import { type CommandHost, Transmission, type TransmissionLimits } from '../../src/nbd/transmission.ts';
-import { makeExport } from './exports.ts';
+import { makeExport, type TestExport } from './exports.ts';
 import { CMD, replies, type Reply } from './wire.ts';
 
+/** Buffers that a connection has as long as it lives, to read into, and their bytes while it is idle. */
+export const INLETS = 1;
+export const INLET_BYTES: number = 16 * 1024 + 64;
+
 export interface MachineOptions {
-  readonly export?: Partial<NbdExport>;
+  readonly export?: Partial<TestExport>;
   readonly limits?: Partial<TransmissionLimits>;
+  /** Bytes of payload of all machines that share it; default: no bound. */
+  readonly budget?: PayloadBudget;
   /** Bytes of the disk; default 1 MiB. */
   readonly sizeBytes?: number;
 }
@@ -22,6 +28,7 @@ export interface MachineOptions {
 export class Machine implements CommandHost {
   readonly disk: Buffer;
   readonly pool: BufferPool = new BufferPool({ poison: true });
+  readonly budget: PayloadBudget;
   readonly transmission: Transmission;
   /** Commands accepted and not finished. */
   readonly pending: Command[] = [];
@@ -31,11 +38,18 @@ export class Machine implements CommandHost {
   readonly #sent: Buffer[] = [];
   #entered = false;
 
-  constructor({ export: fields = {}, limits = {}, sizeBytes = 2 ** 20 }: MachineOptions = {}) {
+  constructor({ export: fields = {}, limits = {}, sizeBytes = 2 ** 20, budget }: MachineOptions = {}) {
+    this.budget = budget ?? new PayloadBudget(2 ** 40);
     this.disk = Buffer.alloc(sizeBytes);
     const export_ = makeExport({ volume: new MemoryDevice({ sizeBytes }), ...fields });
     const all = { maxRequests: 256, maxBytes: 64 * 2 ** 20, ...limits };
-    this.transmission = new Transmission(export_, this.pool, all, this);
+    this.transmission = new Transmission(export_, { buffers: this.pool, budget: this.budget, waiter: this }, all, this);
+  }
+
+  /** How often it was told that there may be room. */
+  told = 0;
+  roomForPayload(): void {
+    this.told++;
   }
 
   execute(command: Command): void {
@@ -103,6 +117,7 @@ export class Machine implements CommandHost {
     while (this.pending.length > 0) this.finish(this.pending[0]);
     assert.equal(this.pool.outstanding, 0, 'buffers that were not released');
     assert.equal(this.transmission.requestsInFlight, 0);
+    assert.equal(this.transmission.bytesInFlight, 0);
   }
 }
 

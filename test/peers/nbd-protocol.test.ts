@@ -13,9 +13,9 @@ import { MemoryDevice } from '../../src/block/memory.ts';
 import { targets } from '../../src/dm/targets.ts';
 import { Volume } from '../../src/dm/volume.ts';
 import { BufferPool } from '../../src/nbd/buffer-pool.ts';
-import { NbdServer } from '../../src/nbd/server.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
 import { makeExport, TestDirectory } from '../nbd/exports.ts';
+import { LocalServer } from '../nbd/local-server.ts';
 
 const MIB = 2 ** 20;
 const SIZE = 24 * MIB;
@@ -31,7 +31,7 @@ const directory = new TestDirectory([
   makeExport({ name: 'vg/lv', description: '24 MiB linear', volume }),
   makeExport({ name: 'vg/ro', description: 'the same, read-only', volume, readOnly: true, preferredBlockSize: 65_536 }),
 ]);
-const server = new NbdServer({ directory, buffers });
+const server = new LocalServer({ directory, buffers });
 
 function makeVolume(): Volume {
   const made = new Volume('vg/lv', { targets });

@@ -121,6 +121,8 @@ export interface WorkerStats {
 
 /** By name: one argument, one answer. */
 export interface WorkerCommands {
+  /** Whether it is there. */
+  ping(): Promise<void>;
   configure(settings: { readonly logLevel: string }): Promise<void>;
   /** Puts tables into the inactive slots; makes volumes that aren't there, and opens devices. */
   load(volumes: readonly VolumeSpec[]): Promise<readonly (Outcome<object> | Failure)[]>;

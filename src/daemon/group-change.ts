@@ -1,0 +1,348 @@
+/**
+ * The volumes of one VG on their way to what the metadata says:
+ *
+ *     let go what leaves → load new tables → suspend what changed → resume it → resume what is new
+ *
+ * Invariants
+ *  - Tables are loaded, and their devices opened, before anything is suspended.
+ *  - Extents never belong to two tables that do I/O: what is new begins when everything that changed has its new table. If something
+ *    can't be let go or suspended (a device hangs), all that changes goes on with the table that it had, and its problem is told.
+ *  - A worker that dies in between is no failure: the next one gets what was to be, and the change is done again.
+ */
+import type { LiveProblem, VolumeId } from '../lvm/live.ts';
+import type { ActivePlan, DesiredVolume, Load } from './served-volume.ts';
+import { preferredBlockBytes, ServedVolume } from './served-volume.ts';
+import { deviceKey, type DeviceSpec, type VolumeFacts, type WorkerHost } from './worker/host.ts';
+import type { WorkerSlot } from './worker/pool.ts';
+import { WorkerError } from './worker/protocol.ts';
+
+/** What hangs longer is not waited for: the volume goes on with the table it has. */
+export const SUSPEND_TIMEOUT_MS = 20_000;
+/** How long a change waits for a worker that is being started again. */
+export const WORKER_TIMEOUT_MS = 30_000;
+const ATTEMPTS = 3;
+
+/** What a change works on. */
+export interface ChangedSet {
+  servedOf(vgId: string): readonly ServedVolume[];
+  servedById(id: VolumeId): ServedVolume | undefined;
+  /** A place for a new volume: with those that it shares something with, else where the fewest are. */
+  place(shareKey: string | null): WorkerSlot;
+  add(served: ServedVolume): void;
+  /** Where volumes with this key are; null: there are none. */
+  homeOf(shareKey: string): WorkerSlot | null;
+  /** From now on it shares this. */
+  share(served: ServedVolume, shareKey: string | null): void;
+  /** Lets the clients go, flushes and closes the volume. Gives whether it is gone: if not, its end goes on behind our back. */
+  retire(served: ServedVolume, reason: string): Promise<boolean>;
+  /** Lets volumes go on that are held, with the tables that they have. */
+  resume(ids: readonly VolumeId[]): Promise<void>;
+  /** It is not active, and why. */
+  refuse(volume: DesiredVolume, reason: string): void;
+  /** A volume's table is live. */
+  went(served: ServedVolume, isNew: boolean): void;
+  warn(name: string, problem: string): void;
+  fail(name: string, reason: string): void;
+}
+
+/** A volume that is to have another table, or its first. */
+interface Step {
+  readonly desired: DesiredVolume;
+  readonly plan: ActivePlan;
+  readonly served: ServedVolume;
+  readonly load: Load;
+  /** It has never been live. */
+  readonly isNew: boolean;
+}
+
+type HostOf = (step: Step) => WorkerHost;
+
+export class GroupChange {
+  readonly #set: ChangedSet;
+  readonly #vgId: string;
+  readonly #desired: readonly DesiredVolume[];
+  readonly #resolve: (path: string) => DeviceSpec | undefined;
+  readonly #reload: ReadonlySet<VolumeId>;
+  readonly #problems: LiveProblem[] = [];
+
+  /** `resolve` gives the claimed device that a table names; `reload`: volumes to be loaded again though they did not change. */
+  constructor(
+    set: ChangedSet,
+    group: { readonly vgId: string; readonly desired: readonly DesiredVolume[] },
+    resolve: (path: string) => DeviceSpec | undefined,
+    reload: ReadonlySet<VolumeId>,
+  ) {
+    this.#set = set;
+    this.#vgId = group.vgId;
+    this.#desired = group.desired;
+    this.#resolve = resolve;
+    this.#reload = reload;
+  }
+
+  /** Gives what should be active and isn't, or has not followed. */
+  async run(): Promise<readonly LiveProblem[]> {
+    for (const volume of this.#desired) {
+      if (!volume.plan.active) this.#set.refuse(volume, volume.plan.reason);
+    }
+    if (!(await this.#letGo())) return this.#problems;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await this.#follow(this.#steps());
+        return this.#problems;
+      } catch (error) {
+        if (!(error instanceof WorkerError)) throw error;
+        if (error.code === 'GONE' && attempt < ATTEMPTS) continue;
+        await this.#giveUp(error.message);
+        return this.#problems;
+      }
+    }
+  }
+
+  async #giveUp(reason: string): Promise<void> {
+    for (const desired of this.#desired) {
+      const served = this.#set.servedById(desired.id);
+      if (!desired.plan.active || served === undefined) continue;
+      if (served.planKey === '') {
+        await this.#set.retire(served, reason);
+        this.#refuse(desired, reason);
+      } else {
+        this.#problems.push({ volume: { id: desired.id, name: desired.name }, reason });
+      }
+    }
+  }
+
+  /** Retires what leaves. False: something can't be let go, and nothing may take its extents. */
+  async #letGo(): Promise<boolean> {
+    const wanted = new Map(this.#desired.map((volume) => [volume.id, volume]));
+    const strangers = this.#strangers();
+    const outcomes = await Promise.all(
+      this.#set.servedOf(this.#vgId).map(async (served) => {
+        const moves = strangers.has(served) ? 'it moves to the worker of what it shares something with' : null;
+        const reason = endOf(served, wanted.get(served.id)) ?? moves;
+        if (reason === null || (await this.#set.retire(served, reason))) return true;
+        const { id, name } = served;
+        this.#problems.push({ volume: { id, name }, reason: `${name} can't be let go: its device does not answer` });
+        return false;
+      }),
+    );
+    return outcomes.every(Boolean);
+  }
+
+  /** Volumes that from now on share something with others, which are with another worker. */
+  #strangers(): ReadonlySet<ServedVolume> {
+    const strangers = new Set<ServedVolume>();
+    for (const { id, plan } of this.#desired) {
+      const served = this.#set.servedById(id);
+      if (!plan.active || served === undefined || served.leaving || served.shareKey === plan.shareKey) continue;
+      const home = plan.shareKey === null ? null : this.#set.homeOf(plan.shareKey);
+      if (home !== null && home !== served.slot) strangers.add(served);
+      else this.#set.share(served, plan.shareKey);
+    }
+    return strangers;
+  }
+
+  /** What has to be loaded; the rest only gets its new description. */
+  #steps(): readonly Step[] {
+    const steps: Step[] = [];
+    for (const desired of this.#desired) {
+      const { plan } = desired;
+      if (!plan.active) continue;
+      const load = this.#loadOf(desired, plan);
+      if (load === null) continue;
+      const existing = this.#set.servedById(desired.id);
+      if (existing === undefined) {
+        const served = new ServedVolume(desired, plan, this.#set.place(plan.shareKey), load);
+        // Others that share something with it are placed by where it is.
+        this.#set.add(served);
+        steps.push({ desired, plan, served, load, isNew: true });
+        continue;
+      }
+      const { problem } = plan;
+      if (problem !== undefined && problem !== existing.problem) this.#set.warn(desired.name, problem);
+      const isLoaded = existing.live && !existing.held && existing.load.key === load.key;
+      if (isLoaded && !this.#reload.has(desired.id)) {
+        this.#describe(existing, desired, plan);
+      } else {
+        existing.next = load;
+        steps.push({ desired, plan, served: existing, load, isNew: existing.planKey === '' });
+      }
+    }
+    return steps;
+  }
+
+  #loadOf(desired: DesiredVolume, plan: ActivePlan): Load | null {
+    const { id, name, description } = desired;
+    const devices: DeviceSpec[] = [];
+    for (const path of plan.devices) {
+      const device = this.#resolve(path);
+      if (device === undefined) {
+        this.#refuse(desired, `${path} is not open`);
+        return null;
+      }
+      devices.push(device);
+    }
+    const { table, readOnly } = plan;
+    const preferredBlockSize = preferredBlockBytes(table);
+    const spec = { id, name, description, table, readOnly, preferredBlockSize, devices };
+    return { spec, key: JSON.stringify([plan.key, readOnly, devices.map(deviceKey)]) };
+  }
+
+  #refuse(desired: DesiredVolume, reason: string): void {
+    const { id, name } = desired;
+    this.#set.refuse(desired, reason);
+    this.#problems.push({ volume: { id, name }, reason });
+  }
+
+  #describe(served: ServedVolume, desired: DesiredVolume, plan: ActivePlan): void {
+    const { id, name, description } = desired;
+    const renamed = served.name !== name;
+    served.describe(desired, plan);
+    if (!renamed || served.liveOn === null) return;
+    served.load = { ...served.load, spec: { ...served.load.spec, name, description } };
+    // A worker that dies meanwhile hears the name with the table.
+    served.liveOn.rename({ id, name, description }).catch(ignoreGone);
+  }
+
+  async #follow(steps: readonly Step[]): Promise<void> {
+    if (steps.length === 0) return;
+    const hosts = new Map<WorkerSlot, WorkerHost>();
+    for (const slot of new Set(steps.map(({ served }) => served.slot))) {
+      hosts.set(slot, await slot.within(WORKER_TIMEOUT_MS));
+    }
+    const hostOf = (step: Step): WorkerHost => {
+      const host = hosts.get(step.served.slot);
+      if (host === undefined) throw new WorkerError('GONE', step.served.slot.index, 'it has ended');
+      return host;
+    };
+    const loaded = await this.#load(steps, hostOf);
+    const problem = await this.#swap(
+      loaded.filter(({ isNew }) => !isNew),
+      hostOf,
+    );
+    if (problem === null)
+      await this.#resume(
+        loaded.filter(({ isNew }) => isNew),
+        hostOf,
+      );
+    else await this.#undo(loaded, hostOf, problem);
+  }
+
+  /** Loads every table; what can't be loaded is no longer served. Gives the others. */
+  async #load(steps: readonly Step[], hostOf: HostOf): Promise<readonly Step[]> {
+    const answers = await Promise.all(
+      byHost(steps, hostOf).map(([host, own]) => host.load(own.map(({ load }) => load.spec))),
+    );
+    const failed = new Map(
+      answers.flat().flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
+    );
+    const good: Step[] = [];
+    for (const step of steps) {
+      const problem = failed.get(step.served.id);
+      if (problem === undefined) good.push(step);
+      else await this.#drop(step, problem);
+    }
+    return good;
+  }
+
+  async #drop(step: Step, problem: string): Promise<void> {
+    this.#set.fail(step.desired.name, problem);
+    await this.#set.retire(step.served, problem);
+    this.#refuse(step.desired, problem);
+  }
+
+  /** Suspends all, then resumes all with their new tables. Gives why some can't be suspended; null: all went well. */
+  async #swap(steps: readonly Step[], hostOf: HostOf): Promise<string | null> {
+    const [first] = steps;
+    if (first === undefined) return null;
+    if (steps.length === 1) return this.#swapOne(first, hostOf(first));
+    // A worker that dies now does not give them to the next one before all are suspended.
+    for (const { served } of steps) served.held = true;
+    const answers = await Promise.all(
+      byHost(steps, hostOf).map(([host, own]) => {
+        const ids = own.filter(({ served }) => served.liveOn === host).map(({ served }) => served.id);
+        return host.suspend({ ids, timeoutMs: SUSPEND_TIMEOUT_MS });
+      }),
+    );
+    const problem = answers.flat().find((answer) => answer.problem !== undefined)?.problem;
+    if (problem !== undefined) return problem;
+    await this.#resume(steps, hostOf);
+    return null;
+  }
+
+  /** In one go, without a way to the worker and back while it is suspended. */
+  async #swapOne(step: Step, host: WorkerHost): Promise<string | null> {
+    const before = step.served.load;
+    step.served.load = step.load;
+    const [answer] = await host.swap({ ids: [step.served.id], timeoutMs: SUSPEND_TIMEOUT_MS });
+    if (answer !== undefined && answer.problem === undefined) {
+      this.#went(step, host, answer);
+      return null;
+    }
+    step.served.load = before;
+    return answer?.problem ?? 'no answer';
+  }
+
+  /** Nothing of what was loaded becomes live. */
+  async #undo(steps: readonly Step[], hostOf: HostOf, problem: string): Promise<void> {
+    const reason = `a volume of its group can't be suspended, so it can't follow: ${problem}`;
+    for (const [host, own] of byHost(steps, hostOf)) await host.clear(own.map(({ served }) => served.id));
+    for (const { served, desired, isNew } of steps) {
+      served.next = null;
+      served.held = !isNew;
+      if (isNew) {
+        await this.#set.retire(served, reason);
+        this.#refuse(desired, reason);
+      } else {
+        served.problem = reason;
+        this.#set.warn(served.name, reason);
+        this.#problems.push({ volume: { id: served.id, name: desired.name }, reason });
+      }
+    }
+    await this.#set.resume(steps.map(({ served }) => served.id));
+  }
+
+  async #resume(steps: readonly Step[], hostOf: HostOf): Promise<void> {
+    for (const { served, load } of steps) served.load = load;
+    const byId = new Map(steps.map((step) => [step.served.id, step]));
+    await Promise.all(
+      byHost(steps, hostOf).map(async ([host, own]) => {
+        for (const answer of await host.resume(own.map(({ served }) => served.id))) {
+          const step = byId.get(answer.id);
+          if (step === undefined) continue;
+          if (answer.problem === undefined) this.#went(step, host, answer);
+          else await this.#drop(step, answer.problem);
+        }
+      }),
+    );
+  }
+
+  #went(step: Step, host: WorkerHost, facts: VolumeFacts & { readonly suspendedMs: number | null }): void {
+    const { served, desired, plan, isNew } = step;
+    served.went(host, facts);
+    this.#describe(served, desired, plan);
+    this.#set.went(served, isNew);
+  }
+}
+
+/** Why the volume can't go on, even with another table; null if it can. */
+function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string | null {
+  if (served.leaving) return 'it is on its way out';
+  if (desired === undefined) return 'no metadata that was found has such a logical volume';
+  return desired.plan.active ? null : desired.plan.reason;
+}
+
+function byHost(steps: readonly Step[], hostOf: HostOf): readonly (readonly [WorkerHost, readonly Step[]])[] {
+  const groups = new Map<WorkerHost, Step[]>();
+  for (const step of steps) {
+    const host = hostOf(step);
+    const own = groups.get(host);
+    if (own === undefined) groups.set(host, [step]);
+    else own.push(step);
+  }
+  return [...groups];
+}
+
+/** A worker that has gone has done, in its way, what was asked of it. */
+export function ignoreGone(error: unknown): void {
+  if (!(error instanceof WorkerError) || error.code !== 'GONE') throw error;
+}

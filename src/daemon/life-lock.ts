@@ -1,0 +1,45 @@
+/**
+ * The lock by which a daemon knows that another one's workers are still there: its supervisor may have been killed while they
+ * finish what their clients had sent. A file beside the control socket, locked by the supervisor; workers inherit the descriptor,
+ * and with it the lock (flock belongs to the open file), so it is free when the last of them has ended.
+ *
+ * Invariants
+ *  - Who has the lock is alone: no process of a former daemon writes to its devices any more.
+ *  - The file stays: it has no contents, and removing it would let two daemons lock two files of one name.
+ */
+import { type FileHandle, open } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import { flock, Lock } from '../native/addon.ts';
+import { DaemonError, reasonOf } from './errors.ts';
+import type { Logger } from './log.ts';
+
+const POLL_MS = 20;
+/** Whoever has the lock for so long is no worker that finishes, but a daemon. */
+const TIMEOUT_MS = 90_000;
+
+export interface LifeLock {
+  readonly fd: number;
+  close(): Promise<void>;
+}
+
+/** Waits for the lock and takes it. Throws a DaemonError. */
+export async function holdLifeLock(controlPath: string, log: Logger): Promise<LifeLock> {
+  const path = `${controlPath}.lock`;
+  let file: FileHandle;
+  try {
+    file = await open(path, 'a', 0o600);
+  } catch (error) {
+    throw new DaemonError({ code: 'RUN_DIR', path, reason: reasonOf(error) }, { cause: error });
+  }
+  const begun = performance.now();
+  for (let told = false; flock(file.fd, Lock.exclusive | Lock.nonBlocking) !== 0; told = true) {
+    if (!told) log.warn({ lock: path }, 'waiting for the workers of a former daemon to end');
+    if (performance.now() - begun > TIMEOUT_MS) {
+      await file.close();
+      const reason = `${path} is locked: another daemon with this control socket is running, or its workers are`;
+      throw new DaemonError({ code: 'DEVICE_BUSY', reason });
+    }
+    await delay(POLL_MS);
+  }
+  return { fd: file.fd, close: () => file.close() };
+}

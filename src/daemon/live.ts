@@ -1,0 +1,166 @@
+/**
+ * What commands ask of the daemon that serves the volumes which they change (lvm/live.ts), carried out.
+ *
+ * Invariants
+ *  - From `prepare` to `committed` or `abandoned` no scan touches the VGs of the change, new clients of the volumes that leave wait,
+ *    and the volumes that lose extents are suspended.
+ *  - A `prepare` that throws has left nothing behind. The end of a change that is not known (any more) ends nothing.
+ */
+import { CommandError } from '../lvm/edit/errors.ts';
+import type {
+  LiveActivation,
+  LiveChange,
+  LiveDecision,
+  LiveProblem,
+  LiveStatus,
+  LiveVolumes,
+  MoveStatus,
+  VolumeId,
+} from '../lvm/live.ts';
+import { moveStatusOf } from '../lvm/pvmove/live-status.ts';
+import { groupOf } from './served-volume.ts';
+import type { VolumeSet } from './volumes.ts';
+
+/** The daemon as far as changes need it. */
+export interface LiveDaemon {
+  readonly volumes: VolumeSet;
+  /** Whether the device of this identity is claimed. */
+  holds(identity: string): boolean;
+  /** Reads these VGs again and makes their volumes follow, whatever changes of others are under way. */
+  refresh(vgIds: ReadonlySet<string>, reload?: ReadonlySet<VolumeId>): Promise<readonly LiveProblem[]>;
+  rescan(reason: string): Promise<void>;
+  /** Names of a VG and an LV of it, as last scanned; null: there is none. */
+  nameOf(id: VolumeId): string | null;
+}
+
+export class DaemonVolumes implements LiveVolumes {
+  readonly present = true;
+  readonly #daemon: LiveDaemon;
+  readonly #changes = new Map<string, LiveChange>();
+  readonly #decisions = new Map<VolumeId, boolean>();
+
+  constructor(daemon: LiveDaemon) {
+    this.#daemon = daemon;
+  }
+
+  /** What commands decided, by volume. */
+  get decisions(): ReadonlyMap<VolumeId, boolean> {
+    return this.#decisions;
+  }
+
+  /** Whether a change of the VG is under way: then only that change may touch its volumes. */
+  isChanging(vgId: string): boolean {
+    return [...this.#changes.values()].some(({ groups }) => groups.some(({ id }) => id === vgId));
+  }
+
+  holds(identity: string): Promise<boolean> {
+    return Promise.resolve(this.#daemon.holds(identity));
+  }
+
+  async prepare(change: LiveChange): Promise<void> {
+    const { volumes } = this.#daemon;
+    const leaving = idsOf(change.leaving);
+    this.#changes.set(change.key, change);
+    volumes.block(leaving);
+    try {
+      await this.#empty(change.leaving, change.force);
+      const [stuck] = await volumes.suspend(idsOf(change.losing));
+      if (stuck === undefined) return;
+      const name = change.losing.find(({ id }) => id === stuck.id)?.name ?? '';
+      throw new CommandError(`Logical volume ${name} cannot be suspended: ${stuck.problem}`);
+    } catch (error) {
+      await this.#end(change);
+      throw error;
+    }
+  }
+
+  /** Sees to it that nobody uses the volumes, or throws. */
+  async #empty(refs: LiveChange['leaving'], force: boolean): Promise<void> {
+    const { volumes } = this.#daemon;
+    const used = refs.filter(({ id }) => volumes.openCount(id) > 0);
+    if (used.length === 0) return;
+    if (!force) throw new CommandError(used.map(({ name }) => `Logical volume ${name} in use.`));
+    const outcomes = await Promise.all(used.map(async (ref) => ({ ref, gone: await volumes.disconnect(ref.id) })));
+    const stuck = outcomes.filter(({ gone }) => !gone);
+    if (stuck.length > 0) {
+      throw new CommandError(stuck.map(({ ref }) => `Logical volume ${ref.name} in use: its device does not answer.`));
+    }
+  }
+
+  async committed(change: LiveChange): Promise<readonly LiveProblem[]> {
+    this.#decide(change.decisions);
+    for (const { id } of change.leaving) this.#decisions.delete(id);
+    try {
+      return await this.#daemon.refresh(new Set(change.groups.map(({ id }) => id)));
+    } finally {
+      await this.#end(change);
+    }
+  }
+
+  async abandoned(change: LiveChange): Promise<void> {
+    try {
+      await this.#daemon.refresh(new Set(change.groups.map(({ id }) => id)));
+    } finally {
+      await this.#end(change);
+    }
+  }
+
+  async #end(change: LiveChange): Promise<void> {
+    if (!this.#changes.delete(change.key)) return;
+    const { volumes } = this.#daemon;
+    volumes.release(idsOf(change.leaving));
+    await volumes.resume(idsOf(change.losing));
+  }
+
+  #decide(decisions: readonly LiveDecision[]): void {
+    for (const { volume, active } of decisions) this.#decisions.set(volume.id, active);
+  }
+
+  async activate({ vgId, decisions, refresh }: LiveActivation): Promise<readonly LiveProblem[]> {
+    const { volumes } = this.#daemon;
+    const leaving = decisions.filter(({ active }) => !active).map(({ volume }) => volume);
+    volumes.block(idsOf(leaving));
+    try {
+      await this.#empty(leaving, false);
+      this.#decide(decisions);
+      return await this.#daemon.refresh(new Set([vgId]), new Set(idsOf(refresh)));
+    } finally {
+      volumes.release(idsOf(leaving));
+    }
+  }
+
+  status(vgId?: string): Promise<ReadonlyMap<VolumeId, LiveStatus>> {
+    const all = [...this.#daemon.volumes.liveStatus(vgId).values()].map((status): LiveStatus => {
+      if (this.#decisions.get(status.id) !== false) return status;
+      const { reason: _, ...wished } = status;
+      return wished;
+    });
+    return Promise.resolve(new Map(all.map((status) => [status.id, status])));
+  }
+
+  async moveStatus(pvmoveLv: VolumeId): Promise<MoveStatus | null> {
+    const layer = this.#daemon.nameOf(pvmoveLv);
+    if (layer === null) return null;
+    const hosts = this.#daemon.volumes.hostsOf(groupOf(pvmoveLv));
+    const found = await Promise.all(
+      [...hosts].flatMap(([host, ids]) => ids.map(async (id) => ({ host, id, status: await host.volumeStatus(id) }))),
+    );
+    const known = found.flatMap(({ host, id, status }) => (status === null ? [] : [{ host, id, status }]));
+    return moveStatusOf(
+      known.map(({ status }) => status),
+      layer,
+      async (index, sector) => {
+        const volume = known[index];
+        if (volume !== undefined) await volume.host.message({ id: volume.id, sector, words: ['seal'] });
+      },
+    );
+  }
+
+  rescan(): Promise<void> {
+    return this.#daemon.rescan('asked for by a command');
+  }
+}
+
+function idsOf(refs: readonly { readonly id: VolumeId }[]): readonly VolumeId[] {
+  return refs.map(({ id }) => id);
+}

@@ -1,0 +1,170 @@
+/**
+ * One LV: as the metadata has it (`DesiredVolume`), and as it is served (`ServedVolume`).
+ *
+ * Invariants
+ *  - Two tables are the same exactly when their keys are; then nothing has to be loaded.
+ *  - A served volume is live where `liveOn` says, as long as that is its slot's worker.
+ */
+import type { StripedParams, Table } from '../dm/table.ts';
+import type { VolumeId } from '../lvm/live.ts';
+import type { ListedExport } from '../nbd/exports.ts';
+import type { VolumeFacts, VolumeSpec, WorkerHost } from './worker/host.ts';
+import type { WorkerSlot } from './worker/pool.ts';
+
+const SECTOR_BYTES = 512;
+const PREFERRED_BLOCK_BYTES = 4096;
+const MAX_PREFERRED_BLOCK_BYTES = 2 ** 25;
+
+/** VG uuid of a volume's id. */
+export function groupOf(id: VolumeId): string {
+  return id.split(' ', 1)[0] ?? '';
+}
+
+/** An LV as the metadata has it. */
+export interface DesiredVolume {
+  /** `VG/LV`: the export's name. */
+  readonly name: string;
+  /** VG and LV uuid: what stays when the name changes. */
+  readonly id: VolumeId;
+  readonly description: string;
+  readonly plan:
+    | {
+        readonly active: true;
+        readonly table: Table;
+        /** Paths that the table names. */
+        readonly devices: readonly string[];
+        readonly readOnly: boolean;
+        /** Why it is read-only; absent when it is not. */
+        readonly note?: string;
+        /** What is wrong with its VG, and does not end the serving of this table. */
+        readonly problem?: string;
+        /** Table and devices in one word: equal exactly when nothing has to be loaded. */
+        readonly key: string;
+        /** Volumes with the same one have to be with one worker; null: it shares nothing. */
+        readonly shareKey: string | null;
+      }
+    | { readonly active: false; readonly reason: string };
+}
+export type ActivePlan = Extract<DesiredVolume['plan'], { readonly active: true }>;
+
+export interface ExportStatus {
+  readonly name: string;
+  readonly id: VolumeId;
+  readonly state: 'active' | 'inactive';
+  readonly reason?: string;
+  readonly sizeBytes?: number;
+  readonly readOnly?: boolean;
+  /** Why it is read-only. */
+  readonly note?: string;
+  /** What the last scan found wrong: the volume goes on as it was, and could not be made active now. */
+  readonly problem?: string;
+  /** Its worker's number. */
+  readonly worker?: number;
+  /** Milliseconds that I/O was held back by the last change of its table; absent: it had none. */
+  readonly lastSuspendMs?: number;
+  /** Connections in the transmission phase. */
+  readonly clients: number;
+}
+
+/** What is loaded, or to be loaded, for a volume. */
+export interface Load {
+  readonly spec: VolumeSpec;
+  readonly key: string;
+}
+
+/** One active LV. */
+export class ServedVolume {
+  readonly id: VolumeId;
+  readonly slot: WorkerSlot;
+  shareKey: string | null;
+  name: string;
+  description: string;
+  note: string | undefined;
+  problem: string | undefined;
+  /** Of the plan, for `keep.ts`. */
+  planKey = '';
+  readOnly: boolean;
+  /** Its live table, or the one that it gets next: what a new worker has to load. */
+  load: Load;
+  facts: VolumeFacts = { sizeBytes: 0, readOnly: true, canTrim: false, preferredBlockSize: PREFERRED_BLOCK_BYTES };
+  /** Loaded into the inactive slot. */
+  next: Load | null = null;
+  /** Where its table is live; null: nowhere. */
+  liveOn: WorkerHost | null = null;
+  /** It has been suspended until further notice. */
+  held = false;
+  leaving = false;
+  lastSuspendMs: number | null = null;
+  /** Connections that use it, or are about to. */
+  readonly clients: Set<number> = new Set();
+
+  constructor(desired: DesiredVolume, plan: ActivePlan, slot: WorkerSlot, load: Load) {
+    this.id = desired.id;
+    this.name = desired.name;
+    this.description = desired.description;
+    this.readOnly = plan.readOnly;
+    this.shareKey = plan.shareKey;
+    this.slot = slot;
+    this.load = load;
+  }
+
+  /** Whether it ever had a live table: before that there is nothing to show. */
+  get shown(): boolean {
+    return this.planKey !== '' && !this.leaving;
+  }
+
+  get live(): boolean {
+    return this.liveOn !== null && this.liveOn === this.slot.host;
+  }
+
+  describe(desired: DesiredVolume, plan: ActivePlan): void {
+    this.name = desired.name;
+    this.description = desired.description;
+    this.note = plan.note;
+    this.problem = plan.problem;
+    this.planKey = plan.key;
+    this.readOnly = plan.readOnly;
+  }
+
+  went(host: WorkerHost, facts: VolumeFacts & { readonly suspendedMs: number | null }): void {
+    const { sizeBytes, readOnly, canTrim, preferredBlockSize, suspendedMs } = facts;
+    this.facts = { sizeBytes, readOnly, canTrim, preferredBlockSize };
+    this.liveOn = host;
+    this.held = false;
+    this.next = null;
+    if (suspendedMs !== null) this.lastSuspendMs = suspendedMs;
+  }
+
+  listed(): ListedExport {
+    return { name: this.name, description: this.description, ...this.facts };
+  }
+
+  status(): ExportStatus {
+    return {
+      name: this.name,
+      id: this.id,
+      state: 'active',
+      sizeBytes: this.facts.sizeBytes,
+      readOnly: this.facts.readOnly,
+      ...(this.note === undefined ? {} : { note: this.note }),
+      ...this.#problemStatus(),
+      worker: this.slot.index,
+      ...(this.lastSuspendMs === null ? {} : { lastSuspendMs: Math.round(this.lastSuspendMs * 1000) / 1000 }),
+      clients: this.clients.size,
+    };
+  }
+
+  #problemStatus(): { readonly problem?: string } {
+    if (this.live) return this.problem === undefined ? {} : { problem: this.problem };
+    return { problem: this.problem ?? 'its worker is being started again' };
+  }
+}
+
+/** The chunk of a volume that is striped throughout, else 4096. LVM2's chunks are powers of two. */
+export function preferredBlockBytes(table: Table): number {
+  const smallest = table.reduce((least, { target, params }) => {
+    const chunk = target === 'striped' ? (params as StripedParams).chunkSize * SECTOR_BYTES : PREFERRED_BLOCK_BYTES;
+    return Math.min(least, chunk);
+  }, MAX_PREFERRED_BLOCK_BYTES);
+  return smallest >= SECTOR_BYTES && Number.isInteger(Math.log2(smallest)) ? smallest : PREFERRED_BLOCK_BYTES;
+}

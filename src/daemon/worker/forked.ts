@@ -1,0 +1,227 @@
+/**
+ * A worker in a process of its own, as its supervisor sees it.
+ *
+ * Invariants
+ *  - Each call is settled once: by the answer, or rejected when the process has ended.
+ *  - A socket that was handed over is closed here when the worker has it; it goes on there.
+ *  - `gone` is told once, when the process has ended, however that came about.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import type { Socket } from 'node:net';
+import type { VolumeId } from '../../lvm/live.ts';
+import { handleOf, takeBytes } from './handles.ts';
+import type {
+  AdoptRequest,
+  DeviceKey,
+  Failure,
+  Outcome,
+  Resumed,
+  SuspendRequest,
+  VolumeSpec,
+  WorkerCommands,
+  WorkerEvents,
+  WorkerHost,
+  WorkerStats,
+  WorkerVolume,
+} from './host.ts';
+import { type CommandName, type FromWorker, type ToWorker, WorkerError } from './protocol.ts';
+import type { WorkerSettings } from './worker.ts';
+
+const MAIN = fileURLToPath(new URL('main.ts', import.meta.url));
+
+export interface ForkOptions {
+  readonly index: number;
+  readonly settings: WorkerSettings;
+  readonly events: WorkerEvents;
+  /** A file descriptor that the worker inherits, and so keeps open as long as it lives. */
+  readonly lockFd: number | null;
+}
+
+interface Pending {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** The channel's `send` with a bare handle, which its types don't know. */
+interface HandleSender {
+  send(message: ToWorker, handle: object, options: object, sent: (error: Error | null) => void): boolean;
+}
+
+export class ForkedWorker implements WorkerHost {
+  readonly index: number;
+  readonly #child: ChildProcess;
+  readonly #events: WorkerEvents;
+  readonly #pending = new Map<number, Pending>();
+  readonly #started = Promise.withResolvers<void>();
+  #nextId = 1;
+  #ended = false;
+
+  private constructor(options: ForkOptions) {
+    const { index, lockFd } = options;
+    this.index = index;
+    this.#events = options.events;
+    this.#child = fork(MAIN, {
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...(lockFd === null ? [] : [lockFd])],
+    });
+    this.#child.on('message', (message: FromWorker) => {
+      this.#receive(message);
+    });
+    this.#child.once('exit', (code, signal) => {
+      this.#gone(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
+    });
+    this.#child.once('error', (error) => {
+      this.#gone(error.message);
+    });
+    this.#send({ kind: 'start', index, settings: options.settings });
+  }
+
+  /** Starts a worker process; resolves when it takes commands. Throws a WorkerError. */
+  static async start(options: ForkOptions): Promise<ForkedWorker> {
+    const worker = new ForkedWorker(options);
+    await worker.#started.promise;
+    return worker;
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? -1;
+  }
+
+  ping(): Promise<void> {
+    return this.#call('ping', undefined);
+  }
+
+  configure(settings: { readonly logLevel: string }): Promise<void> {
+    return this.#call('configure', settings);
+  }
+
+  load(volumes: readonly VolumeSpec[]): Promise<readonly (Outcome<object> | Failure)[]> {
+    return this.#call('load', volumes);
+  }
+
+  clear(ids: readonly VolumeId[]): Promise<void> {
+    return this.#call('clear', ids);
+  }
+
+  suspend(request: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
+    return this.#call('suspend', request);
+  }
+
+  resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]> {
+    return this.#call('resume', ids);
+  }
+
+  swap(request: SuspendRequest): Promise<readonly (Resumed | Failure)[]> {
+    return this.#call('swap', request);
+  }
+
+  rename(request: { readonly id: VolumeId; readonly name: string; readonly description: string }): Promise<void> {
+    return this.#call('rename', request);
+  }
+
+  disconnect(id: VolumeId): Promise<void> {
+    return this.#call('disconnect', id);
+  }
+
+  retire(id: VolumeId): Promise<Outcome<object> | Failure> {
+    return this.#call('retire', id);
+  }
+
+  keepDevices(keys: readonly DeviceKey[]): Promise<void> {
+    return this.#call('keepDevices', keys);
+  }
+
+  message(request: {
+    readonly id: VolumeId;
+    readonly sector: number;
+    readonly words: readonly string[];
+  }): Promise<string> {
+    return this.#call('message', request);
+  }
+
+  volumeStatus(id: VolumeId): Promise<WorkerVolume | null> {
+    return this.#call('volumeStatus', id);
+  }
+
+  stats(): Promise<WorkerStats> {
+    return this.#call('stats', undefined);
+  }
+
+  /** The process ends after its answer. */
+  async drain(): Promise<readonly string[]> {
+    const problems = await this.#call('drain', undefined);
+    if (this.#child.connected) this.#child.disconnect();
+    return problems;
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL');
+  }
+
+  async adopt(request: AdoptRequest, socket: Socket): Promise<void> {
+    const more = takeBytes(socket);
+    const handle = handleOf(socket);
+    if (handle === null || socket.destroyed) throw new WorkerError('FAILED', this.index, 'the client has gone');
+    const { negotiated } = request;
+    const leftover = more.length === 0 ? negotiated.leftover : Buffer.concat([negotiated.leftover, more]);
+    const whole = { ...request, negotiated: { ...negotiated, leftover } };
+    try {
+      await this.#ask((id, failed) => {
+        const channel = this.#child as ChildProcess & HandleSender;
+        channel.send({ kind: 'adopt', id, request: whole }, handle, {}, failed);
+      });
+    } finally {
+      socket.destroy();
+    }
+  }
+
+  async #call<Name extends CommandName>(
+    name: Name,
+    argument: Parameters<WorkerCommands[Name]>[0],
+  ): Promise<Awaited<ReturnType<WorkerCommands[Name]>>> {
+    const value = await this.#ask((id, failed) => this.#send({ kind: 'call', id, name, argument }, failed));
+    return value as Awaited<ReturnType<WorkerCommands[Name]>>;
+  }
+
+  /** Sends a question by `send`, which calls `failed` with what kept it from leaving, and waits for the answer. */
+  async #ask(send: (id: number, failed: (error: Error | null) => void) => void): Promise<unknown> {
+    if (this.#ended || !this.#child.connected) throw new WorkerError('GONE', this.index, 'it has ended');
+    const id = this.#nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.#pending.set(id, { resolve, reject });
+    send(id, (error) => {
+      if (error !== null) this.#settle(id)?.reject(new WorkerError('GONE', this.index, error.message));
+    });
+    return promise;
+  }
+
+  #send(message: ToWorker, sent: (error: Error | null) => void = (): void => undefined): void {
+    this.#child.send(message, undefined, undefined, sent);
+  }
+
+  #receive(message: FromWorker): void {
+    if (message.kind === 'ready') this.#started.resolve();
+    else if (message.kind === 'connectionClosed') this.#events.connectionClosed(message.connection);
+    else if (message.kind === 'answer') this.#settle(message.id)?.resolve(message.value);
+    else this.#settle(message.id)?.reject(new WorkerError('FAILED', this.index, message.message));
+  }
+
+  #settle(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    return pending;
+  }
+
+  #gone(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    const error = new WorkerError('GONE', this.index, reason);
+    this.#started.reject(error);
+    // Nobody may be waiting for the start.
+    this.#started.promise.catch(() => undefined);
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    this.#events.gone(reason);
+  }
+}

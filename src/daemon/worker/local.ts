@@ -1,0 +1,26 @@
+/**
+ * A worker in the supervisor's own process (`--workers 0`): the same code behind the same interface, without a channel.
+ *
+ * Invariant: it can't be gone while the supervisor is there, so `gone` is never told.
+ */
+import type { Socket } from 'node:net';
+import { type AdoptRequest, type WorkerEvents, type WorkerHost } from './host.ts';
+import { Worker, type WorkerLog, type WorkerSettings } from './worker.ts';
+
+export class LocalWorker extends Worker implements WorkerHost {
+  readonly index = 0;
+  readonly pid: number = process.pid;
+
+  constructor(settings: WorkerSettings, log: WorkerLog, events: WorkerEvents) {
+    super(settings, log, (connection) => events.connectionClosed(connection));
+  }
+
+  override async adopt(request: AdoptRequest, socket: Socket): Promise<void> {
+    super.adopt(request, socket);
+    return Promise.resolve();
+  }
+
+  kill(): void {
+    // It ends with the process.
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * The workers of a daemon: started together, started again when one dies, ended together.
+ *
+ * Invariants
+ *  - A slot has a worker that does its work, or none: whoever needs one waits for the slot, within bounds.
+ *  - A worker that took its place gets its tables (`restore`) before anybody else gets at it.
+ *  - A worker that keeps dying is started again ever more slowly, and never given up.
+ */
+import type { Logger } from '../log.ts';
+import type { WorkerEvents, WorkerHost } from './host.ts';
+import { WorkerError } from './protocol.ts';
+
+/** A worker that lived this long died of something new. */
+const LONG_LIFE_MS = 10_000;
+const FIRST_DELAY_MS = 100;
+const LONGEST_DELAY_MS = 30_000;
+
+export interface PoolOptions {
+  readonly count: number;
+  readonly start: (index: number, events: WorkerEvents) => Promise<WorkerHost>;
+  /** Gives a new worker the tables of the slot's volumes. */
+  readonly restore: (slot: WorkerSlot, host: WorkerHost) => Promise<void>;
+  /** The slot's worker has ended, with everything that it held. */
+  readonly lost: (slot: WorkerSlot) => void;
+  readonly connectionClosed: (connection: number) => void;
+  readonly log: Logger;
+}
+
+export interface WorkerStatus {
+  readonly index: number;
+  /** null: it is being started again. */
+  readonly pid: number | null;
+  /** How often it was started again. */
+  readonly restarts: number;
+  /** Why it ended the last time. */
+  readonly lastEnd?: string;
+}
+
+/** One worker's place. */
+export class WorkerSlot {
+  readonly index: number;
+  readonly #options: PoolOptions;
+  #host: WorkerHost | null = null;
+  #ready = Promise.withResolvers<WorkerHost>();
+  #restarts = 0;
+  #delayMs = 0;
+  #startedAt = 0;
+  #lastEnd: string | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #ending = false;
+
+  constructor(index: number, options: PoolOptions) {
+    this.index = index;
+    this.#options = options;
+  }
+
+  /** The worker, once it has its tables; null while there is none. */
+  get host(): WorkerHost | null {
+    return this.#host;
+  }
+
+  /** The worker as soon as there is one. Throws a WorkerError after `timeoutMs`, or when the daemon is ending. */
+  async within(timeoutMs: number): Promise<WorkerHost> {
+    if (this.#host !== null) return this.#host;
+    const { promise, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      reject(new WorkerError('TIMEOUT', this.index, `it could not be started again: ${this.#lastEnd ?? 'no reason'}`));
+    }, timeoutMs);
+    try {
+      return await Promise.race([this.#ready.promise, promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  status(): WorkerStatus {
+    return {
+      index: this.index,
+      pid: this.#host?.pid ?? null,
+      restarts: this.#restarts,
+      ...(this.#lastEnd === null ? {} : { lastEnd: this.#lastEnd }),
+    };
+  }
+
+  /** Starts the worker. Throws a WorkerError. */
+  async open(): Promise<void> {
+    this.#startedAt = performance.now();
+    const events: WorkerEvents = {
+      connectionClosed: this.#options.connectionClosed,
+      gone: (reason) => this.#gone(reason),
+    };
+    const host = await this.#options.start(this.index, events);
+    await this.#options.restore(this, host);
+    this.#host = host;
+    this.#ready.resolve(host);
+  }
+
+  #gone(reason: string): void {
+    this.#lastEnd = reason;
+    if (this.#ending) return;
+    const lived = performance.now() - this.#startedAt;
+    this.#delayMs = lived > LONG_LIFE_MS ? 0 : Math.min(Math.max(this.#delayMs * 2, FIRST_DELAY_MS), LONGEST_DELAY_MS);
+    const fields = { worker: this.index, reason, againInMs: this.#restarts === 0 ? 0 : this.#delayMs };
+    this.#options.log.error(fields, 'a worker has ended, it is started again');
+    if (this.#host !== null) this.#ready = Promise.withResolvers();
+    // Nobody may be waiting when the daemon ends.
+    this.#ready.promise.catch(() => undefined);
+    this.#host = null;
+    this.#options.lost(this);
+    // The first time at once: a single accident should cost no more than the start of a process.
+    this.#timer = setTimeout(() => void this.#again(), this.#restarts++ === 0 ? 0 : this.#delayMs);
+  }
+
+  async #again(): Promise<void> {
+    this.#timer = null;
+    try {
+      await this.open();
+      this.#options.log.warn(
+        { worker: this.index, pid: this.#host?.pid },
+        'a worker was started again with its tables',
+      );
+    } catch (err) {
+      // If its process ended, `gone` has seen to the next try.
+      this.#options.log.error({ err, worker: this.index }, 'a worker could not be started again');
+    }
+  }
+
+  /** Lets its clients go, flushes, closes; gives what failed. */
+  async drain(): Promise<readonly string[]> {
+    this.#ending = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    const host = this.#host;
+    if (host === null) {
+      this.#ready.reject(new WorkerError('GONE', this.index, 'the daemon is ending'));
+      return this.#lastEnd === null ? [] : [`worker ${this.index} was not there any more: ${this.#lastEnd}`];
+    }
+    try {
+      return await host.drain();
+    } catch (error) {
+      return [error instanceof Error ? error.message : String(error)];
+    }
+  }
+
+  kill(): void {
+    this.#ending = true;
+    this.#host?.kill();
+  }
+}
+
+export class WorkerPool {
+  readonly slots: readonly WorkerSlot[];
+
+  constructor(options: PoolOptions) {
+    this.slots = Array.from({ length: options.count }, (_, index) => new WorkerSlot(index, options));
+  }
+
+  /** Starts all of them. Throws a WorkerError. */
+  async open(): Promise<void> {
+    await Promise.all(this.slots.map((slot) => slot.open()));
+  }
+
+  /** Ends all of them in an orderly way; gives what failed. */
+  async drain(): Promise<readonly string[]> {
+    return (await Promise.all(this.slots.map((slot) => slot.drain()))).flat();
+  }
+
+  /** Ends all of them at once. */
+  kill(): void {
+    for (const slot of this.slots) slot.kill();
+  }
+}

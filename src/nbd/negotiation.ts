@@ -1,0 +1,210 @@
+/**
+ * One client's socket until it has chosen an export: greeting, options, and the hand-over to whoever serves the export.
+ *
+ * Invariants
+ *  - The socket is handed over when every reply has left, and with it every byte that was read: `negotiated.leftover`, and what the
+ *    paused stream still holds.
+ *  - An export that can't be had after all is refused by an option reply, and the negotiation goes on.
+ *  - A deadline runs all the time: for the client to choose, for its end to close, and for the hand-over.
+ *  - `onEnded` is called once: when the socket is closed, or has been handed over.
+ */
+import type { Socket } from 'node:net';
+import { LINGER_MS, type NbdLog } from './connection.ts';
+import type { ClientIdentity, ExportRefusal, ExportView } from './exports.ts';
+import { Handshake, type HandshakeStep } from './handshake.ts';
+import { greeting, type Negotiated } from './option-replies.ts';
+
+/** A client that has chosen its export, and waits for the final reply. */
+export interface Handover {
+  readonly id: number;
+  readonly peer: string;
+  readonly client: ClientIdentity;
+  readonly negotiated: Negotiated;
+  /** Paused; nobody listens to it. */
+  readonly socket: Socket;
+  /** Aborted when the client has gone, or has waited too long. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Takes the client over: gives null when it has the socket, or why the export can't be had: then the socket is as it was. Rejects
+ * when the client can only be dropped.
+ */
+export type Adopt = (handover: Handover) => Promise<ExportRefusal | null>;
+
+export interface NegotiationContext {
+  readonly log: NbdLog;
+  readonly handshakeTimeoutMs: number;
+  readonly drainTimeoutMs: number;
+  readonly adopt: Adopt;
+  readonly onEnded: (negotiation: Negotiation, adopted: boolean) => void;
+}
+
+type Phase = 'options' | 'handover' | 'finished' | 'ended';
+
+export class Negotiation {
+  readonly id: number;
+  readonly peer: string;
+  readonly #client: ClientIdentity;
+  readonly #socket: Socket;
+  readonly #context: NegotiationContext;
+  readonly #handshake: Handshake;
+  readonly #abort = new AbortController();
+  #phase: Phase = 'options';
+  /** performance.now() after which the socket is destroyed. */
+  #deadline: number;
+  /** Writes that the system has not taken. */
+  #unsent = 0;
+  /** What waits for them. */
+  #chosen: Negotiated | null = null;
+  /** The adopter was asked and has not answered. */
+  #asking = false;
+  #socketClosed = false;
+  readonly #onData = (chunk: Buffer): void => this.#receive(chunk);
+  readonly #onEnd = (): void => this.finish();
+  readonly #onDrain = (): void => void (this.#phase === 'options' && this.#socket.resume());
+  readonly #onClose = (): void => this.#closed();
+  readonly #onError = (error: Error): void => {
+    this.#context.log.debug({ connection: this.id, peer: this.peer, error: error.message }, 'connection failed');
+  };
+  readonly #onWritten = (): void => {
+    this.#unsent--;
+    this.#handOverWhenSent();
+  };
+
+  constructor(
+    start: { readonly id: number; readonly peer: string; readonly client: ClientIdentity; readonly view: ExportView },
+    socket: Socket,
+    context: NegotiationContext,
+  ) {
+    this.id = start.id;
+    this.peer = start.peer;
+    this.#client = start.client;
+    this.#socket = socket;
+    this.#context = context;
+    this.#handshake = new Handshake(start.view);
+    this.#deadline = performance.now() + context.handshakeTimeoutMs;
+    socket.on('data', this.#onData);
+    socket.on('end', this.#onEnd);
+    socket.on('drain', this.#onDrain);
+    socket.on('error', this.#onError);
+    socket.on('close', this.#onClose);
+    socket.write(greeting());
+  }
+
+  /** Whether it was told all that it will be. */
+  get closing(): boolean {
+    return this.#phase === 'finished';
+  }
+
+  /** Ends it: what was said is sent, then the socket closes. */
+  finish(): void {
+    if (this.#phase === 'handover') this.#socket.destroy();
+    if (this.#phase !== 'options') return;
+    this.#phase = 'finished';
+    this.#deadline = performance.now() + Math.min(LINGER_MS, this.#context.drainTimeoutMs);
+    this.#socket.end();
+    this.#socket.resume();
+  }
+
+  /** Destroys the socket if its deadline has passed. `now` is performance.now(). */
+  tick(now: number): void {
+    if (now < this.#deadline || this.#socketClosed || this.#phase === 'ended') return;
+    if (this.#phase !== 'finished') {
+      this.#context.log.info({ connection: this.id, peer: this.peer }, 'handshake took too long');
+    }
+    this.#socket.destroy();
+    this.#abort.abort();
+  }
+
+  #receive(chunk: Buffer): void {
+    // Bytes of a client that is let go are read and dropped: closing a TCP socket with unread ones would reset it.
+    if (this.#phase === 'options') this.#step(this.#handshake.receive(chunk));
+  }
+
+  #step({ replies, outcome }: HandshakeStep): void {
+    this.#write(replies);
+    if (outcome === null) {
+      // Whoever asks without reading the answers is not listened to until he has.
+      if (this.#socket.writableNeedDrain) this.#socket.pause();
+    } else if (outcome.kind === 'close') {
+      if (outcome.reason !== '') {
+        this.#context.log.info({ connection: this.id, peer: this.peer }, `handshake ended: ${outcome.reason}`);
+      }
+      this.finish();
+    } else {
+      this.#phase = 'handover';
+      this.#chosen = outcome.negotiated;
+      this.#socket.pause();
+      this.#socket.off('data', this.#onData);
+      this.#socket.off('end', this.#onEnd);
+      this.#handOverWhenSent();
+    }
+  }
+
+  #write(pieces: readonly Buffer[]): void {
+    if (pieces.length === 0) return;
+    this.#socket.cork();
+    for (const piece of pieces) {
+      this.#unsent++;
+      this.#socket.write(piece, this.#onWritten);
+    }
+    this.#socket.uncork();
+  }
+
+  #handOverWhenSent(): void {
+    const negotiated = this.#chosen;
+    if (negotiated === null || this.#unsent > 0 || this.#socketClosed) return;
+    this.#chosen = null;
+    this.#deadline = performance.now() + this.#context.handshakeTimeoutMs;
+    void this.#handOver(negotiated);
+  }
+
+  async #handOver(negotiated: Negotiated): Promise<void> {
+    this.#asking = true;
+    this.#socket.off('drain', this.#onDrain);
+    let refusal: ExportRefusal | null = null;
+    try {
+      const { id, peer } = this;
+      const [client, socket, { signal }] = [this.#client, this.#socket, this.#abort];
+      refusal = await this.#context.adopt({ id, peer, client, negotiated, socket, signal });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      const fields = { connection: this.id, peer: this.peer, export: negotiated.info.name, reason };
+      if (!this.#socketClosed) this.#context.log.warn(fields, 'a client had to be dropped');
+      this.#asking = false;
+      if (this.#socketClosed) this.#end(false);
+      else this.#socket.destroy();
+      return;
+    }
+    this.#asking = false;
+    if (refusal === null) this.#end(true);
+    else if (this.#socketClosed) this.#end(false);
+    else this.#goOn(refusal);
+  }
+
+  #goOn(refusal: ExportRefusal): void {
+    this.#phase = 'options';
+    this.#deadline = performance.now() + this.#context.handshakeTimeoutMs;
+    this.#socket.on('data', this.#onData);
+    this.#socket.on('end', this.#onEnd);
+    this.#socket.on('drain', this.#onDrain);
+    this.#step(this.#handshake.refuse(refusal));
+    // Unless it closed, or chose again from what it had sent already.
+    if (this.#phase === 'options' && !this.#socket.writableNeedDrain) this.#socket.resume();
+  }
+
+  #closed(): void {
+    this.#socketClosed = true;
+    this.#abort.abort();
+    if (!this.#asking) this.#end(false);
+  }
+
+  #end(adopted: boolean): void {
+    if (this.#phase === 'ended') return;
+    this.#phase = 'ended';
+    this.#socket.off('close', this.#onClose);
+    // Whoever has the socket now listens to its errors; of ours that is left none is news.
+    this.#context.onEnded(this, adopted);
+  }
+}
