@@ -24,6 +24,7 @@ import {
 } from '../lvm/host-devices.ts';
 import type { Scan } from '../lvm/model.ts';
 import { scanDevices, type ScanOptions } from '../lvm/scan.ts';
+import { withServed } from '../lvm/served.ts';
 import { systemIdOf } from '../lvm/settings/host.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
 import type { CommandContext } from './command.ts';
@@ -218,7 +219,7 @@ function hostOf(context: CommandContext, config: ConfigValues): HostIds {
 /** Scans the devices, with `added` ones (PVs named as arguments), and prints what is wrong with them but for single VGs. */
 export async function readVolumeGroups(context: CommandContext, added: readonly string[] = []): Promise<Reading> {
   const { paths, scan: options, systemId, extraSystemIds } = await commandDevices(context, added);
-  const scan = await scanDevices(paths, options);
+  const scan = await withServed(await scanDevices(paths, options), context.live);
   for (const { message, vgName, orphan } of scan.warnings) {
     if (vgName === undefined && orphan !== true) context.output.error(message);
   }

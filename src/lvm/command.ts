@@ -40,6 +40,7 @@ import type { Scan, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
 import { needsRepair, repairPlan } from './repair.ts';
 import { scanDevices, type ScanOptions } from './scan.ts';
+import { withServed } from './served.ts';
 import { vgsInOrder } from './vg-order.ts';
 
 /** Who writes: what texts and files say of it. */
@@ -265,7 +266,8 @@ export class Changes {
 
   /** Reads the devices again, `added` ones besides. */
   async rescan(added: readonly string[] = []): Promise<Scan> {
-    this.#scan = await scanDevices([...this.context.devices, ...added], this.context.scan);
+    const scan = await scanDevices([...this.context.devices, ...added], this.context.scan);
+    this.#scan = await withServed(scan, this.context.live);
     for (const { message, vgName, orphan } of this.#scan.warnings) {
       if (vgName === undefined && orphan !== true) this.#say(message);
     }

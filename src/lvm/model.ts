@@ -7,6 +7,7 @@
  *  - A PV of a VG whose device was not found is present with `device: null`: it is missing and the VG is partial.
  *  - Everything is plain readonly data: no handle, no I/O.
  */
+import type { LiveStatus, VolumeId } from './live.ts';
 import type { MetadataText, PhysicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
 
 /** A device as the scan saw it. */
@@ -110,6 +111,8 @@ export interface VolumeGroup {
     /** Whether a commit can write it anew. */
     readonly repairable: boolean;
   }[];
+  /** What the daemon that serves volumes of it says of them, by id (lvm/served.ts); absent: there is none. */
+  readonly served?: ReadonlyMap<VolumeId, LiveStatus>;
 }
 
 /** Something worth telling on stderr; LVM2's wording where LVM2 has one, without the leading "  ". */

@@ -1,5 +1,6 @@
 /** lvscan: a line for each logical volume: state, role in snapshots, path, size, allocation policy. */
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
+import { servedStatus } from '../../lvm/served.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { Display } from '../display/lines.ts';
 import { LV_KEY_WIDTH } from '../display/lv-display.ts';
@@ -20,8 +21,8 @@ async function run(context: CommandContext): Promise<ExitCode> {
     const facts = vg === null || lv === null ? undefined : relationsOf(vg.vg).lvs.get(lv.name);
     if (vg === null || facts === undefined) continue;
     const size = display.size(facts.sizeSectors);
-    // No kernel has an LV active.
-    display.print(`inactive${roleWord(facts)} '/dev/${vg.vg.name}/${facts.name}' [${size}] ${lvPolicy(facts.lv)}`);
+    const state = servedStatus(vg, facts.lv) === null ? 'inactive' : 'ACTIVE  ';
+    display.print(`${state}${roleWord(facts)} '/dev/${vg.vg.name}/${facts.name}' [${size}] ${lvPolicy(facts.lv)}`);
   }
   return walk.exitCode;
 }

@@ -96,6 +96,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['pvresize', { summary: 'Resize physical volume(s)', load: () => import('./pvresize.ts') }],
   ['pvs', { summary: 'Display information about physical volumes', load: () => import('./pvs.ts') }],
   ['pvscan', { summary: 'List all physical volumes', load: () => import('./pvscan.ts') }],
+  ['rescan', { summary: 'Make orion-lvmd look at its devices again', inner: true, load: () => import('./rescan.ts') }],
   fact('segtypes', 'List available segment types'),
   [
     'status',

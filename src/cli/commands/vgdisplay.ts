@@ -1,4 +1,6 @@
 /** vgdisplay: volume groups in blocks (-v with their LVs and PVs), with -c in lines of colons, -s in short, -C as vgs. */
+import type { VolumeGroup } from '../../lvm/model.ts';
+import { servedStatus } from '../../lvm/served.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { columnsReport, DISPLAY_OPTIONS, refuseMixed, refuseReportOptions } from '../display/columns.ts';
 import { Display, selected } from '../display/lines.ts';
@@ -24,9 +26,9 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const display = new Display(context, KEY_WIDTH);
   const lvDisplay = new Display(context, LV_KEY_WIDTH);
   const walk = walkOf(context, await readVolumeGroups(context), true);
-  const rows = walk.vgs(parsed).map((vg) => walk.row({ vg }));
-  // No kernel has any LV loaded, so that no VG is active.
-  if (options.has('activevolumegroups')) return walk.exitCode;
+  const onlyActive = options.has('activevolumegroups');
+  const groups = walk.vgs(parsed).filter((vg) => !onlyActive || hasActive(vg));
+  const rows = groups.map((vg) => walk.row({ vg }));
   for (const { vg } of selected(context, 'vg', rows)) {
     if (vg === null) continue;
     if (options.has('short')) showVgShort(display, vg);
@@ -42,6 +44,10 @@ async function run(context: CommandContext): Promise<ExitCode> {
   return walk.exitCode;
 }
 
+function hasActive(group: VolumeGroup): boolean {
+  return group.vg.logicalVolumes.some((lv) => servedStatus(group, lv) !== null);
+}
+
 export const command: Command = {
   summary: 'Display volume group information',
   argumentsUsage: '[ VG|Tag ... ]',
@@ -50,7 +56,7 @@ export const command: Command = {
     {
       long: 'activevolumegroups',
       short: 'A',
-      description: 'Only show volume groups with LVs that a kernel has active: none.',
+      description: 'Only show volume groups with active LVs: those that a running orion-lvmd serves.',
     },
     { long: 'short', short: 's', description: 'Only show size, used and free space of each volume group.' },
   ],

@@ -5,6 +5,7 @@
  */
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
+import { servedStatus } from '../../lvm/served.ts';
 import type { HistoricalLogicalVolumeText, LogicalVolumeText, Segment } from '../../ondisk/metadata.ts';
 import { isLvWritable, LvKind, lvPolicy } from '../report/fields/lv-attr.ts';
 import { removedName } from '../report/fields/lv-lineage.ts';
@@ -107,6 +108,16 @@ function showSizes(display: Display, view: LvView): void {
   if (new LvKind(group, facts).conversionLayer !== null) display.print('LV type        Mirror undergoing conversion');
 }
 
+function showState(display: Display, { group, facts }: LvView): void {
+  const status = servedStatus(group, facts.lv);
+  const partial = partialLvs(group).has(facts.name) ? ' (partial)' : '';
+  display.pair(
+    'LV Status',
+    status?.suspended === true ? 'suspended' : `${status === null ? 'NOT ' : ''}available${partial}`,
+  );
+  if (status !== null) display.pair('# open', status.openCount);
+}
+
 /** Legs of mirrors, raid1 and raid10; null for others. */
 function mirrorCount(lv: LogicalVolumeText): number | null {
   const segment = lv.segments[0];
@@ -117,13 +128,13 @@ function mirrorCount(lv: LogicalVolumeText): number | null {
 
 /** The block of keys and values. */
 export function showLv(display: Display, view: LvView): void {
-  const { group, facts } = view;
+  const { facts } = view;
   const { lv } = facts;
   display.title('Logical volume');
   showName(display, view);
   showSnapshots(display, view);
   showParts(display, view);
-  display.pair('LV Status', `NOT available${partialLvs(group).has(facts.name) ? ' (partial)' : ''}`);
+  showState(display, view);
   showSizes(display, view);
   display.pair('Segments', lv.segments.length);
   display.pair('Allocation', lvPolicy(lv));
@@ -141,14 +152,15 @@ export function showLvColons(display: Display, { group, facts }: LvView): void {
   const access = (lv.status.includes('READ') ? 1 : 0) | (isLvWritable(lv) ? 2 : 0);
   const contiguous = lv.allocationPolicy === 'contiguous' ? 2 : 0;
   const readAhead = lv.readAhead === undefined ? -1 : Math.max(lv.readAhead, 0);
+  const status = servedStatus(group, lv);
   display.print(
     [
       `/dev/${group.vg.name}/${facts.name}`,
       group.vg.name,
       access,
-      0,
+      status === null ? 0 : 1,
       -1,
-      0,
+      status?.openCount ?? 0,
       facts.sizeSectors,
       facts.sizeExtents,
       -1,

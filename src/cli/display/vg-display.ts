@@ -6,6 +6,7 @@
 import { isExported, isShared } from '../../lvm/access.ts';
 import { allocationMapOf } from '../../lvm/allocation-map.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
+import { openVolumes } from '../../lvm/served.ts';
 import { countAreas, isClustered, isResizeable, isWritable, visibleLvCount } from '../report/fields/vg.ts';
 import type { Display } from './lines.ts';
 import { PvView } from './pv-display.ts';
@@ -51,7 +52,7 @@ export function showVg(display: Display, group: VolumeGroup): void {
   }
   display.pair('MAX LV', vg.maxLv);
   display.pair('Cur LV', visibleLvCount(group));
-  display.pair('Open LV', 0);
+  display.pair('Open LV', openVolumes(group));
   display.pair('Max PV', vg.maxPv);
   display.pair('Cur PV', group.pvs.length);
   display.pair('Act PV', presentPvs(group));
@@ -96,7 +97,7 @@ export function showVgColons(display: Display, group: VolumeGroup): void {
       -1,
       vg.maxLv,
       visibleLvCount(group),
-      0,
+      openVolumes(group),
       -1,
       vg.maxPv,
       group.pvs.length,

@@ -1,17 +1,19 @@
 /**
- * The ten characters of lv_attr for an LV that no kernel has loaded:
+ * The ten characters of lv_attr:
  *
  *     1 type   2 permissions   3 allocation policy (capital: locked)   4 m fixed minor   5 active   6 open
  *     7 target type   8 z zeroes new blocks   9 health   0 k skipped on activation
  *
- * Invariant: positions 5 and 6 are "-" here, since no device-mapper device stands behind an LV; 9 knows only what the
- * metadata can tell: partial, reshaping, write-mostly.
+ * Invariant: positions 5 and 6 are what the daemon says that runs the command, and "-" without one; 9 knows only what the metadata
+ * can tell: partial, reshaping, write-mostly.
  *
  * Source: lvs(8) "LV Attr bits"; precedence observed with LVM2 2.03.16 on every kind of LV.
  */
 import { isPvmove, relationsOf, type LvFacts } from '../../../lvm/relations.ts';
 import { isCachevolUse } from '../../../lvm/layout.ts';
+import type { LiveStatus } from '../../../lvm/live.ts';
 import type { VolumeGroup } from '../../../lvm/model.ts';
+import { servedStatus } from '../../../lvm/served.ts';
 import type { LogicalVolumeText, Segment } from '../../../ondisk/metadata.ts';
 import { partialLvs } from './usage.ts';
 import { POLICY_LETTERS, policyWord } from './vg.ts';
@@ -154,9 +156,9 @@ export function isLvWritable(lv: LogicalVolumeText): boolean {
   return lv.status.includes('WRITE') || lv.flags.includes('WRITE_LOCKED') || lv.status.includes('WRITE_LOCKED');
 }
 
-function permissionLetter(lv: LogicalVolumeText): string {
+function permissionLetter(lv: LogicalVolumeText, status: LiveStatus | null): string {
   if (isPvmove(lv)) return '-';
-  if (isLvWritable(lv)) return 'w';
+  if (isLvWritable(lv)) return status?.readOnly === true ? 'R' : 'w';
   return lv.status.includes('READ') ? 'r' : '-';
 }
 
@@ -198,16 +200,22 @@ export function lvHealth(group: VolumeGroup, facts: LvFacts): string {
   return image && facts.lv.status.includes('WRITEMOSTLY') ? 'writemostly' : '';
 }
 
+function stateLetters(status: LiveStatus | null): string {
+  if (status === null) return '--';
+  return `${status.suspended ? 's' : 'a'}${status.openCount > 0 ? 'o' : '-'}`;
+}
+
 /** The ten characters. */
 export function lvAttr(group: VolumeGroup, facts: LvFacts): string {
   const kind = new LvKind(group, facts);
   const { lv } = facts;
+  const status = servedStatus(group, lv);
   return [
     typeLetter(kind),
-    permissionLetter(lv),
+    permissionLetter(lv, status),
     policyLetter(lv),
     lv.status.includes('FIXED_MINOR') ? 'm' : '-',
-    '--',
+    stateLetters(status),
     targetLetter(kind),
     zeroLetter(group, kind),
     { partial: 'p', writemostly: 'w' }[lvHealth(group, facts)] ?? '-',

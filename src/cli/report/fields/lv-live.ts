@@ -1,11 +1,14 @@
 /**
  * The LV fields that LVM2 asks the kernel for: device numbers, percentages, statistics. Here no LV is a device-mapper device, so
- * they say what LVM2 says of an inactive LV; only permissions and health follow from the metadata.
+ * most say what LVM2 says of an inactive LV. Health follows from the metadata; state and permissions are the daemon's word, if one
+ * runs the command.
  *
  * Source: `lvs -o help`; values of inactive LVs under LVM2 2.03.16.
  */
+import type { LiveStatus } from '../../../lvm/live.ts';
 import { isPvmove } from '../../../lvm/relations.ts';
-import type { FieldType, FieldValue, ReportField, SectionId } from '../field.ts';
+import { servedStatus } from '../../../lvm/served.ts';
+import type { FieldType, FieldValue, ReportField, ReportRow, SectionId } from '../field.ts';
 import { blank, fieldsOf, type FieldOptions } from './define.ts';
 import { isLvWritable, lvAttr, lvHealth } from './lv-attr.ts';
 import { lvRow } from './lv-row.ts';
@@ -25,6 +28,28 @@ function unknown(
   return fieldsOf(section)(id, heading, 'binary', description, blank, { words, width });
 }
 
+/** The daemon's word on the LV of a row; null: it is not active. */
+function statusOf(row: ReportRow): LiveStatus | null {
+  const lv = lvRow(row);
+  return lv === null ? null : servedStatus(lv.group, lv.facts.lv);
+}
+
+/** A yes or no that only somebody who serves the LV can answer. */
+function live(
+  id: string,
+  heading: string,
+  description: string,
+  width: number,
+  words: readonly string[],
+  value: (status: LiveStatus) => boolean,
+): ReportField {
+  const valueOf = (row: ReportRow): FieldValue => {
+    const status = statusOf(row);
+    return status === null ? null : value(status);
+  };
+  return info(id, heading, 'binary', description, valueOf, { words, width });
+}
+
 /** "-1", which sorts as undefined. */
 const NONE = { text: '-1', value: null } as const;
 
@@ -41,7 +66,9 @@ export const LV_INFO_FIELDS: readonly ReportField[] = [
       const lv = lvRow(row)?.facts.lv;
       if (lv === undefined) return 'unknown';
       if (isPvmove(lv)) return null;
-      return isLvWritable(lv) ? 'unknown' : 'read-only';
+      if (!isLvWritable(lv)) return 'read-only';
+      const status = statusOf(row);
+      return status === null ? 'unknown' : status.readOnly ? 'read-only-override' : 'writeable';
     },
     {
       width: 8,
@@ -52,18 +79,24 @@ export const LV_INFO_FIELDS: readonly ReportField[] = [
       ],
     },
   ),
-  unknown('lv-info', 'lv_suspended', 'Suspended', 'Set if LV is suspended.', 10, ['suspended']),
-  unknown('lv-info', 'lv_live_table', 'LiveTable', 'Set if LV has live table present.', 20, [
-    'live table present',
-    'live table',
-    'live',
-  ]),
-  unknown('lv-info', 'lv_inactive_table', 'InactiveTable', 'Set if LV has inactive table present.', 20, [
-    'inactive table present',
-    'inactive table',
-    'inactive',
-  ]),
-  unknown('lv-info', 'lv_device_open', 'DevOpen', 'Set if LV device is open.', 10, ['open']),
+  live('lv_suspended', 'Suspended', 'Set if LV is suspended.', 10, ['suspended'], ({ suspended }) => suspended),
+  live(
+    'lv_live_table',
+    'LiveTable',
+    'Set if LV has live table present.',
+    20,
+    ['live table present', 'live table', 'live'],
+    () => true,
+  ),
+  live(
+    'lv_inactive_table',
+    'InactiveTable',
+    'Set if LV has inactive table present.',
+    20,
+    ['inactive table present', 'inactive table', 'inactive'],
+    ({ inactiveTable }) => inactiveTable,
+  ),
+  live('lv_device_open', 'DevOpen', 'Set if LV device is open.', 10, ['open'], ({ openCount }) => openCount > 0),
 ];
 
 /** A field of which an inactive LV has none. */

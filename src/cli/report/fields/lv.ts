@@ -6,6 +6,7 @@
  */
 import { lvLayout, lvRoles } from '../../../lvm/layout.ts';
 import type { LvFacts } from '../../../lvm/relations.ts';
+import { servedStatus } from '../../../lvm/served.ts';
 import type { VolumeGroup } from '../../../lvm/model.ts';
 import type { IntegritySegment, LogicalVolumeText, RaidSegment, Segment } from '../../../ondisk/metadata.ts';
 import type { FieldValue, ReportField, ReportRow } from '../field.ts';
@@ -214,27 +215,37 @@ const STATE_FIELDS: readonly ReportField[] = [
     { words: ['enabled'] },
   ),
   lvField('lv_when_full', 'WhenFull', 'string', 'For thin pools, behavior when full.', whenFull, null, { width: 15 }),
-  lvField('lv_active', 'Active', 'string', 'Active state of the LV.', blank),
-  activeField('lv_active_locally', 'ActLocal', 'Set if the LV is active locally.', [
+  lvField('lv_active', 'Active', 'string', 'Active state of the LV.', (lv) => (isActive(lv) ? 'active' : '')),
+  activeField('lv_active_locally', 'ActLocal', 'Set if the LV is active locally.', isActive, [
     'active locally',
     'active',
     'locally',
   ]),
-  activeField('lv_active_remotely', 'ActRemote', 'Set if the LV is active remotely.', [
+  activeField('lv_active_remotely', 'ActRemote', 'Set if the LV is active remotely.', () => false, [
     'active remotely',
     'active',
     'remotely',
   ]),
-  activeField('lv_active_exclusively', 'ActExcl', 'Set if the LV is active exclusively.', [
+  activeField('lv_active_exclusively', 'ActExcl', 'Set if the LV is active exclusively.', isActive, [
     'active exclusively',
     'active',
     'exclusively',
   ]),
 ];
 
-/** No kernel has it loaded. */
-function activeField(id: string, heading: string, description: string, words: readonly string[]): ReportField {
-  return lvField(id, heading, 'binary', description, () => false, false, { words, width: 10 });
+/** Served by the daemon that runs the command; without one nothing is. */
+function isActive({ group, facts }: LvRow): boolean {
+  return servedStatus(group, facts.lv) !== null;
+}
+
+function activeField(
+  id: string,
+  heading: string,
+  description: string,
+  value: (lv: LvRow) => boolean,
+  words: readonly string[],
+): ReportField {
+  return lvField(id, heading, 'binary', description, value, false, { words, width: 10 });
 }
 
 function hasFixedMinor(lv: LogicalVolumeText): boolean {
