@@ -56,7 +56,7 @@ export function takeInventory(
   const rules = { settings, holding, decisions, waiting };
   for (const candidate of candidates(scan, holding)) {
     const { group, asServed } = candidate;
-    const found = planCandidate(candidate, rules, failures);
+    const found = withDuplicates(planCandidate(candidate, rules, failures), group, scan);
     const own = goingOn(candidate, found, scan, rules);
     if (own.some(({ plan }) => plan.active)) {
       for (const device of devicesOf(asServed)) devices.set(device.identity, device);
@@ -92,6 +92,18 @@ function planCandidate(
   const plan = planGroup(group, rules);
   if (problem === null) return plan.map((entry) => withFailures(entry, group, failures));
   return plan.map((entry) => (entry.active ? inactive(entry, problem) : entry));
+}
+
+/** Where VGs with duplicate PVs are refused, which devices have them is told. */
+function withDuplicates(plan: readonly LvActivation[], group: VolumeGroup, scan: Scan): readonly LvActivation[] {
+  if (!group.hasDuplicates) return plan;
+  const places = group.pvs.flatMap(({ uuid, found }) => {
+    const others = scan.duplicates.filter((other) => other.uuid === uuid).map(({ device }) => device.path);
+    return found === null || others.length === 0
+      ? []
+      : [`PV ${uuid} is on ${[found.device.path, ...others].join(' and ')}.`];
+  });
+  return plan.map((entry) => (entry.active ? entry : inactive(entry, [entry.reason, ...places].join(' '))));
 }
 
 /** The same as volumes; what could not be made active now and is served with the table that it would have goes on. */
