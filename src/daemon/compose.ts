@@ -138,8 +138,13 @@ export class Daemon {
     this.#opened.defer(() => this.#devices.close());
     this.#opened.defer(() => this.#endWorkers());
     await this.#workers.open();
+    // Before the scan, so that nothing comes between.
+    this.#opened.defer(() => this.#hotplug.close());
+    await this.#hotplug.start();
     await this.#refresh({ settings, starting: true });
     await this.#openControl(settings);
+    this.#opened.defer(() => this.#nbd.stopped());
+    this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
     for (const address of settings.listen) {
       const withMode = address.kind === 'unix' ? { ...address, mode: settings.socketMode } : address;
@@ -147,7 +152,6 @@ export class Daemon {
     }
     this.#startBackups(settings);
     this.#state = 'serving';
-    await this.#hotplug.start();
   }
 
   async #startWorker(index: number, events: WorkerEvents): Promise<WorkerHost> {
@@ -225,7 +229,7 @@ export class Daemon {
   /** Resolves when everything that serves has answered; rejects with what does not. The watchdog waits for it. */
   async alive(): Promise<void> {
     // One that is being started again is seen to.
-    await Promise.all(this.#workers.slots.map(({ host }) => host?.ping().catch(ignoreGone)));
+    await Promise.all(this.#workers.hosts().map((host) => host.ping().catch(ignoreGone)));
   }
 
   /** What the workers count; null for one that is not there, or does not answer. */
@@ -254,7 +258,8 @@ export class Daemon {
       this.#log.warn({ key }, 'this setting changed and takes effect at the next start');
     }
     this.#log.level = settings.logLevel;
-    await Promise.all(this.#workers.slots.map(({ host }) => host?.configure({ logLevel: settings.logLevel })));
+    await Promise.all(this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel })));
+    await this.#hotplug.configure(settings);
     await this.#refresh({ settings });
     const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access } =
       settings;
@@ -269,7 +274,6 @@ export class Daemon {
       access,
     };
     this.#settings = { ...this.#settings, ...applied };
-    await this.#hotplug.configure(settings);
   }
 
   /** Looks for devices and volume groups that came, went or changed. `reason` is for the log. */

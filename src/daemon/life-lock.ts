@@ -10,6 +10,7 @@
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flock, Lock } from '../native/addon.ts';
+import { answers } from '../nbd/listener.ts';
 import { DaemonError, reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 
@@ -29,16 +30,20 @@ export async function holdLifeLock(controlPath: string, log: Logger): Promise<Li
   try {
     file = await open(path, 'a', 0o600);
   } catch (error) {
-    throw new DaemonError({ code: 'RUN_DIR', path, reason: reasonOf(error) }, { cause: error });
+    throw new DaemonError(
+      { code: 'LISTEN_FAILED', reason: `unix:${controlPath}: ${reasonOf(error)}` },
+      { cause: error },
+    );
   }
   const begun = performance.now();
   for (let told = false; flock(file.fd, Lock.exclusive | Lock.nonBlocking) !== 0; told = true) {
-    if (!told) log.warn({ lock: path }, 'waiting for the workers of a former daemon to end');
-    if (performance.now() - begun > TIMEOUT_MS) {
+    const answered = await answers(controlPath);
+    if (answered || performance.now() - begun > TIMEOUT_MS) {
       await file.close();
-      const reason = `${path} is locked: another daemon with this control socket is running, or its workers are`;
-      throw new DaemonError({ code: 'DEVICE_BUSY', reason });
+      const who = answered ? 'another daemon' : 'workers of another daemon, which do not end,';
+      throw new DaemonError({ code: 'LISTEN_FAILED', reason: `unix:${controlPath}: ${who} use it` });
     }
+    if (!told) log.warn({ lock: path }, 'waiting for the workers of a former daemon to end');
     await delay(POLL_MS);
   }
   return { fd: file.fd, close: () => file.close() };

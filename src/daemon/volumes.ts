@@ -80,7 +80,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       [...groups].map(([vgId, own]) => {
         const change = new GroupChange(this, { vgId, desired: own }, resolve, reload);
         return this.#inTurn(vgId, () => {
-          for (const id of [...this.#inactive.keys()]) if (groupOf(id) === vgId) this.#inactive.delete(id);
+          for (const id of this.#inactive.keys()) if (groupOf(id) === vgId) this.#inactive.delete(id);
           return change.run();
         });
       }),
@@ -458,14 +458,9 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   }
 
   #change(signal: AbortSignal): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const done = (): void => {
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    signal.addEventListener('abort', done);
-    void this.#changed.promise.then(done);
-    return promise;
+    const aborted = Promise.withResolvers<void>();
+    signal.addEventListener('abort', () => aborted.resolve(), { once: true });
+    return Promise.race([this.#changed.promise, aborted.promise]);
   }
 }
 

@@ -41,7 +41,8 @@ function systemCode(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
 }
 
-async function answers(path: string): Promise<boolean> {
+/** Whether somebody listens at a unix socket's path. */
+export async function answers(path: string): Promise<boolean> {
   const socket = connect(path);
   try {
     await once(socket, 'connect');

@@ -124,6 +124,10 @@ export class ForkedWorker implements WorkerHost {
     return this.#call('disconnect', id);
   }
 
+  disconnectAll(): Promise<void> {
+    return this.#call('disconnectAll', undefined);
+  }
+
   retire(id: VolumeId): Promise<Outcome<object> | Failure> {
     return this.#call('retire', id);
   }

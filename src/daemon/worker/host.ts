@@ -148,6 +148,8 @@ export interface WorkerCommands {
   }): Promise<string>;
   volumeStatus(id: VolumeId): Promise<WorkerVolume | null>;
   stats(): Promise<WorkerStats>;
+  /** Lets every client go; settles when all are gone. */
+  disconnectAll(): Promise<void>;
   /** Lets every client go, flushes and closes everything; gives what failed. The worker then ends. */
   drain(): Promise<readonly string[]>;
 }

@@ -3,8 +3,7 @@
  *
  * Invariant: it can't be gone while the supervisor is there, so `gone` is never told.
  */
-import type { Socket } from 'node:net';
-import { type AdoptRequest, type WorkerEvents, type WorkerHost } from './host.ts';
+import type { WorkerEvents, WorkerHost } from './host.ts';
 import { Worker, type WorkerLog, type WorkerSettings } from './worker.ts';
 
 export class LocalWorker extends Worker implements WorkerHost {
@@ -13,11 +12,6 @@ export class LocalWorker extends Worker implements WorkerHost {
 
   constructor(settings: WorkerSettings, log: WorkerLog, events: WorkerEvents) {
     super(settings, log, (connection) => events.connectionClosed(connection));
-  }
-
-  override async adopt(request: AdoptRequest, socket: Socket): Promise<void> {
-    super.adopt(request, socket);
-    return Promise.resolve();
   }
 
   kill(): void {

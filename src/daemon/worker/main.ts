@@ -51,17 +51,16 @@ function start({ index, settings }: Extract<ToWorker, { readonly kind: 'start' }
 }
 
 function adopt({ id, request }: Extract<ToWorker, { readonly kind: 'adopt' }>, handle: unknown): void {
-  void answer(id, () => {
+  void answer(id, async () => {
     // The client went away while its handle was on its way.
     if (typeof handle !== 'object' || handle === null) throw new Error('the socket was closed on its way');
     const socket = socketOf(handle);
     try {
-      running().adopt(request, socket);
+      await running().adopt(request, socket);
     } catch (error) {
       socket.destroy();
       throw error;
     }
-    return Promise.resolve();
   });
 }
 

@@ -159,6 +159,16 @@ export class WorkerPool {
     await Promise.all(this.slots.map((slot) => slot.open()));
   }
 
+  /** The workers that are there. */
+  hosts(): readonly WorkerHost[] {
+    return this.slots.flatMap(({ host }) => host ?? []);
+  }
+
+  /** Lets every client go; a worker that dies meanwhile has done so too, in its way. */
+  async disconnectAll(): Promise<void> {
+    await Promise.allSettled(this.hosts().map((host) => host.disconnectAll()));
+  }
+
   /** Ends all of them in an orderly way; gives what failed. */
   async drain(): Promise<readonly string[]> {
     return (await Promise.all(this.slots.map((slot) => slot.drain()))).flat();

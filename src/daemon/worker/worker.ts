@@ -240,6 +240,10 @@ export class Worker implements WorkerCommands {
     return this.#sessions.disconnect((export_) => export_ instanceof ClientExport && export_.held.id === id);
   }
 
+  disconnectAll(): Promise<void> {
+    return this.#sessions.close();
+  }
+
   async retire(id: VolumeId): Promise<Outcome<object> | Failure> {
     const held = this.#volumes.get(id);
     if (held === undefined) return { id };
@@ -296,10 +300,12 @@ export class Worker implements WorkerCommands {
     };
   }
 
-  /** Takes a client over; throws when its volume is not here. */
-  adopt({ connection, id, negotiated, peer, readOnly }: AdoptRequest, socket: Socket): void {
-    const held = this.#held(id);
-    this.#sessions.adopt({ id: connection, peer, export: new ClientExport(held, readOnly), negotiated }, socket);
+  /** Takes a client over; rejects when its volume is not here. */
+  adopt({ connection, id, negotiated, peer, readOnly }: AdoptRequest, socket: Socket): Promise<void> {
+    return Promise.try(() => {
+      const held = this.#held(id);
+      this.#sessions.adopt({ id: connection, peer, export: new ClientExport(held, readOnly), negotiated }, socket);
+    });
   }
 
   async drain(): Promise<readonly string[]> {
