@@ -116,6 +116,8 @@ export class PowerCutDevice implements BlockDevice {
 export interface CrashState {
   /** Which moment and which choice: enough to find it again. */
   readonly description: string;
+  /** How many entries of the journal were done: whatever was acknowledged later was not acknowledged yet. */
+  readonly moment: number;
   readonly images: ReadonlyMap<PowerCutDevice, Buffer>;
 }
 
@@ -139,7 +141,9 @@ export function* crashStates(journal: PowerCutJournal, options: CrashOptions): G
       pending.push(entry);
       continue;
     }
-    yield* statesOf(durable, pending, `seed ${options.seed}, entry ${moment}`, options.statesPerMoment, random);
+    for (const state of statesOf(durable, pending, options.statesPerMoment, random)) {
+      yield { ...state, moment, description: `seed ${options.seed}, entry ${moment}, ${state.description}` };
+    }
     if (entry === undefined) return;
     for (const write of pending) if (write.device === entry.device) applyWhole(durable, write);
     pending = pending.filter((write) => write.device !== entry.device);
@@ -149,10 +153,9 @@ export function* crashStates(journal: PowerCutJournal, options: CrashOptions): G
 function* statesOf(
   durable: ReadonlyMap<PowerCutDevice, Buffer>,
   pending: readonly WriteEntry[],
-  moment: string,
   limit: number,
   random: () => number,
-): Generator<CrashState> {
+): Generator<Omit<CrashState, 'moment'>> {
   const choices = pending.map((write) => partsOf(write, random));
   const total = choices.reduce((product, parts) => product * parts.length, 1);
   const count = Math.min(total, limit);
@@ -168,7 +171,7 @@ function* statesOf(
       const part = picked[at];
       if (write !== undefined && part !== undefined) applyPart(images, write, part);
     }
-    yield { description: `${moment}, state ${index} of ${count}: ${describe(pending, picked)}`, images };
+    yield { description: `state ${index} of ${count}: ${describe(pending, picked)}`, images };
   }
 }
 

@@ -1,10 +1,13 @@
 /**
- * Carrying a pvmove out, step by step: copy, flush, commit. Each step is done under the VG's lock, which is let go between steps,
- * so that others get their turn and may abort the move.
+ * Carrying a pvmove out, step by step. What is not active is copied here: copy, flush, commit, under the VG's lock, which is let go
+ * between steps, so that others get their turn and may abort the move. What a daemon serves is copied by its volumes (online.ts), which
+ * takes no lock but for the commit.
+ *
+ *     served:   wait until it is in sync → lock → prepare → in sync still? → commit → the volumes follow → unlock
  *
  * Invariants
- *  - What a step copies was read under the lock that is held until its commit; the devices are held exclusively meanwhile, so no
- *    kernel can have the volumes active.
+ *  - What a step copies here was read under the lock that is held until its commit; the devices are held exclusively meanwhile, by
+ *    us or by the daemon, so no kernel can have the volumes active.
  *  - A crash or a failure at any moment leaves a move that can be gone on with or aborted, and no data in doubt.
  */
 import type { OpenedDevice } from '../../block/device.ts';
@@ -12,11 +15,24 @@ import { DeviceError } from '../../block/errors.ts';
 import { SECTOR_BYTES } from '../../ondisk/label.ts';
 import { type ChangeContext, type Changes, withChanges } from '../command.ts';
 import { CommandError } from '../edit/errors.ts';
+import type { Plan } from '../edit/plan.ts';
+import { NO_LIVE_VOLUMES } from '../live.ts';
 import type { PhysicalVolume, VolumeGroup } from '../model.ts';
 import { openExclusively } from '../open.ts';
 import { copyExtents } from './copy.ts';
 import { endMove, stepDone } from './finish.ts';
 import { type MoveStep, movesOf, type PvMove } from './moves.ts';
+import {
+  ADVICE,
+  divide,
+  type Division,
+  extentsOf,
+  inSync,
+  keepInactive,
+  NotInSync,
+  restart,
+  waitWhileCopying,
+} from './online.ts';
 
 /** Which move: of a VG, by the id of its temporary LV. */
 export interface MoveName {
@@ -37,9 +53,18 @@ export async function carryOutMove(
   onProgress: MoveProgress,
 ): Promise<MoveOutcome> {
   if (context.test) return 'gone';
+  // Copying that had failed before is begun anew, once.
+  let fresh = true;
   for (;;) {
-    const outcome = await onMove(context, name, (changes, group, move) => takeStep(changes, group, move, onProgress));
-    if (outcome !== 'step') return outcome ?? 'gone';
+    const outcome = await onMove(context, name, async (changes, group, move) => {
+      const took = await takeStep(changes, group, move, { onProgress, fresh });
+      return took === 'copying' ? { group, move } : took;
+    });
+    fresh = false;
+    if (outcome === null || outcome === 'finished') return outcome ?? 'gone';
+    if (outcome === 'step') continue;
+    const { group, move } = outcome;
+    await waitWhileCopying(context, group, move, (extents) => onProgress(move.moved + extents, move.total));
   }
 }
 
@@ -65,28 +90,54 @@ function onMove<Result>(
   });
 }
 
+/** step: there are more; copying: the volumes of a daemon have not copied all of it yet. */
 async function takeStep(
   changes: Changes,
   group: VolumeGroup,
   move: PvMove,
-  onProgress: MoveProgress,
-): Promise<'step' | 'finished'> {
+  { onProgress, fresh }: { readonly onProgress: MoveProgress; readonly fresh: boolean },
+): Promise<'step' | 'copying' | 'finished'> {
+  const { live = NO_LIVE_VOLUMES } = changes.context;
   const left = move.steps.filter(({ done }) => !done);
   // Of an atomic move nothing counts before all of it is copied.
   const steps = move.atomic ? left : left.slice(0, 1);
-  let { moved } = move;
-  for (const step of steps) {
-    onProgress(moved, move.total);
+  onProgress(move.moved, move.total);
+  const division = await divide(live, group, move, steps);
+  const { online, offline } = division;
+  if (online.length > 0) {
+    if (fresh) await restart(live, group, move, division);
+    if (!(await inSync(live, group, move, online))) return 'copying';
+  }
+  await keepInactive(live, group, division);
+  let moved = move.moved + extentsOf(online);
+  for (const step of offline) {
     await copyStep(changes.context, group, step, (extents) => onProgress(moved + extents, move.total));
     moved += step.length;
   }
   const [step] = steps;
-  if (step === undefined || moved === move.total) {
-    await changes.apply(endMove(group, move, steps));
-    return 'finished';
+  const last = step === undefined || moved === move.total;
+  const plan = last ? endMove(group, move, steps) : stepDone(group, move, step);
+  return (await committed(changes, plan, { group, move, division })) ? (last ? 'finished' : 'step') : 'copying';
+}
+
+/** Commits, unless what the volumes copy is not in sync any more. */
+async function committed(
+  changes: Changes,
+  plan: Plan,
+  { group, move, division }: { readonly group: VolumeGroup; readonly move: PvMove; readonly division: Division },
+): Promise<boolean> {
+  const { live = NO_LIVE_VOLUMES } = changes.context;
+  const ready = async (): Promise<void> => {
+    const { online } = division;
+    if (online.length > 0 && !(await inSync(live, group, move, online))) throw new NotInSync([]);
+  };
+  try {
+    await changes.apply(plan, { ready });
+  } catch (error) {
+    if (error instanceof NotInSync) return false;
+    throw error;
   }
-  await changes.apply(stepDone(group, move, step));
-  return 'step';
+  return true;
 }
 
 async function copyStep(
@@ -120,8 +171,7 @@ async function copyStep(
     });
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
-    const advice = 'The data is where it was. Run pvmove to go on, or pvmove --abort.';
-    throw new CommandError([error.message, advice], 5, { cause: error });
+    throw new CommandError([error.message, ADVICE], 5, { cause: error });
   } finally {
     await Promise.all([...devices.values()].map((device) => device.close()));
   }
