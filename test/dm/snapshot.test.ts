@@ -400,6 +400,35 @@ describe('merging', () => {
     await family.close();
   });
 
+  test('waits for writes of its chunks that are in flight, and lets later ones wait', async () => {
+    const { family, content } = await makeFamily(64 * KIB);
+    const cow = device('c1', 256 * KIB);
+    await family.snapshot({ name: 's', cow, chunkSize: 8 });
+    await performOk(family.origin, { op: Op.write, buffer: Buffer.alloc(64 * KIB, 7) });
+    const batch = new Batch();
+    const { volume, spec } = family.snapshots.get('s')!;
+    family.origin.load(family.mergeTable(spec), family.resolver(cow));
+    await family.origin.suspend();
+    await volume.suspend();
+    let held = 0;
+    cow.decide = ({ op }) => (op === Op.write && held++ === 0 ? { kind: 'hold' } : { kind: 'pass' });
+    family.origin.resume();
+    batch.submit(family.origin, { op: Op.write, offset: 60 * KIB, buffer: Buffer.alloc(100, 1) });
+    await cow.whenHeld(1);
+    for (let i = 0; i < 20; i++) await turn();
+    assert(!isMerged(family.statusOf('origin')));
+    batch.submit(family.origin, { op: Op.write, offset: 60 * KIB + 50, buffer: Buffer.alloc(100, 2) });
+    for (let i = 0; i < 20; i++) await turn();
+    assert.equal(batch.outstanding, 2);
+    cow.releaseAll();
+    await batch.done();
+    await until(() => isMerged(family.statusOf('origin')));
+    content.fill(1, 60 * KIB, 60 * KIB + 50);
+    content.fill(2, 60 * KIB + 50, 60 * KIB + 150);
+    same(await contentOf(family.origin), content, 'the origin');
+    await family.close();
+  });
+
   test('that fails says so; what is left stays where it is', async () => {
     const { family, real, content } = await makeFamily(256 * KIB);
     await family.snapshot({ name: 's', cow: device('c1', 1024 * KIB), chunkSize: 8 });
