@@ -24,7 +24,7 @@ import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
 import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
-import { ControlServer } from './control.ts';
+import { type OpenControl, openControl } from './control/open.ts';
 import { DeviceSet } from './devices.ts';
 import { DaemonError, reasonOf, systemReason } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
@@ -35,6 +35,7 @@ import { holdLifeLock } from './life-lock.ts';
 import type { ListenAddress } from './listen-uri.ts';
 import { DaemonVolumes } from './live.ts';
 import type { Logger } from './log.ts';
+import { Observer } from './observer.ts';
 import { groupOf } from './served-volume.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
 import { packageVersion } from './version.ts';
@@ -68,6 +69,11 @@ export class Daemon {
   #inventory: Inventory | null = null;
   #state: DaemonState = 'starting';
   #lockFd: number | null = null;
+  /** Null: not yet there. */
+  #control: OpenControl | null = null;
+  #observer: Observer | null = null;
+  /** Devices that commands made PVs, and that the settings don't name. */
+  readonly #added = new Set<string>();
   /** Warnings that were logged at the last scan: each is told once. */
   #told: ReadonlySet<string> = new Set();
   /** The last of the scans, which go one after the other. */
@@ -103,6 +109,8 @@ export class Daemon {
       refresh: (vgIds, reload) => this.#follow((vgId) => vgIds.has(vgId), reload),
       rescan: (reason) => this.rescan(reason),
       nameOf: (id) => this.#nameOf(id),
+      expect: (groups) => this.#observer?.expect(groups),
+      lookAt: (paths) => this.#lookAt(paths),
     });
     this.#exports = new GuardedExports({ directory: this.#volumes, rules: () => this.#settings.access.exports });
     this.#nbd = new NbdServer({
@@ -137,12 +145,13 @@ export class Daemon {
     }
     this.#opened.defer(() => this.#devices.close());
     this.#opened.defer(() => this.#endWorkers());
+    const observer = await this.#openObserver(settings);
     await this.#workers.open();
     // Before the scan, so that nothing comes between.
     this.#opened.defer(() => this.#hotplug.close());
     await this.#hotplug.start();
     await this.#refresh({ settings, starting: true });
-    await this.#openControl(settings);
+    await this.#openControl(observer);
     this.#opened.defer(() => this.#nbd.stopped());
     this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
@@ -152,6 +161,7 @@ export class Daemon {
     }
     this.#startBackups(settings);
     this.#state = 'serving';
+    await observer.start();
   }
 
   async #startWorker(index: number, events: WorkerEvents): Promise<WorkerHost> {
@@ -175,16 +185,43 @@ export class Daemon {
     );
   }
 
-  async #openControl(settings: Settings): Promise<void> {
-    const control = new ControlServer({
-      path: settings.controlPath,
-      inherited: settings.inheritedControl,
-      mode: settings.socketMode,
-      status: () => this.status(),
+  async #openObserver(settings: Settings): Promise<Observer> {
+    const observer = await Observer.open({
+      settings,
       log: this.#log,
+      gather: async () => {
+        const { connections, devices, exports } = this.status();
+        const stats = await this.stats();
+        const workers = this.#workers.slots.map((slot, index) => {
+          return { index, restarts: slot.status().restarts, stats: stats[index] ?? null };
+        });
+        const scan = this.#inventory?.scan ?? null;
+        return { startedAt: this.#startedAt, connections, workers, exports, devices, scan };
+      },
+      unserved: () =>
+        this.#volumes.status().flatMap(({ name, state, reason }) => {
+          return state === 'active' || reason === undefined ? [] : [{ name, reason }];
+        }),
     });
+    this.#observer = observer;
+    this.#opened.defer(() => observer.close());
+    return observer;
+  }
+
+  async #openControl(observer: Observer): Promise<void> {
+    const control = await listening(
+      openControl({
+        live: this.#live,
+        log: this.#log,
+        status: () => this.status(),
+        rescan: () => this.rescan('asked for over the control socket'),
+        settings: () => this.#settings,
+        devices: () => this.#devices.specs(),
+        observer,
+      }),
+    );
+    this.#control = control;
     this.#opened.defer(() => control.close());
-    await listening(control.listen());
   }
 
   #startBackups({ backups }: Settings): void {
@@ -274,6 +311,7 @@ export class Daemon {
       access,
     };
     this.#settings = { ...this.#settings, ...applied };
+    this.#observer?.configure(settings);
   }
 
   /** Looks for devices and volume groups that came, went or changed. `reason` is for the log. */
@@ -310,6 +348,8 @@ export class Daemon {
   async close(): Promise<void> {
     // It may be waiting for its turn.
     await this.#hotplug.close();
+    // Commands wait for scans.
+    await this.#control?.endCommands();
     await this.#inTurn(async () => {
       this.#state = 'draining';
       await this.#opened.disposeAsync();
@@ -338,6 +378,7 @@ export class Daemon {
       const found = await this.#takeStock(options.settings ?? this.#settings, options.starting ?? false);
       const inventory = mergeInventories(this.#inventory, found, follows);
       this.#inventory = inventory;
+      this.#observer?.scanned(inventory.scan);
       this.#tell(inventory);
       const reload = options.reload ?? new Set<VolumeId>();
       // Begun in this turn, so that changes of a VG follow each other as their scans did.
@@ -401,7 +442,23 @@ export class Daemon {
       throw new DaemonError({ code: 'NO_DEVICES', reason: problems.join('; ') || 'this machine has no block devices' });
     }
     for (const reason of problems) this.#log.warn({ reason }, 'a device is left out');
-    return paths;
+    if (settings.devices.length === 0 || this.#added.size === 0) return paths;
+    // One that is gone is a missing PV, of which the scan tells.
+    return listDevices([...paths, ...this.#added], { onProblem: () => undefined });
+  }
+
+  /** A PV that a command made is looked at, even if the settings don't name it; the next start needs it there. */
+  #lookAt(paths: readonly string[]): void {
+    const { devices } = this.#settings;
+    const known = new Set(this.#inventory?.scan.devices.map(({ path }) => path));
+    for (const path of devices.length === 0 ? [] : paths) {
+      if (known.has(path) || this.#added.has(path)) continue;
+      this.#added.add(path);
+      this.#log.info(
+        { path },
+        'a device was added by a command: the next start looks at it only if the settings name it',
+      );
+    }
   }
 
   #tell({ scan, volumes }: Inventory): void {

@@ -29,6 +29,10 @@ export interface LiveDaemon {
   /** Reads these VGs again and makes their volumes follow, whatever changes of others are under way. */
   refresh(vgIds: ReadonlySet<string>, reload?: ReadonlySet<VolumeId>): Promise<readonly LiveProblem[]>;
   rescan(reason: string): Promise<void>;
+  /** Told of VGs that a command is about to write. */
+  expect(groups: LiveChange['groups']): void;
+  /** Where else to look for devices from now on: absolute paths of those that a command makes PVs of a VG. */
+  lookAt(paths: readonly string[]): void;
   /** Names of a VG and an LV of it, as last scanned; null: there is none. */
   nameOf(id: VolumeId): string | null;
 }
@@ -61,6 +65,7 @@ export class DaemonVolumes implements LiveVolumes {
     const { volumes } = this.#daemon;
     const leaving = idsOf(change.leaving);
     this.#changes.set(change.key, change);
+    this.#daemon.expect(change.groups);
     volumes.block(leaving);
     try {
       await this.#empty(change.leaving, change.force);
@@ -88,6 +93,7 @@ export class DaemonVolumes implements LiveVolumes {
   }
 
   async committed(change: LiveChange): Promise<readonly LiveProblem[]> {
+    this.#daemon.lookAt(change.joining);
     this.#decide(change.decisions);
     for (const { id } of change.leaving) this.#decisions.delete(id);
     try {
@@ -116,12 +122,12 @@ export class DaemonVolumes implements LiveVolumes {
     for (const { volume, active } of decisions) this.#decisions.set(volume.id, active);
   }
 
-  async activate({ vgId, decisions, refresh }: LiveActivation): Promise<readonly LiveProblem[]> {
+  async activate({ vgId, decisions, refresh, force }: LiveActivation): Promise<readonly LiveProblem[]> {
     const { volumes } = this.#daemon;
     const leaving = decisions.filter(({ active }) => !active).map(({ volume }) => volume);
     volumes.block(idsOf(leaving));
     try {
-      await this.#empty(leaving, false);
+      await this.#empty(leaving, force);
       this.#decide(decisions);
       return await this.#daemon.refresh(new Set([vgId]), new Set(idsOf(refresh)));
     } finally {

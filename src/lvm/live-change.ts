@@ -8,6 +8,7 @@
  *  - Pure.
  */
 import { randomUUID } from 'node:crypto';
+import { resolve } from 'node:path';
 import type { LogicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
 import type { Plan } from './edit/plan.ts';
 import { type LiveChange, type LiveDecision, type LiveVolumeRef, volumeId } from './live.ts';
@@ -38,11 +39,17 @@ export function liveChangeOf(plan: Plan, { activate = [], force }: LiveWishes): 
         seqnoAfter: after === null ? null : (before?.seqno ?? after.seqno - 1) + 1,
       },
     ],
+    joining: joiningOf(plan),
     leaving: before === null ? [] : leavingOf(before, after),
     losing: before === null || after === null ? [] : losingOf(before, after),
     decisions: after === null ? [] : decisionsOf(before, after, new Set(activate)),
     force,
   };
+}
+
+function joiningOf({ labels, joining = [] }: Plan): readonly string[] {
+  const devices = [...labels.map(({ device }) => device), ...joining.map(({ device }) => device)];
+  return [...new Set(devices.map(({ path }) => resolve(path)))];
 }
 
 /** The change as it is while its new volumes are not fit to be served: nothing new is active. */

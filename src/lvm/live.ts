@@ -34,6 +34,8 @@ export interface LiveChange {
   readonly key: string;
   /** The VGs that are written: to be read again. */
   readonly groups: readonly LiveGroup[];
+  /** Absolute paths of devices that become PVs of these VGs: the daemon looks at them from now on, whatever it was told to look at. */
+  readonly joining: readonly string[];
   /** Volumes that will be no more: refused while somebody uses them, unless `force`. */
   readonly leaving: readonly LiveVolumeRef[];
   /** Volumes that lose extents and stay: suspended (what is in flight is finished) until the change has ended. */

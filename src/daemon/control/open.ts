@@ -1,0 +1,71 @@
+/**
+ * The control socket with everything behind it, put together for the composition root: server, resources, command runner.
+ *
+ * Invariant: commands end before the socket does, so that each caller is told what became of his.
+ */
+import { roleOf } from '../access.ts';
+import { CommandRunner, type RunnerOptions } from '../commands/runner.ts';
+import type { Settings } from '../config.ts';
+import type { DeviceSpec } from '../worker/host.ts';
+import { CommandResource, type CommandSurroundings } from './commands.ts';
+import type { ControlledDaemon } from './routes.ts';
+import { ControlServer } from './server.ts';
+
+/** Who watches what passes over the socket, and knows the numbers. */
+export interface ControlObserver
+  extends Pick<CommandSurroundings, 'begun' | 'refused'>, Pick<ControlledDaemon, 'metrics' | 'numbers'> {
+  finished: NonNullable<RunnerOptions['finished']>;
+}
+
+export interface ControlParts extends Pick<RunnerOptions, 'live' | 'log'>, Pick<ControlledDaemon, 'status' | 'rescan'> {
+  /** Those in force. */
+  readonly settings: () => Settings;
+  /** Every device that the daemon claims. */
+  readonly devices: () => readonly Pick<DeviceSpec, 'identity' | 'path'>[];
+  readonly observer: ControlObserver;
+}
+
+export interface OpenControl {
+  /** Ends every command at its next safe point; resolves when all have ended. */
+  endCommands(): Promise<void>;
+  /** Stops listening, and resolves when the last answer is out. */
+  close(): Promise<void>;
+}
+
+/** Listens. Throws an NbdError. */
+export async function openControl(parts: ControlParts): Promise<OpenControl> {
+  const { settings, devices, observer, live, log, status, rescan } = parts;
+  const runner = new CommandRunner({
+    live,
+    log,
+    env: process.env,
+    finished: (outcome) => observer.finished(outcome),
+  });
+  const commands = new CommandResource({
+    runner,
+    held() {
+      const held = devices();
+      return {
+        identities: new Set(held.map(({ identity }) => identity)),
+        paths: new Set(held.map(({ path }) => path)),
+      };
+    },
+    settings,
+    begun: (id, peer) => observer.begun(id, peer),
+    refused: (peer, what, reason) => observer.refused(peer, what, reason),
+  });
+  const ownUid = process.geteuid?.() ?? -1;
+  const server = new ControlServer({
+    daemon: { status, rescan, commands, metrics: () => observer.metrics(), numbers: () => observer.numbers() },
+    log,
+    roleOf: (peer) => roleOf(peer, settings().access.roles, ownUid),
+    refused: (peer, what, reason) => observer.refused(peer, what, reason),
+  });
+  const { inheritedControl, controlPath, socketMode, socketGroup } = settings();
+  await server.listen(
+    inheritedControl === null
+      ? { kind: 'unix', path: controlPath, mode: socketMode, ...(socketGroup === null ? {} : { group: socketGroup }) }
+      : { kind: 'inherited', fd: inheritedControl },
+  );
+  return { endCommands: () => runner.close(), close: () => server.close() };
+}
