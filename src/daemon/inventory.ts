@@ -153,7 +153,7 @@ function planGroup(group: VolumeGroup, rules: Rules, ignoreDuplicates = false): 
     allowForeign: false,
     allowShared: false,
   };
-  const options = { host, readOnly: settings.readOnly, ignoreDuplicates };
+  const options = { host, readOnly: settings.readOnly, ignoreDuplicates, moves: 'mirror' } as const;
   const automatic = activationPlan(group, options);
   let byName: readonly LvActivation[] | null = null;
   const list = settings.activationList;

@@ -49,6 +49,8 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   readonly #told = new Map<VolumeId, string>();
   /** How often each volume was blocked and not released. */
   readonly #blocked = new Map<VolumeId, number>();
+  /** VGs in the middle of a change. */
+  readonly #changing = new Set<string>();
   readonly #connections = new Map<number, ServedVolume>();
   /** The last change of each VG. */
   readonly #turns = new Map<string, Promise<unknown>>();
@@ -212,7 +214,10 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
 
   /** Gives a new worker the tables of its volumes. */
   async restore(slot: WorkerSlot, host: WorkerHost): Promise<void> {
-    const volumes = [...this.#served.values()].filter((served) => served.slot === slot && served.shown && !served.held);
+    // In the middle of a change nobody knows which table is the right one; its end lets them go on.
+    const own = [...this.#served.values()].filter((served) => served.slot === slot);
+    for (const served of own) if (this.#changing.has(groupOf(served.id))) served.held = true;
+    const volumes = own.filter((served) => served.shown && !served.held);
     if (volumes.length === 0) return;
     const loaded = await host.load(volumes.map(({ load }) => load.spec));
     const failed = new Map(
@@ -266,6 +271,17 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   }
 
   // What commands ask for (live.ts).
+
+  /** Volumes of a VG in the middle of a change: if their worker dies, the next one doesn't get them before the change has ended. */
+  setChanging(vgId: string, changing: boolean): void {
+    if (changing) this.#changing.add(vgId);
+    else this.#changing.delete(vgId);
+  }
+
+  /** Volumes of a VG that are held back. */
+  heldOf(vgId: string): readonly VolumeId[] {
+    return [...this.#served.values()].flatMap(({ id, held }) => (held && groupOf(id) === vgId ? [id] : []));
+  }
 
   /** From now on no new client gets at these volumes: they wait. Each `block` needs its `release`. */
   block(ids: readonly VolumeId[]): void {

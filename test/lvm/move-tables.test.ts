@@ -203,7 +203,8 @@ describe('tables of LVs on a pvmove', () => {
     const group = await groupOf(vgText([{ name: 'a', segments: [linear(0, 4, 'pv0', 0)] }], { pvs: 4 }));
     const moving = begun(group, { from: 0, count: 4, holes: [4, 1, 1, 1, 1], atomic: false, done: 0 });
     const [line] = tableOf(moving, 'a', { moves: 'mirror' });
-    assert.equal(typeof (line?.params as Partial<LinearParams>).device, 'object');
+    assert(line !== undefined);
+    assert.equal(typeof (line.params as LinearParams).device, 'object');
     const gone: VolumeGroup = {
       ...moving,
       pvs: moving.pvs.map((pv) => (pv.text?.label === 'pv2' ? { ...pv, found: null, missing: true } : pv)),

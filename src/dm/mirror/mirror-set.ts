@@ -93,13 +93,14 @@ export class MirrorSet implements RequestOwner {
     if (this.#locks.add(fanout)) this.#change(fanout);
   }
 
+  /** Failures are forgotten, and what is out of sync is copied. A seal stays: what relies on it may have been done meanwhile. */
   resume(): void {
     this.#suspending = false;
-    this.restart();
+    this.legs.forgetFailures();
     this.recovery.start();
   }
 
-  /** Failures are forgotten, and what is out of sync is copied again. */
+  /** Failures and the seal are forgotten, and what is out of sync is copied again. */
   restart(): void {
     this.#sealed = false;
     this.legs.forgetFailures();
