@@ -107,6 +107,10 @@ export class Family {
     return this.volume(name).status().lines[0]?.text ?? '';
   }
 
+  problemOf(name: string): string {
+    return String(this.volume(name).status().lines[0]?.details['problem'] ?? '');
+  }
+
   async close(): Promise<void> {
     await this.origin.close();
     for (const { volume } of this.snapshots.values()) await volume.close();

@@ -204,6 +204,8 @@ class Run {
 
   /** Everything is closed and loaded again. */
   async #restart(): Promise<void> {
+    // A device that could not even be told that its snapshot is invalid makes it valid again: nobody may use it then.
+    this.#shots = this.#shots.filter(({ name }) => !/nor could/.test(this.#family.problemOf(name)));
     await this.#family.close();
     this.#family = new Family(this.#real);
     for (const { spec } of this.#shots) await this.#family.snapshot(spec);

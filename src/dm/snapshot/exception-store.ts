@@ -31,7 +31,5 @@ export interface ExceptionStore {
   allocate(): number;
   put(oldChunk: number, newChunk: number): void;
   commit(): void;
-  /** Says on the device that the snapshot is invalid; rejects when that fails. */
-  invalidate(): Promise<void>;
   usage(): StoreUsage;
 }

@@ -46,6 +46,11 @@ export interface ChunkRun {
 
 type Step = 'idle' | 'zero' | 'flush' | 'records';
 
+/** Says on a COW device, durably, that its snapshot is invalid. Rejects with a DeviceError. */
+export async function markInvalid(device: BlockDevice, chunkSectors: number): Promise<void> {
+  await writeBytes(device, 0, encodeSnapshotHeader({ valid: false, chunkSectors }), { fua: true });
+}
+
 export class PersistentStore implements ExceptionStore, RequestOwner {
   readonly geometry: StoreGeometry;
   device: BlockDevice;
@@ -139,11 +144,6 @@ export class PersistentStore implements ExceptionStore, RequestOwner {
     } else if (this.#step === 'zero') this.#flush();
     else if (this.#step === 'flush') this.#writeRecords();
     else this.#committed();
-  }
-
-  async invalidate(): Promise<void> {
-    const header = encodeSnapshotHeader({ valid: false, chunkSectors: this.geometry.chunkSectors });
-    await writeBytes(this.device, 0, header, { fua: true });
   }
 
   usage(): StoreUsage {

@@ -25,7 +25,7 @@ import { ExceptionTable } from './exception-table.ts';
 import type { ExceptionStore, StoreUsage } from './exception-store.ts';
 import type { Origin, OriginSnapshot } from './origin.ts';
 import { type Pending, PendingPool } from './pending.ts';
-import { PersistentStore } from './persistent-store.ts';
+import { markInvalid, PersistentStore } from './persistent-store.ts';
 import { TransientStore } from './transient-store.ts';
 
 const { EIO } = constants.errno;
@@ -354,17 +354,23 @@ export class Snapshot implements OriginSnapshot, JobOwner {
 
   // Inside.
 
-  /** The header's words are lost on a device that takes no writes; the origin goes on nevertheless. */
   async #writeInvalid(): Promise<void> {
+    await this.#markInvalid(this.store.geometry.chunkSectors);
+    this.#state = 'invalid';
+    this.#retryWaiting();
+    this.#wakeIfIdle();
+  }
+
+  /** A device that takes no writes can't be told; the origin goes on nevertheless. */
+  async #markInvalid(chunkSectors: number): Promise<void> {
+    const { cow, persistent } = this.setup;
+    if (persistent === 'N') return;
     try {
-      await this.store.invalidate();
+      await markInvalid(cow, chunkSectors);
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       this.#problem += `; nor could it be marked invalid: ${error.message}`;
     }
-    this.#state = 'invalid';
-    this.#retryWaiting();
-    this.#wakeIfIdle();
   }
 
   async #load(setup: SnapshotSetup): Promise<void> {
@@ -387,6 +393,8 @@ export class Snapshot implements OriginSnapshot, JobOwner {
     } catch (error) {
       if (!(error instanceof FormatError) && !(error instanceof DeviceError)) throw error;
       this.#problem = error.message;
+      // What is damaged stays unusable. What could not be read may be whole, and the origin will not wait for it.
+      if (error instanceof DeviceError) await this.#markInvalid(setup.chunkSectors);
     }
     this.#state = this.#problem === '' ? 'valid' : 'invalid';
     this.#retryWaiting();

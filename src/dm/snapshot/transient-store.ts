@@ -37,10 +37,6 @@ export class TransientStore implements ExceptionStore {
     setImmediate(this.#onTurn);
   }
 
-  invalidate(): Promise<void> {
-    return Promise.resolve();
-  }
-
   usage(): StoreUsage {
     const { chunkSectors } = this.geometry;
     return { used: this.#next * chunkSectors, total: this.device.limits.sizeBytes / 512, metadata: 0 };
