@@ -45,7 +45,7 @@ export async function handOver(argv: readonly string[], caller: Caller): Promise
   const socket = findControlSocket({ ...caller, config: config?.config ?? null });
   if (socket === null) return null;
   const { devicesOf } = await import('./client-devices.ts');
-  const devices = await devicesOf(named.devices, config, caller);
+  const { devices, configDevices } = await devicesOf(named.devices, config, caller);
   const { env, cwd, terminal } = caller;
   const request: CommandRequest = {
     name,
@@ -57,6 +57,7 @@ export async function handOver(argv: readonly string[], caller: Caller): Promise
     terminal,
     devices,
     configFile: config?.path ?? null,
+    configDevices,
   };
   return converse(socket, request, caller);
 }

@@ -215,7 +215,7 @@ export class Daemon {
         log: this.#log,
         status: () => this.status(),
         rescan: () => this.rescan('asked for over the control socket'),
-        settings: () => this.#settings,
+        settings: () => ({ ...this.#settings, devices: this.#commandDevices() }),
         devices: () => this.#devices.specs(),
         observer,
       }),
@@ -445,6 +445,12 @@ export class Daemon {
     if (settings.devices.length === 0 || this.#added.size === 0) return paths;
     // One that is gone is a missing PV, of which the scan tells.
     return listDevices([...paths, ...this.#added], { onProblem: () => undefined });
+  }
+
+  /** Where commands look that name no devices: as the daemon does. */
+  #commandDevices(): readonly string[] {
+    const { devices } = this.#settings;
+    return devices.length === 0 ? devices : [...devices, ...this.#added];
   }
 
   /** A PV that a command made is looked at, even if the settings don't name it; the next start needs it there. */

@@ -21,10 +21,12 @@ export interface CommandRequest {
     readonly isTTY: boolean;
     readonly columns: number;
   };
-  /** The devices that the command would look at (ScannedDevice.identity); null: none were named. */
+  /** Devices that the caller named (ScannedDevice.identity), by --devices or $ORION_LVM_DEVICES; null: none. */
   readonly devices: readonly string[] | null;
   /** Absolute path of the lvm.toml that the command goes by; null: there is none. */
   readonly configFile: string | null;
+  /** Devices that this lvm.toml names, which count where the caller named none. */
+  readonly configDevices: readonly string[];
 }
 
 /** Variables of the caller's environment that a command may depend on; no other reaches the daemon. */

@@ -25,6 +25,7 @@ const REQUEST = z.strictObject({
   terminal: z.strictObject({ isTTY: z.boolean(), columns: z.int().min(0) }),
   devices: z.array(z.string()).nullable(),
   configFile: z.string().nullable(),
+  configDevices: z.array(z.string()),
 });
 const ANSWER = z.strictObject({ id: z.int(), line: z.string().nullable() });
 
@@ -124,10 +125,14 @@ export class CommandResource {
   }
 
   /** A command that names devices goes by those; one that names none, by the configuration that it would read. */
-  #isOurs({ devices, configFile }: CommandRequest): boolean {
-    if (devices === null) return configFile === null || configFile === this.#around.settings().configFile;
+  #isOurs(request: CommandRequest): boolean {
+    if (this.#usesOurDevices(request)) return true;
     const { identities } = this.#around.held();
-    return devices.some((identity) => identities.has(identity));
+    return (request.devices ?? request.configDevices).some((identity) => identities.has(identity));
+  }
+
+  #usesOurDevices({ devices, configFile }: CommandRequest): boolean {
+    return devices === null && (configFile === null || configFile === this.#around.settings().configFile);
   }
 
   /** Throws a Refusal. */
@@ -170,7 +175,7 @@ export class CommandResource {
     const config = request.configFile ?? configFile;
     delete env['ORION_LVM_CONFIG'];
     if (config !== null) env['ORION_LVM_CONFIG'] = config;
-    if (request.devices === null && devices.length > 0) env['ORION_LVM_DEVICES'] = devices.join(',');
+    if (this.#usesOurDevices(request) && devices.length > 0) env['ORION_LVM_DEVICES'] = devices.join(',');
     return { ...request, env };
   }
 }
