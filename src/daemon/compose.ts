@@ -295,7 +295,9 @@ export class Daemon {
       this.#log.warn({ key }, 'this setting changed and takes effect at the next start');
     }
     this.#log.level = settings.logLevel;
-    await Promise.all(this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel })));
+    await Promise.all(
+      this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel }).catch(ignoreGone)),
+    );
     await this.#hotplug.configure(settings);
     await this.#refresh({ settings });
     const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access } =

@@ -18,6 +18,8 @@ export interface TestVolume {
   readonly extents: number;
   readonly readOnly?: boolean;
   readonly tags?: readonly string[];
+  /** The name that it was first written with, where that was another: its uuid stays. */
+  readonly formerly?: string;
 }
 
 /** A volume group in one image file; uuids stay the same when its metadata is written again. */
@@ -112,9 +114,9 @@ export class TestGroup {
     };
   }
 
-  #volume({ name, extent, extents, readOnly, tags }: TestVolume): LogicalVolumeText {
-    const id = this.#lvIds.get(name) ?? newUuid();
-    this.#lvIds.set(name, id);
+  #volume({ name, extent, extents, readOnly, tags, formerly = name }: TestVolume): LogicalVolumeText {
+    const id = this.#lvIds.get(formerly) ?? newUuid();
+    this.#lvIds.set(formerly, id);
     return {
       name,
       id,

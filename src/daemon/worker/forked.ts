@@ -188,15 +188,17 @@ export class ForkedWorker implements WorkerHost {
     return value as Awaited<ReturnType<WorkerCommands[Name]>>;
   }
 
-  /** Sends a question by `send`, which calls `failed` with what kept it from leaving, and waits for the answer. */
+  /**
+   * Sends a question by `send`, which calls `failed` with what kept it from leaving, and waits for the answer. A worker that can't be
+   * asked any more is made to end, and the question fails when it has: whoever asks again then asks the next one.
+   */
   async #ask(send: (id: number, failed: (error: Error | null) => void) => void): Promise<unknown> {
-    if (this.#ended || !this.#child.connected) throw new WorkerError('GONE', this.index, 'it has ended');
+    if (this.#ended) throw new WorkerError('GONE', this.index, 'it has ended');
     const id = this.#nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     this.#pending.set(id, { resolve, reject });
-    send(id, (error) => {
-      if (error !== null) this.#settle(id)?.reject(new WorkerError('GONE', this.index, error.message));
-    });
+    if (this.#child.connected) send(id, (error) => void (error !== null && this.kill()));
+    else this.kill();
     return promise;
   }
 
@@ -220,12 +222,12 @@ export class ForkedWorker implements WorkerHost {
   #gone(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#events.gone(reason);
     const error = new WorkerError('GONE', this.index, reason);
     this.#started.reject(error);
     // Nobody may be waiting for the start.
     this.#started.promise.catch(() => undefined);
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
-    this.#events.gone(reason);
   }
 }
