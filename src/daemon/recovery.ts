@@ -67,6 +67,7 @@ export class MetadataRecovery {
       env: {},
       terminal: { isTTY: false, columns: 0 },
       devices: null,
+      configDevices: [],
       configFile: this.#options.configFile,
     };
   }
