@@ -76,8 +76,9 @@ class ThreadsCalls implements EngineCalls<ThreadsSlot> {
   }
 
   get slots(): number {
-    if (usedDevices <= 1) return MAX_SLOTS;
-    return Math.max(1, Math.min(MAX_SLOTS, Math.floor(this.#threads / Math.min(usedDevices, SHARES))));
+    // The only one so far leaves room for those to come, and for its own flush.
+    const share = usedDevices <= 1 ? this.#threads - 2 : Math.floor(this.#threads / Math.min(usedDevices, SHARES));
+    return Math.max(1, Math.min(MAX_SLOTS, share));
   }
 
   newSlot(owner: SlotOwner): ThreadsSlot {
