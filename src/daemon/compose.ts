@@ -20,6 +20,7 @@ import type { LiveProblem, LiveVolumes, VolumeId } from '../lvm/live.ts';
 import type { Scan, VolumeGroup } from '../lvm/model.ts';
 import { scanDevices } from '../lvm/scan.ts';
 import { NbdError } from '../nbd/errors.ts';
+import type { NbdAddress } from '../nbd/listener.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
 import { identifyClient } from './client-identity.ts';
@@ -112,7 +113,11 @@ export class Daemon {
       expect: (groups) => this.#observer?.expect(groups),
       lookAt: (paths) => this.#lookAt(paths),
     });
-    this.#exports = new GuardedExports({ directory: this.#volumes, rules: () => this.#settings.access.exports });
+    this.#exports = new GuardedExports({
+      directory: this.#volumes,
+      rules: () => this.#settings.access.exports,
+      refused: (client, name, reason) => this.#observer?.exportRefused(client, name, reason),
+    });
     this.#nbd = new NbdServer({
       directory: this.#exports,
       adopt: (handover) => this.#volumes.adopt(handover, this.#exports.viewFor(handover.client)),
@@ -138,6 +143,7 @@ export class Daemon {
     const settings = this.#settings;
     await makeRunDir(settings.runDir);
     if (settings.engine.note !== null) this.#log.warn(settings.engine.note);
+    for (const note of settings.withoutEffect) this.#log.warn(note);
     if (settings.workers > 0) {
       const lock = await holdLifeLock(settings.controlPath, this.#log);
       this.#lockFd = lock.fd;
@@ -156,8 +162,7 @@ export class Daemon {
     this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
     for (const address of settings.listen) {
-      const withMode = address.kind === 'unix' ? { ...address, mode: settings.socketMode } : address;
-      this.#listening.push(await listening(this.#nbd.listen(withMode)));
+      this.#listening.push(await listening(this.#nbd.listen(withPermissions(address, settings))));
     }
     this.#startBackups(settings);
     this.#state = 'serving';
@@ -497,6 +502,12 @@ async function listening<T>(listener: Promise<T>): Promise<T> {
   }
 }
 
+/** A unix socket's address with who may connect to it. */
+function withPermissions(address: ListenAddress, { socketMode: mode, socketGroup: group }: Settings): NbdAddress {
+  if (address.kind !== 'unix') return address;
+  return { ...address, mode, ...(group === null ? {} : { group }) };
+}
+
 async function makeRunDir(path: string | null): Promise<void> {
   if (path === null) return;
   try {
@@ -522,6 +533,9 @@ function restartKeys(before: Settings, after: Settings): readonly string[] {
     control: (settings) => settings.controlPath,
     run_dir: (settings) => settings.runDir,
     socket_mode: (settings) => settings.socketMode,
+    socket_group: (settings) => settings.socketGroup,
+    audit: (settings) => settings.audit,
+    'metrics.listen': (settings) => settings.metricsListen,
     workers: (settings) => settings.workers,
     'log.format': (settings) => settings.logFormat,
     limits: (settings) => settings.limits,

@@ -22,6 +22,9 @@ import type { Logger } from './log.ts';
 import { MetricsServer } from './metrics-server.ts';
 import { numbersOf, type NumbersParts } from './numbers.ts';
 
+/** Reasons of volumes that nobody wants to be served (inventory.ts). */
+const WISHED: ReadonlySet<string> = new Set(['deactivated', 'not in activation.auto_activation_volume_list']);
+
 type ObserverSettings = Pick<Settings, 'audit' | 'metricsListen' | 'events'>;
 
 export interface ObserverOptions {
@@ -39,7 +42,9 @@ export class Observer {
   readonly #watch = new MetadataWatch();
   readonly #alerts = new Map<string, number>();
   readonly #health: HealthMonitor;
-  readonly #sender: AlertSender;
+  #sender: AlertSender;
+  /** Volumes that were served since the start: what never was is told at the start, and is no alert. */
+  readonly #servedOnce = new Set<string>();
   #settings: ObserverSettings;
   #timer: NodeJS.Timeout | null = null;
   #looking: Promise<void> = Promise.resolve();
@@ -70,10 +75,15 @@ export class Observer {
     this.#lookLater();
   }
 
-  /** What a reload changed; the audit log, the webhook and where metrics listen take a restart. */
-  configure(settings: ObserverSettings): void {
-    const { audit, metricsListen } = this.#settings;
-    this.#settings = { ...settings, audit, metricsListen };
+  /** What a reload changed; the audit log and where metrics listen take a restart. */
+  configure({ events }: ObserverSettings): void {
+    const before = this.#settings.events;
+    this.#settings = { ...this.#settings, events };
+    if (JSON.stringify(before) === JSON.stringify(events)) return;
+    const { log } = this.#options;
+    // Alerts that wait still go where they were to go.
+    this.#sender.close().catch((err: unknown) => log.error({ err }, 'alerts could not be delivered'));
+    this.#sender = new AlertSender(events, log);
   }
 
   async numbers(): Promise<Numbers> {
@@ -138,11 +148,12 @@ export class Observer {
   }
 
   async #look(): Promise<void> {
-    const view = {
-      numbers: await this.numbers(),
-      unserved: this.#options.unserved(),
-      auditProblem: this.#trail.problem,
-    };
+    const numbers = await this.numbers();
+    for (const { name } of numbers.volumes) this.#servedOnce.add(name);
+    const unserved = this.#options
+      .unserved()
+      .filter(({ name, reason }) => this.#servedOnce.has(name) && !WISHED.has(reason));
+    const view = { numbers, unserved, auditProblem: this.#trail.problem };
     for (const alert of this.#health.look(view)) {
       const { time: _, ...event } = alert;
       void this.#trail.event({ event: 'alert', ...event });

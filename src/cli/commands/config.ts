@@ -31,7 +31,8 @@ function isSection(value: unknown): value is Section {
 function toml(value: Value): string {
   if (Array.isArray(value)) return `[${value.map(toml).join(', ')}]`;
   if (isSection(value)) return `{ ${valueLines(value).join(', ')} }`;
-  return typeof value === 'string' ? JSON.stringify(value).replaceAll('\u007f', '\\u007f') : String(value);
+  if (typeof value === 'string') return JSON.stringify(value).replaceAll('\u007f', '\\u007f');
+  return JSON.stringify(value);
 }
 
 /** "key = value" lines of a section's own keys; those that are not set are left out. */
