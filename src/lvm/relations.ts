@@ -210,6 +210,7 @@ const PARENT_KINDS: ReadonlySet<ReferenceKind> = new Set<ReferenceKind>([
 
 /** The first LV named as one of `kinds`; kinds are tried in their order. */
 function nameOf(uses: readonly SegmentReference[], kinds: readonly ReferenceKind[]): string | null {
+  if (uses.length === 0) return null;
   for (const kind of kinds) {
     const use = uses.find((candidate) => candidate.kind === kind);
     if (use !== undefined) return use.name;

@@ -12,6 +12,7 @@ import { relationsOf } from './relations.ts';
 /** The first thing that is impossible, for people; null if there is none. */
 export function vgProblem(vg: VolumeGroupText): string | null {
   for (const facts of relationsOf(vg).lvs.values()) {
+    if (facts.usedBy.length < 2) continue;
     const owners = new Set(facts.usedBy.filter((use) => isComponentKind(use.kind)).map((use) => use.user));
     if (owners.size > 1) return `LV ${facts.name} is a part of more than one LV: ${[...owners].join(', ')}.`;
   }

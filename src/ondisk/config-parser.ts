@@ -11,7 +11,7 @@
  *  - Nodes come in the text's order and nothing is merged or dropped: repeated keys are repeated nodes (LVM2 reads metadata
  *    the same way and then uses the first).
  */
-import type { ConfigNode, ConfigScalar, ConfigValue } from './metadata.ts';
+import type { ConfigNode, ConfigScalar, ConfigSection, ConfigValue } from './metadata.ts';
 import { ConfigLexer, type LexContext } from './config-lexer.ts';
 import type { Where } from './errors.ts';
 import { decodeText } from './text-bytes.ts';
@@ -21,17 +21,30 @@ const MAX_DEPTH = 32;
 /** What LVM2 reads for a creation_time that overflows: some builds before 2.02.169 wrote such. */
 export const REPAIRED_CREATION_TIME = 1527120000;
 
-interface OpenSection {
+/** A section whose `}` was not reached yet. */
+export interface OpenSection {
   readonly key: string;
+  /** So far. */
   readonly children: ConfigNode[];
   /** Whether the same `}` also ends the section around it: of "a/b {", b closes a. */
   readonly closesParent: boolean;
 }
 
+/**
+ * Told of each section when it ends, with the keys of the sections around it and what stands before those in the text. True: it has
+ * been read, and the tree gets the section without its children, which keeps huge texts from becoming huge trees.
+ */
+export type SectionReader = (
+  section: ConfigSection,
+  around: readonly OpenSection[],
+  root: readonly ConfigNode[],
+) => boolean;
+
 /** Parses a text in LVM2's configuration grammar; a FormatError with line and byte if it isn't one. */
 export function parseConfig(
   text: Uint8Array | string,
   where: Where = { device: 'configuration', offset: 0 },
+  reader: SectionReader = () => false,
 ): readonly ConfigNode[] {
   const lexer = new ConfigLexer(typeof text === 'string' ? text : decodeText(text), where);
   const root: ConfigNode[] = [];
@@ -40,7 +53,7 @@ export function parseConfig(
   while (!lexer.is('end')) {
     const siblings = open.at(-1)?.children ?? root;
     if (lexer.is('}')) {
-      closeSection(lexer, open, root);
+      closeSection(lexer, open, root, reader);
       lexer.advance('key');
       continue;
     }
@@ -70,12 +83,14 @@ function keyPath(lexer: ConfigLexer, depth: number): readonly string[] {
   return keys;
 }
 
-function closeSection(lexer: ConfigLexer, open: OpenSection[], root: ConfigNode[]): void {
+function closeSection(lexer: ConfigLexer, open: OpenSection[], root: ConfigNode[], reader: SectionReader): void {
   for (;;) {
     const section = open.pop();
     if (section === undefined) throw lexer.fail('SYNTAX', '"}" without a section');
     const siblings = open.at(-1)?.children ?? root;
-    siblings.push({ node: 'section', key: section.key, children: section.children });
+    const node: ConfigSection = { node: 'section', key: section.key, children: section.children };
+    if (reader(node, open, root)) section.children.length = 0;
+    siblings.push(node);
     if (!section.closesParent) return;
   }
 }

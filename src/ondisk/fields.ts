@@ -30,7 +30,7 @@ export class Fields {
   /** `what` names the object in errors: "vg0/lvol0 segment1". */
   constructor(nodes: readonly ConfigNode[], what: string, where: Where) {
     this.#nodes = nodes;
-    this.#taken = Array.from({ length: nodes.length }, () => false);
+    this.#taken = nodes.map(() => false);
     this.#what = what;
     this.where = where;
   }
@@ -38,6 +38,11 @@ export class Fields {
   /** The nodes that nobody took, in order. */
   rest(): readonly ConfigNode[] {
     return this.#nodes.filter((_node, index) => this.#taken[index] !== true);
+  }
+
+  /** Whether a node has one of these keys. */
+  hasAny(keys: ReadonlySet<string>): boolean {
+    return this.#nodes.some(({ key }) => keys.has(key));
   }
 
   /** Takes every section that is left. */

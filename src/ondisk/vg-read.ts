@@ -7,6 +7,7 @@
  *  - An unknown word in `status` makes the whole VG unreadable, as for LVM2.
  *  - Every subsection of an LV is a segment, whatever its name; segments are sorted by their first extent.
  */
+import { parseConfig } from './config-parser.ts';
 import { FormatError, type Where } from './errors.ts';
 import { Fields, MAX_U32, U32 } from './fields.ts';
 import type {
@@ -27,8 +28,47 @@ export const CONTENTS = 'Text Format Volume Group';
 export const FORMAT_VERSION = 1;
 const POLICIES: readonly AllocationPolicy[] = ['contiguous', 'cling', 'cling_by_tags', 'normal', 'anywhere', 'inherit'];
 
-/** Reads a whole parsed text. */
-export function readMetadataText(nodes: readonly ConfigNode[], where: Where): MetadataText {
+const RARE_KEYS: ReadonlySet<string> = new Set('lock_args allocation_policy profile read_ahead major minor'.split(' '));
+const READ_AHEAD = { min: -1, max: MAX_U32 };
+const DEVICE_NUMBER = { min: -1, max: MAX_U32 };
+
+/**
+ * Reads a whole text. LVs are read as soon as their sections end, so that the tree of a large VG never exists as a whole; what is
+ * wrong with one is said in its turn all the same. `same` may give an equal LV that there is already in place of the one that
+ * was read, which is of that number.
+ */
+export function readMetadataText(
+  text: Uint8Array | string,
+  where: Where,
+  same: (lv: LogicalVolumeText, index: number) => LogicalVolumeText = (lv) => lv,
+): MetadataText {
+  const volumes = new Map<ConfigSection, LogicalVolumeText>();
+  const nodes = parseConfig(text, where, (section, around, root) => {
+    const [group, list, ...deeper] = around;
+    if (list?.key !== 'logical_volumes' || group === undefined || deeper.length > 0) return false;
+    // Only of the list that will count: the first one of the first section.
+    if (root.some(isSection) || group.children.some(({ key }) => key === list.key)) return false;
+    try {
+      volumes.set(section, same(readLogicalVolume(section, group.key, where), volumes.size));
+      return true;
+    } catch (error) {
+      if (error instanceof FormatError) return false;
+      throw error;
+    }
+  });
+  return readTree(nodes, volumes, where);
+}
+
+function isSection(node: ConfigNode): node is ConfigSection {
+  return node.node === 'section';
+}
+
+/** `volumes`: LVs that were read already. */
+function readTree(
+  nodes: readonly ConfigNode[],
+  volumes: ReadonlyMap<ConfigSection, LogicalVolumeText>,
+  where: Where,
+): MetadataText {
   const fields = new Fields(nodes, 'metadata text', where);
   const header = readHeader(fields);
   const section = fields.takeFirstSection();
@@ -36,7 +76,7 @@ export function readMetadataText(nodes: readonly ConfigNode[], where: Where): Me
     const problem = 'there is no volume group in it';
     throw new FormatError({ code: 'MISSING_FIELD', ...where, what: 'metadata text', problem });
   }
-  return { header, vg: readVolumeGroup(section, where), extra: fields.rest() };
+  return { header, vg: readVolumeGroup(section, volumes, where), extra: fields.rest() };
 }
 
 function readHeader(fields: Fields): TextHeader {
@@ -57,8 +97,11 @@ function readHeader(fields: Fields): TextHeader {
   };
 }
 
-/** Reads the section of a volume group. */
-export function readVolumeGroup(section: ConfigSection, where: Where): VolumeGroupText {
+function readVolumeGroup(
+  section: ConfigSection,
+  volumes: ReadonlyMap<ConfigSection, LogicalVolumeText>,
+  where: Where,
+): VolumeGroupText {
   const name = section.key;
   const fields = new Fields(section.children, name, where);
   const pvs = fields.section('physical_volumes');
@@ -82,7 +125,7 @@ export function readVolumeGroup(section: ConfigSection, where: Where): VolumeGro
     ...optional('profile', fields.optionalString('profile')),
     ...optional('metadataCopies', fields.optionalInt('metadata_copies', U32)),
     physicalVolumes: members(pvs, name, where).map((pv) => readPhysicalVolume(pv, name, where)),
-    logicalVolumes: members(lvs, name, where).map((lv) => readLogicalVolume(lv, name, where)),
+    logicalVolumes: members(lvs, name, where).map((lv) => volumes.get(lv) ?? readLogicalVolume(lv, name, where)),
     historicalLogicalVolumes: members(historical, name, where).map((lv) => readHistorical(lv, name, where)),
     extra: fields.rest(),
   };
@@ -147,20 +190,31 @@ function readLogicalVolume(section: ConfigSection, vgName: string, where: Where)
     const missing = creationTime === undefined ? 'creation_time' : 'creation_host';
     throw fields.fail('MISSING_FIELD', missing, { problem: 'creation_time and creation_host come together' });
   }
+  const id = fields.uuid('id');
+  const { status, flags, tags } = readFlags(fields, 'lv');
+  const rare = readRareFields(fields);
+  const made = creationTime === undefined || creationHost === undefined ? {} : { creationTime, creationHost };
+  const segments = readSegments(fields, what, where);
+  // Tens of thousands of LVs may have none of them.
+  if (rare === null) return { name, id, status, flags, tags, ...made, segments, extra: fields.rest() };
+  return { name, id, status, flags, tags, ...made, ...rare, segments, extra: fields.rest() };
+}
+
+type RareFields = Pick<
+  LogicalVolumeText,
+  'lockArgs' | 'allocationPolicy' | 'profile' | 'readAhead' | 'major' | 'minor'
+>;
+
+/** What few LVs have; null: this one has nothing of it. */
+function readRareFields(fields: Fields): RareFields | null {
+  if (!fields.hasAny(RARE_KEYS)) return null;
   return {
-    name,
-    id: fields.uuid('id'),
-    ...readFlags(fields, 'lv'),
-    ...optional('creationTime', creationTime),
-    ...optional('creationHost', creationHost),
     ...optional('lockArgs', fields.optionalString('lock_args')),
     ...optional('allocationPolicy', fields.optionalWord('allocation_policy', POLICIES)),
     ...optional('profile', fields.optionalString('profile')),
-    ...optional('readAhead', fields.optionalInt('read_ahead', { min: -1, max: MAX_U32 })),
-    ...optional('major', fields.optionalInt('major', { min: -1, max: MAX_U32 })),
-    ...optional('minor', fields.optionalInt('minor', { min: -1, max: MAX_U32 })),
-    segments: readSegments(fields, what, where),
-    extra: fields.rest(),
+    ...optional('readAhead', fields.optionalInt('read_ahead', READ_AHEAD)),
+    ...optional('major', fields.optionalInt('major', DEVICE_NUMBER)),
+    ...optional('minor', fields.optionalInt('minor', DEVICE_NUMBER)),
   };
 }
 

@@ -78,17 +78,20 @@ const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
 export function readSegment(section: ConfigSection, what: string, where: Fields['where']): Segment {
   const fields = new Fields(section.children, what, where);
   const { name, flags } = splitSegmentType(fields.string('type'));
+  const reshapeCount = fields.optionalInt('reshape_count', U32);
   const common = {
     startExtent: fields.int('start_extent', U32),
     extentCount: fields.int('extent_count', { min: 1, max: MAX_U32 }),
-    ...optional('reshapeCount', fields.optionalInt('reshape_count', U32)),
     tags: fields.optionalStrings('tags') ?? [],
     typeFlags: flags,
+    ...(reshapeCount === undefined ? NOTHING : { reshapeCount }),
   };
   const reader = READERS.get(name);
   const known: Known = reader ? reader(fields, common, name) : { ...common, type: 'unknown', typeName: name };
   return { ...known, extra: fields.rest() };
 }
+
+const NOTHING = {};
 
 /** An object with the key only if there is a value, for exactOptionalPropertyTypes. */
 export function optional<Key extends string, Value>(
@@ -103,7 +106,8 @@ function readStriped(fields: Fields, common: Common): Known {
   const areas = readAreas(fields, 'stripes', 'stripe_count');
   const stripeSizeSectors =
     areas.length === 1 ? fields.optionalInt('stripe_size', U32) : fields.int('stripe_size', { min: 1, max: MAX_U32 });
-  return { ...common, type: 'striped', ...optional('stripeSizeSectors', stripeSizeSectors), areas };
+  if (stripeSizeSectors === undefined) return { ...common, type: 'striped', areas };
+  return { ...common, type: 'striped', stripeSizeSectors, areas };
 }
 
 /** An array of name, extent pairs whose number another field repeats. */

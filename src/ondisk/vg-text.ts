@@ -6,7 +6,6 @@
  *  - A value that `parseMetadataText` returns has passed `validateVolumeGroup`.
  *  - parse(print(value)) equals value, in both forms.
  */
-import { parseConfig } from './config-parser.ts';
 import type { Where } from './errors.ts';
 import type { MetadataText } from './metadata.ts';
 import { encodeText } from './text-bytes.ts';
@@ -20,7 +19,7 @@ import { validateVolumeGroup } from './vg-validate.ts';
  * a text that LVM2 would read, or describes a volume group that can't be.
  */
 export function parseMetadataText(text: Uint8Array | string, where: Where): MetadataText {
-  const parsed = readMetadataText(parseConfig(text, where), where);
+  const parsed = readMetadataText(text, where);
   validateVolumeGroup(parsed.vg, where);
   return parsed;
 }
