@@ -9,6 +9,7 @@ import type { ControlledDaemon } from '../../src/daemon/control/routes.ts';
 import { ControlServer } from '../../src/daemon/control/server.ts';
 import { createLog } from '../../src/daemon/log.ts';
 import { identityAt } from '../../src/lvm/devices.ts';
+import { CHECKOUT } from './shared.ts';
 import { type LiveStatus, type LiveVolumes } from '../../src/lvm/live.ts';
 
 /** Notes every call; `refuse` may throw in its place. */
@@ -62,7 +63,7 @@ export async function startControl(devices: readonly string[]): Promise<ControlS
   const runner = new CommandRunner({
     live,
     log,
-    env: process.env,
+    env: { NODE_COMPILE_CACHE: join(CHECKOUT, 'node_modules/.cache/compile'), ...process.env },
     finished(outcome) {
       outcomes.push(outcome);
       return Promise.resolve();
@@ -81,8 +82,8 @@ export async function startControl(devices: readonly string[]): Promise<ControlS
   const daemon: ControlledDaemon = {
     status: () => ({ state: 'serving' }),
     rescan: () => live.rescan(),
-    numbers: () => ({}),
     metrics: () => '# no metrics\n',
+    numbers: () => ({}),
     commands,
   };
   const stand = { role: 'administrator' as Role | null };
