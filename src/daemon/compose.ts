@@ -23,6 +23,7 @@ import { NbdError } from '../nbd/errors.ts';
 import type { NbdAddress } from '../nbd/listener.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
+import { resizeAttached } from './client/attached.ts';
 import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
 import { type OpenControl, openControl } from './control/open.ts';
@@ -33,7 +34,7 @@ import { GuardedExports } from './guarded-exports.ts';
 import { HotPlug } from './hotplug.ts';
 import { type Inventory, mergeInventories, takeInventory } from './inventory.ts';
 import { holdLifeLock } from './life-lock.ts';
-import type { ListenAddress } from './listen-uri.ts';
+import { formatListenUri, type ListenAddress } from './listen-uri.ts';
 import { DaemonVolumes } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
@@ -393,8 +394,23 @@ export class Daemon {
       return { apply };
     });
     const problems = (await following?.apply) ?? [];
+    await this.#resizeAttached();
     await this.#inTurn(() => this.#letDevicesGo());
     return problems;
+  }
+
+  /** The kernel's devices that volumes are attached to follow their sizes. */
+  async #resizeAttached(): Promise<void> {
+    const view = this.#volumes.viewFor();
+    const sizes = {
+      sizeOf: (name: string): number | null => view.find(name)?.sizeBytes ?? null,
+      servers: this.#listening.map(formatListenUri),
+    };
+    for (const { kernelName, exportName, sizeBytes, problem } of await resizeAttached(sizes)) {
+      const what = { device: kernelName, lv: exportName, sizeBytes };
+      if (problem === null) this.#log.info(what, 'an attached device has its new size');
+      else this.#log.warn({ ...what, reason: problem }, 'an attached device cannot be given its new size');
+    }
   }
 
   /** Lets go of the devices that nothing needs any more, in workers first. */

@@ -87,13 +87,15 @@ test("only this server's devices get a volume's new size, and only where it diff
     await note('nbd1', SERVER);
     await note('nbd2', 'unix:/other.sock');
     await note('nbd3', SERVER);
-    const volume = { exportName: 'vg/lv', sizeBytes: 2 ** 21, servers: [SERVER, 'tcp:h:1'] };
-    assert.deepEqual(await resizeAttached(volume, system), [{ kernelName: 'nbd0', sizeBytes: 2 ** 21, problem: null }]);
+    const sizes = (name: string): { sizeOf: (exportName: string) => number | null; servers: string[] } => ({
+      sizeOf: (exportName) => (exportName === name ? 2 ** 21 : null),
+      servers: [SERVER, 'tcp:h:1'],
+    });
+    const resized = { kernelName: 'nbd0', exportName: 'vg/lv', sizeBytes: 2 ** 21 };
+    assert.deepEqual(await resizeAttached(sizes('vg/lv'), system), [{ ...resized, problem: null }]);
     assert.deepEqual(set, [2 ** 21]);
-    assert.deepEqual(await resizeAttached(volume, system), [
-      { kernelName: 'nbd0', sizeBytes: 2 ** 21, problem: 'invalid argument' },
-    ]);
-    assert.deepEqual(await resizeAttached({ ...volume, exportName: 'vg/other' }, system), []);
+    assert.deepEqual(await resizeAttached(sizes('vg/lv'), system), [{ ...resized, problem: 'invalid argument' }]);
+    assert.deepEqual(await resizeAttached(sizes('vg/other'), system), []);
   });
 });
 

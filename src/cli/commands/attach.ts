@@ -104,7 +104,8 @@ async function bringUpToDate(
       `Logical volume ${volume.exportName} is attached to /dev/${kernelName} already.`,
     ]);
   }
-  for (const { problem } of await resizeAttached(volume, system)) {
+  const sizeOf = (name: string): number | null => (name === volume.exportName ? volume.sizeBytes : null);
+  for (const { problem } of await resizeAttached({ sizeOf, servers: volume.servers }, system)) {
     if (problem !== null) {
       throw new CommandError(EXIT.failed, [`/dev/${kernelName} cannot be given the volume's size: ${problem}.`]);
     }

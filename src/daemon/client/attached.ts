@@ -127,33 +127,33 @@ export async function kernelSizeBytes(kernelName: string, system: AttachSystem =
 /** What became of a device whose volume has another size than the kernel shows. */
 export interface Resized {
   readonly kernelName: string;
+  readonly exportName: string;
   readonly sizeBytes: number;
   /** Why it could not be done; null: it is done. */
   readonly problem: string | null;
 }
 
-export interface ResizedVolume {
-  /** "vg0/data" */
-  readonly exportName: string;
-  readonly sizeBytes: number;
+/** What a server serves. */
+export interface ServedSizes {
+  /** Bytes; null: there is no such volume. */
+  readonly sizeOf: (exportName: string) => number | null;
   /** Where it is served, as in --listen: devices that other servers serve are left alone. */
   readonly servers: readonly string[];
 }
 
 /**
- * Gives the kernel devices that are attached to a volume its size, where they have another. For devices that were attached
- * without netlink; the kernel refuses it for others. Needs CAP_SYS_ADMIN. Never rejects.
+ * Gives kernel devices the sizes of the volumes that they are attached to, where they have others. For devices that were
+ * attached without netlink; the kernel refuses it for others. Needs CAP_SYS_ADMIN. Never rejects.
  */
 export async function resizeAttached(
-  volume: ResizedVolume,
+  { sizeOf, servers }: ServedSizes,
   system: AttachSystem = HOST_SYSTEM,
 ): Promise<readonly Resized[]> {
   const done: Resized[] = [];
   for (const { kernelName, exportName, server } of await attachedDevices(system)) {
-    if (exportName !== volume.exportName || !volume.servers.includes(server)) continue;
-    if ((await kernelSizeBytes(kernelName, system)) === volume.sizeBytes) continue;
-    const problem = await setKernelSize(kernelName, volume.sizeBytes, system);
-    done.push({ kernelName, sizeBytes: volume.sizeBytes, problem });
+    const sizeBytes = servers.includes(server) ? sizeOf(exportName) : null;
+    if (sizeBytes === null || (await kernelSizeBytes(kernelName, system)) === sizeBytes) continue;
+    done.push({ kernelName, exportName, sizeBytes, problem: await setKernelSize(kernelName, sizeBytes, system) });
   }
   return done;
 }
