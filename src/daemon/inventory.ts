@@ -10,6 +10,7 @@
  *  - What is served already, and whose table the newest metadata still demands, goes on with the problem told (keep.ts).
  */
 import type { DeviceError } from '../block/errors.ts';
+import { withoutLostSnapshots } from '../lvm/activate-snapshots.ts';
 import { activationPlan, type LvActivation } from '../lvm/activate.ts';
 import { volumeId, type VolumeId } from '../lvm/live.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
@@ -90,7 +91,7 @@ function planCandidate(
   failures: ReadonlyMap<string, DeviceError>,
 ): readonly LvActivation[] {
   const plan = planGroup(group, rules);
-  if (problem === null) return plan.map((entry) => withFailures(entry, group, failures));
+  if (problem === null) return withoutLostSnapshots(plan.map((entry) => withFailures(entry, group, failures)));
   return plan.map((entry) => (entry.active ? inactive(entry, problem) : entry));
 }
 
@@ -157,8 +158,8 @@ function planGroup(group: VolumeGroup, rules: Rules, ignoreDuplicates = false): 
   const automatic = activationPlan(group, options);
   let byName: readonly LvActivation[] | null = null;
   const list = settings.activationList;
-  return automatic.map((entry, i) => {
-    const id = volumeId(group.vg, entry.lv);
+  const plan = automatic.map((entry, i) => {
+    const id = volumeId(group.vg, entry.follows ?? entry.lv);
     const decision = decisions.get(id);
     if (decision === false) return inactive(entry, 'deactivated');
     let wished = entry;
@@ -172,6 +173,7 @@ function planGroup(group: VolumeGroup, rules: Rules, ignoreDuplicates = false): 
     if (!wished.active || decision === true || list === null || isListed(list, group, wished)) return wished;
     return inactive(wished, 'not in activation.auto_activation_volume_list');
   });
+  return withoutLostSnapshots(plan);
 }
 
 /** "volume group vg0 waits for physical volume UUID (last written to /dev/sdb)". */
@@ -183,7 +185,9 @@ function incompleteMessage({ vg, pvs }: VolumeGroup): string {
 }
 
 /** Whether the list names the VG, the LV, or a tag of one of them. */
-function isListed(list: readonly string[], group: VolumeGroup, { lv, exportName }: LvActivation): boolean {
+function isListed(list: readonly string[], group: VolumeGroup, entry: LvActivation): boolean {
+  const lv = entry.follows ?? entry.lv;
+  const exportName = `${group.vg.name}/${lv.name}`;
   return list.some((pattern) => {
     if (!pattern.startsWith('@')) return pattern === group.vg.name || pattern === exportName;
     const tag = pattern.slice(1);
@@ -220,7 +224,7 @@ function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
   const identities = new Map(devicesOf(group).map(({ path, identity }) => [path, identity]));
   // The path is not enough: another disk may be behind it since the last scan.
   const key = JSON.stringify([table, entry.devices.map((path) => identities.get(path))]);
-  const shareKey = sharesBlocks(group) ? `blocks ${group.vg.id}` : null;
+  const shareKey = sharesBlocks(group) ? `blocks ${group.vg.id}` : (entry.shareKey ?? null);
   const plan = {
     active: true as const,
     table,

@@ -4,8 +4,8 @@
  * Invariants
  *  - Every visible LV has exactly one entry; hidden LVs (parts of others) have none and are never served.
  *  - An active entry's table says the whole truth about the LV's bytes. A volume whose content also depends on something
- *    that the table does not express (a COW store, a cache) is inactive, or is served read-only where reading it plainly is
- *    right: the origin of COW snapshots, the external origin of thin LVs.
+ *    that the table does not express (a cache) is inactive, or is served read-only where reading it plainly is right: the
+ *    external origin of thin LVs.
  *  - No table touches a missing PV, or reaches past the end of a device.
  *  - Pure: devices are named by path, nothing is opened.
  */
@@ -13,6 +13,15 @@ import type { Table } from '../dm/table.ts';
 import type { LogicalVolumeText, Segment, SegmentArea } from '../ondisk/metadata.ts';
 import { useProblem } from './access.ts';
 import type { HostContext } from './access.ts';
+import {
+  familyKey,
+  isSnapshotFamily,
+  neededSnapshots,
+  originOfSnapshot,
+  type PlainTable,
+  snapshotFamilyTable,
+  withoutLostSnapshots,
+} from './activate-snapshots.ts';
 import { CommandError } from './edit/errors.ts';
 import { LvTable, type MoveTables, type TableSource, tableSource } from './lv-table.ts';
 import type { PhysicalVolume, VolumeGroup } from './model.ts';
@@ -38,6 +47,8 @@ export type LvActivation = {
   readonly lv: LogicalVolumeText;
   /** "VG/LV" */
   readonly exportName: string;
+  /** The LV with which it is activated and deactivated: the origin of a COW snapshot. */
+  readonly follows?: LogicalVolumeText;
 } & (ActiveLv | InactiveLv);
 
 export interface ActiveLv {
@@ -48,6 +59,10 @@ export interface ActiveLv {
   readonly readOnly: boolean;
   /** Why it is read-only, for people; absent when it is not. */
   readonly note?: string;
+  /** Export names of LVs that have to be active if this one is to be written: the snapshots of an origin. */
+  readonly needs?: readonly string[];
+  /** LVs with the same one share something in memory, so that one process has to serve them. */
+  readonly shareKey?: string;
 }
 export interface InactiveLv {
   readonly active: false;
@@ -64,9 +79,11 @@ export function activationPlan(group: VolumeGroup, options: ActivationOptions): 
   for (const facts of relations.lvs.values()) {
     if (!facts.visible) continue;
     const outcome = refusal === null ? activateLv({ group, relations, tables, options }, facts) : inactive(refusal);
-    plan.push({ lv: facts.lv, exportName: `${group.vg.name}/${facts.name}`, ...outcome });
+    const origin = relations.lvs.get(originOfSnapshot(relations, facts) ?? '')?.lv;
+    const follows = origin === undefined ? {} : { follows: origin };
+    plan.push({ lv: facts.lv, exportName: `${group.vg.name}/${facts.name}`, ...follows, ...outcome });
   }
-  return plan;
+  return withoutLostSnapshots(plan);
 }
 
 /** Uuids of missing PVs that an LV needs, directly or through what it uses. */
@@ -105,14 +122,41 @@ function groupProblem(group: VolumeGroup, options: ActivationOptions): string | 
 }
 
 function activateLv(context: Context, facts: LvFacts): ActiveLv | InactiveLv {
-  const problem = flagProblem(facts.lv, context.options) ?? useProblemOf(facts) ?? typeProblem(context, facts);
+  const problem = flagProblem(facts.lv, context.options) ?? useProblemOf(facts);
   if (problem !== null) return inactive(problem);
-  const table = new LvTable(context.tables);
-  for (const segment of facts.lv.segments) table.add(segment);
-  const { lines, missing, problem: trouble, used } = table;
-  if (missing.size > 0) return inactive(missingMessage(context, [...missing]));
-  if (trouble !== null) return inactive(trouble);
+  if (isSnapshotFamily(facts)) return activateSnapshotFamily(context, facts);
+  const table = plainTable(context, facts, true);
+  if (table.reason !== undefined) return inactive(table.reason);
+  const { lines, used } = table;
   return { active: true, table: lines, devices: [...used.keys()], ...writability(context, facts, [...used.values()]) };
+}
+
+function activateSnapshotFamily(context: Context, facts: LvFacts): ActiveLv | InactiveLv {
+  const { group, relations } = context;
+  const family = { group, relations, plainTable: plainTable.bind(null, context) };
+  const table = snapshotFamilyTable(family, facts);
+  if (table.reason !== undefined) return inactive(table.reason);
+  const { lines, used } = table;
+  const needs = neededSnapshots(family, facts);
+  return {
+    active: true,
+    table: lines,
+    devices: [...used.keys()],
+    ...writability(context, facts, [...used.values()]),
+    ...(needs.length === 0 ? {} : { needs }),
+    shareKey: familyKey(family, facts),
+  };
+}
+
+/** The table of an LV's own segments, whatever else is made of it. */
+function plainTable(context: Context, facts: LvFacts, takesPart: boolean): PlainTable {
+  const unfit = typeProblem(context, facts);
+  if (unfit !== null) return { reason: unfit };
+  const table = new LvTable(takesPart ? context.tables : { ...context.tables, mode: 'source' });
+  for (const segment of facts.lv.segments) table.add(segment);
+  const { lines, missing, problem, used } = table;
+  if (missing.size > 0) return { reason: missingMessage(context, [...missing]) };
+  return problem === null ? { lines, used } : { reason: problem };
 }
 
 function inactive(reason: string): InactiveLv {
@@ -130,12 +174,7 @@ function flagProblem(lv: LogicalVolumeText, options: ActivationOptions): string 
 /** Why what other LVs do with this one forbids serving it plainly. */
 function useProblemOf(facts: LvFacts): string | null {
   if (isPvmove(facts.lv)) return 'it is the temporary LV of a pvmove, never served by itself';
-  if (facts.snapshot !== null) return `snapshot of ${facts.snapshot.origin}: LV type snapshot is not supported yet`;
-  const merging = facts.snapshots.find((link) => link.segment.merging);
-  if (merging !== undefined) {
-    return `snapshot ${merging.cow} is merging into it: LV type snapshot-merge is not supported yet`;
-  }
-  const part = facts.usedBy.find((use) => isComponentKind(use.kind));
+  const part = facts.usedBy.find((use) => isComponentKind(use.kind) && use.kind !== 'snapshot-cow');
   return part === undefined ? null : `part of LV ${part.user} (${part.kind}), never served by itself`;
 }
 
@@ -200,10 +239,6 @@ function writability(
 }
 
 function readOnlyReason(context: Context, facts: LvFacts, used: readonly PhysicalVolume[]): string | null {
-  if (facts.snapshots.length > 0) {
-    const names = facts.snapshots.map((link) => link.cow).join(', ');
-    return `read-only: origin of ${names}; writes would have to be copied to the snapshots first, which is not supported yet`;
-  }
   const thin = facts.usedBy.find((use) => use.kind === 'external-origin');
   if (thin !== undefined) return `read-only: external origin of thin LV ${thin.user}`;
   if (facts.lv.flags.includes('WRITE_LOCKED')) return 'read-only: flagged WRITE_LOCKED';

@@ -108,7 +108,8 @@ export class Family {
   }
 
   problemOf(name: string): string {
-    return String(this.volume(name).status().lines[0]?.details['problem'] ?? '');
+    const problem = this.volume(name).status().lines[0]?.details['problem'];
+    return typeof problem === 'string' ? problem : '';
   }
 
   async close(): Promise<void> {

@@ -104,19 +104,6 @@ describe('tables', () => {
 });
 
 describe('never served wrongly', () => {
-  test('the origin of snapshots is read-only, its snapshots are not served', async () => {
-    const group = await sample('05-snapshot');
-    const origin = entry(group, 'org');
-    assert.ok(origin.active && origin.readOnly);
-    assert.match(origin.note ?? '', /origin of snap1, snap2/);
-    assert.match(reason(group, 'snap1'), /snapshot of org: LV type snapshot is not supported yet/);
-    assert.match(reason(group, 'sparse'), /snapshot of sparse_vorigin/);
-  });
-
-  test('an origin that is being merged into is not served', async () => {
-    assert.match(reason(await sample('05b-snapshot-merging'), 'org'), /snap2 is merging into it/);
-  });
-
   test('an external origin is read-only even if it is flagged writable', async () => {
     const text = diskTexts().find((candidate) => candidate.name === '06c-thin.raw')?.text ?? '';
     const writable = text.replace(/(ext \{\nid = "[^"]*"\nstatus = \["READ")(, "VISIBLE"\])/, '$1, "WRITE"$2');
