@@ -3,11 +3,12 @@
  * line per record where stderr is a terminal.
  *
  * Invariants
- *  - Writes are synchronous: what was logged before a crash or an exit is there, and order is kept.
+ *  - Nobody waits for a reader of stderr that is slow (log-sink.ts); order is kept, and what was logged before an exit is there.
  *  - A logger is made by the composition root and passed down; there is no global one.
  */
 import { styleText } from 'node:util';
 import { type Logger, type LoggerOptions, pino } from 'pino';
+import { LogSink } from './log-sink.ts';
 
 export type { Logger } from 'pino';
 
@@ -38,11 +39,13 @@ export function createLog(options: LogOptions): Logger {
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (level) => ({ level }) },
   };
-  // pino's destination also survives a reader of stderr that went away.
-  const stderr = pino.destination({ fd: STDERR, sync: true });
-  if (!text) return pino(settings, stderr);
   const colour = process.stderr.isTTY;
-  return pino(settings, { write: (line: string) => stderr.write(`${readable(line, colour)}\n`) });
+  const shown = (line: string): string => (text ? `${readable(line, colour)}\n` : line);
+  const sink = new LogSink(STDERR, (lines) => {
+    const msg = `${lines} lines of the log were lost, because nobody read them`;
+    return shown(`${JSON.stringify({ level: 'warn', time: new Date().toISOString(), msg })}\n`);
+  });
+  return pino(settings, { write: (line: string) => sink.write(shown(line)) });
 }
 
 /** A JSON record as a person reads it: `12:00:00 warning: message (key=value …)`. */
