@@ -18,6 +18,8 @@ import type { Accounts } from './accounts.ts';
 import type { Logger } from './log.ts';
 import { packageVersion } from './version.ts';
 
+const REPEAT_MS = 60_000;
+
 /** What became of a command (commands/runner.ts's CommandOutcome, as far as it is recorded). */
 export interface FinishedCommand {
   readonly id: string;
@@ -43,6 +45,8 @@ export class AuditTrail {
   readonly #accounts: Accounts;
   readonly #log: Logger;
   readonly #begun = new Map<string, Begun>();
+  /** Refused exports and when they were recorded: performance.now(). */
+  readonly #refusals = new Map<string, number>();
   #problem: string | null = null;
 
   private constructor(audit: AuditLog | null, { accounts, log }: TrailOptions) {
@@ -85,7 +89,13 @@ export class AuditTrail {
     await this.#append({ event: 'refused', who: this.#actor(peer), from: placeOf(peer), what, reason });
   }
 
+  /** Clients ask again and again: the same refusal is recorded once in REPEAT_MS. */
   async exportRefused(client: ClientIdentity, name: string, reason: string): Promise<void> {
+    const key = `${client.kind} ${name} ${reason}`;
+    const now = performance.now();
+    for (const [told, at] of this.#refusals) if (now - at >= REPEAT_MS) this.#refusals.delete(told);
+    if (this.#refusals.has(key)) return;
+    this.#refusals.set(key, now);
     const who = client.kind === 'unix' ? this.#actor(client) : null;
     const from = client.kind === 'unix' ? placeOf(client) : addressOf(client);
     await this.#append({ event: 'refused', who, from, what: ['NBD export', name], reason });
