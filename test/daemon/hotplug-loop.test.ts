@@ -1,0 +1,37 @@
+/** A real block device that is empty at first: nothing happens in /dev when it gets its medium, so the interval finds it. */
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { ControlClient } from '../../src/daemon/client/control-client.ts';
+import type { DaemonStatus } from '../../src/daemon/status.ts';
+import { startDaemon, waitFor } from '../helpers/daemon.ts';
+import { mustRun, runProgram } from '../helpers/run.ts';
+import { withTemporaryFolder } from '../helpers/shared.ts';
+import { TestGroup } from './images.ts';
+
+test('a block device gets its medium', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const base = await new TestGroup(join(folder, 'base'), 'base').write([{ name: 'lv', extent: 0, extents: 1 }]);
+    const later = await new TestGroup(join(folder, 'later'), 'later').write([{ name: 'lv', extent: 0, extents: 2 }]);
+    const device = (await mustRun('losetup', ['-f', '--show', later.path])).trim();
+    await mustRun('losetup', ['-d', device]);
+    const config = join(folder, 'lvm.toml');
+    await writeFile(config, 'rescan_interval = 1\n');
+    const daemon = await startDaemon([base.path, device], ['--config', config]);
+    const control = new ControlClient(join(dirname(daemon.socket), 'control.sock'));
+    const served = async (): Promise<string[]> => {
+      const { exports } = (await control.request('GET', '/v1/status')) as DaemonStatus;
+      return exports.filter(({ state }) => state === 'active').map(({ name }) => name);
+    };
+    try {
+      assert.deepEqual(await served(), ['base/lv']);
+      await mustRun('losetup', [device, later.path]);
+      await waitFor('the volume on it', async () => (await served()).includes('later/lv'));
+      assert.equal((await mustRun('nbdinfo', ['--size', daemon.uri('later/lv')])).trim(), String(2 * 2 ** 20));
+    } finally {
+      assert.equal(await daemon.stop(), 0, daemon.log());
+      await runProgram('losetup', ['-d', device]);
+    }
+  });
+});
