@@ -3,12 +3,13 @@
  *
  * Invariant: whatever a text holds, it is shown as it is: backslashes, hyphens and leading points are escaped.
  */
+import type { describeFlags } from '../daemon/flags.ts';
 import type { NamedCommand } from './command.ts';
 import { COMMON_OPTIONS } from './common-options.ts';
 import type { OptionSpec } from './options.ts';
 import { VERSION } from './version.ts';
 
-const SEE_ALSO = ['orion-lvm', 'lvm', 'lvm.conf', 'lvmreport'] as const;
+const SEE_ALSO = ['orion-lvm', 'orion-lvmd', 'lvm', 'lvm.conf', 'lvmreport'] as const;
 
 /** Text for roff. */
 export function roff(text: string): string {
@@ -47,6 +48,17 @@ function seeAlso(own: string): string[] {
   return ['.SH SEE ALSO', pages.join(', ')];
 }
 
+const DAEMON_SIGNALS = [
+  ['SIGTERM, SIGINT', 'Stop: no new clients, what is in flight is finished and flushed, then everything is closed.'],
+  ['SIGHUP', 'Read the configuration again, and look at the devices again.'],
+] as const;
+
+const DAEMON_EXITS = [
+  ['0', 'It was told to stop, and everything is on the disks; or --check-config found nothing wrong.'],
+  ['3', 'The command line or the configuration is wrong.'],
+  ['5', 'It could not start, or something could not be flushed.'],
+] as const;
+
 const EXIT_STATUS: readonly string[] = [
   '.SH EXIT STATUS',
   ...[
@@ -67,6 +79,42 @@ const ENVIRONMENT: readonly string[] = [
     ['ORION_LVM_DEVICES', 'Devices to use where --devices is not given, separated by commas.'],
   ].flatMap(([name = '', meaning = '']) => ['.TP', bold(name), roff(meaning)]),
 ];
+
+/** The page of the daemon. */
+export function daemonPage({ summary, flags }: ReturnType<typeof describeFlags>): string {
+  const options = flags.flatMap(({ flags: names, description, choices }) => {
+    const [long = '', argument] = names.split(' ');
+    const head = argument === undefined ? bold(long) : `${bold(long)} ${italic(argument.replaceAll(/[<>]/g, ''))}`;
+    const text = choices.length === 0 ? description : `${description}: ${choices.join(', ')}`;
+    return ['.TP', head, `${roff(text.charAt(0).toUpperCase() + text.slice(1))}.`];
+  });
+  const lines = [
+    title('orion-lvmd'),
+    '.SH NAME',
+    `orion\\-lvmd \\- ${roff('serve logical volumes over NBD')}`,
+    '.SH SYNOPSIS',
+    `${bold('orion-lvmd')} [ ${italic('options')} ]`,
+    '.SH DESCRIPTION',
+    roff(`orion-lvmd ${summary.charAt(0).toLowerCase()}${summary.slice(1)}`),
+    '.PP',
+    roff(
+      'Without an option it goes by its configuration, lvm.toml; lvm.toml.example explains every setting. Commands find a running ' +
+        'daemon by its control socket, and go to it when it holds the devices that they would work on.',
+    ),
+    '.SH OPTIONS',
+    ...options,
+    '.SH SIGNALS',
+    ...DAEMON_SIGNALS.flatMap(([name, meaning]) => ['.TP', bold(name), roff(meaning)]),
+    '.SH EXIT STATUS',
+    ...DAEMON_EXITS.flatMap(([code, meaning]) => ['.TP', bold(code), roff(meaning)]),
+    '.SH FILES',
+    '.TP',
+    bold('/etc/orion-lvm/lvm.toml'),
+    roff('The configuration, where --config, $ORION_LVM_CONFIG and the working directory have none.'),
+    ...seeAlso('orion-lvmd'),
+  ];
+  return `${lines.join('\n')}\n`;
+}
 
 /** The page of a command. */
 export function commandPage({ name, command, inner }: NamedCommand): string {

@@ -14,7 +14,7 @@ export interface Flags {
   readonly devices?: readonly string[];
   readonly listen?: readonly string[];
   readonly control?: string;
-  readonly engine?: string;
+  readonly engine?: (typeof ENGINES)[number];
   readonly workers?: number;
   readonly readOnly?: boolean;
   readonly logLevel?: string;
@@ -41,6 +41,24 @@ export function parseFlags(args: readonly string[], version: string): { readonly
     return { output, exitCode: error.exitCode === 0 ? 0 : 3 };
   }
   return { flags: command.opts<Flags>() };
+}
+
+/** What orion-lvmd's command line is made of, for its manual page. */
+export interface FlagDescription {
+  /** "--listen <uri>" */
+  readonly flags: string;
+  readonly description: string;
+  /** Empty: any. */
+  readonly choices: readonly string[];
+}
+
+/** The daemon's summary and its flags, in the order of --help. */
+export function describeFlags(): { readonly summary: string; readonly flags: readonly FlagDescription[] } {
+  const command = buildCommand('');
+  const flags = command.options
+    .filter(({ long }) => long !== '--version')
+    .map(({ flags: names, description, argChoices = [] }) => ({ flags: names, description, choices: argChoices }));
+  return { summary: command.description(), flags };
 }
 
 function buildCommand(version: string): Command {

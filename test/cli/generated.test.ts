@@ -6,8 +6,9 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { COMMON_OPTIONS } from '../../src/cli/common-options.ts';
 import { bashCompletion } from '../../src/cli/completion.ts';
+import { describeFlags } from '../../src/daemon/flags.ts';
 import { everyCommand } from '../../src/cli/every-command.ts';
-import { commandPage, overviewPage, roff } from '../../src/cli/man.ts';
+import { commandPage, daemonPage, overviewPage, roff } from '../../src/cli/man.ts';
 import { splitLine } from '../../src/cli/shell.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 
@@ -39,13 +40,29 @@ describe('manual pages', () => {
     }
   });
   test('nothing but macros starts a line with a point', () => {
-    for (const page of [...commands.map((named) => commandPage(named)), overviewPage(commands)]) {
+    for (const page of [
+      ...commands.map((named) => commandPage(named)),
+      overviewPage(commands),
+      daemonPage(describeFlags()),
+    ]) {
       const odd = page.split('\n').filter((line) => /^[.']/.test(line) && !MACROS.has(line.split(' ', 1)[0] ?? ''));
       assert.deepEqual(odd, []);
     }
   });
   test('text is kept as it is', () => {
     assert.equal(roff('.x -y \\z'), '\\&.x \\-y \\ez');
+  });
+  test('the daemon has one, with every flag of its command line', () => {
+    const page = daemonPage(describeFlags());
+    for (const part of ['NAME', 'SYNOPSIS', 'OPTIONS', 'SIGNALS', 'EXIT STATUS', 'FILES', 'SEE ALSO']) {
+      assert.ok(page.includes(`.SH ${part}\n`), part);
+    }
+    const help = execFileSync(join(CHECKOUT, 'bin/orion-lvmd'), ['--help'], { encoding: 'utf8' });
+    const flags = [...help.matchAll(/^ {2}(--[a-z-]+)/gm)].flatMap(([, flag = '']) => flag);
+    assert.ok(flags.length > 5);
+    for (const flag of flags) {
+      if (flag !== '--version' && flag !== '--help') assert.ok(page.includes(`\\fB${roff(flag)}\\fR`), flag);
+    }
   });
   test('the overview names every command', () => {
     const page = overviewPage(commands);

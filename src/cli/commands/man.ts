@@ -2,13 +2,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command, CommandContext } from '../command.ts';
-import { commandPage, overviewPage } from '../man.ts';
+import { commandPage, daemonPage, overviewPage } from '../man.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 
 async function run(context: CommandContext): Promise<ExitCode> {
   const { args, options, output, cwd } = context;
   const commands = await context.everyCommand();
-  const pages = new Map<string, () => string>([['orion-lvm', () => overviewPage(commands)]]);
+  const { describeFlags } = await import('../../daemon/flags.ts');
+  const pages = new Map<string, () => string>([
+    ['orion-lvm', () => overviewPage(commands)],
+    ['orion-lvmd', () => daemonPage(describeFlags())],
+  ]);
   for (const named of commands) pages.set(named.name, () => commandPage(named));
   const directory = options.value('directory');
   if (directory === undefined) {
