@@ -19,8 +19,9 @@ import { SIMPLE_REPLY_BYTES, SIMPLE_REPLY_MAGIC } from './constants.ts';
 const DATA_SEGMENT_BYTES = 128 * 1024;
 const HEADER_SEGMENT_BYTES = 4096;
 
-/** Pieces that leave together, as parallel arrays. */
+/** Pieces that leave together, as parallel arrays of which the first `count` entries hold. */
 class Batch {
+  count = 0;
   readonly segments: Segment[] = [];
   readonly starts: number[] = [];
   readonly ends: number[] = [];
@@ -31,24 +32,23 @@ class Batch {
 
   /** Adds a slot, as part of the last piece if it follows it. */
   add(segment: Segment, start: number, end: number): void {
-    const last = this.segments.length - 1;
+    const last = this.count - 1;
     this.bytes += end - start;
     if (last >= 0 && this.segments[last] === segment && this.ends[last] === start) {
       this.ends[last] = end;
       this.slots[last]!++;
       return;
     }
-    this.segments.push(segment);
-    this.starts.push(start);
-    this.ends.push(end);
-    this.slots.push(1);
+    this.segments[this.count] = segment;
+    this.starts[this.count] = start;
+    this.ends[this.count] = end;
+    this.slots[this.count] = 1;
+    this.count++;
   }
 
+  /** Keeps the arrays, which would have to grow again in each turn; they refer to pooled segments only. */
   clear(): void {
-    this.segments.length = 0;
-    this.starts.length = 0;
-    this.ends.length = 0;
-    this.slots.length = 0;
+    this.count = 0;
     this.bytes = 0;
   }
 }
@@ -59,11 +59,20 @@ function bySlot(a: Command, b: Command): number {
   return orderA === orderB ? a.slot - b.slot : orderA - orderB;
 }
 
+/** Byte by byte: a call for each field costs more than all of this. */
+function writeUint32(buffer: Buffer, at: number, value: number): void {
+  buffer[at] = value >>> 24;
+  buffer[at + 1] = value >>> 16;
+  buffer[at + 2] = value >>> 8;
+  buffer[at + 3] = value;
+}
+
 function writeHeader(buffer: Buffer, at: number, command: Command, error: number): void {
-  buffer.writeUInt32BE(SIMPLE_REPLY_MAGIC, at);
-  buffer.writeUInt32BE(error, at + 4);
-  buffer.writeUInt32BE(command.cookieHigh, at + 8);
-  buffer.writeUInt32BE(command.cookieLow, at + 12);
+  assert(at + SIMPLE_REPLY_BYTES <= buffer.length);
+  writeUint32(buffer, at, SIMPLE_REPLY_MAGIC);
+  writeUint32(buffer, at + 4, error);
+  writeUint32(buffer, at + 8, command.cookieHigh);
+  writeUint32(buffer, at + 12, command.cookieLow);
 }
 
 export class ReplyQueue {
@@ -142,7 +151,7 @@ export class ReplyQueue {
     this.#reads.length = 0;
     this.#readsInOrder = true;
     if (batch.bytes === 0) return;
-    for (let i = 0; i < batch.segments.length; i++) {
+    for (let i = 0; i < batch.count; i++) {
       pieces.push(batch.segments[i]!.buffer.subarray(batch.starts[i], batch.ends[i]));
     }
     if (this.#newest === null) this.#oldest = batch;
@@ -180,7 +189,7 @@ export class ReplyQueue {
   }
 
   #release(batch: Batch, reusable: boolean): void {
-    for (let i = 0; i < batch.segments.length; i++) {
+    for (let i = 0; i < batch.count; i++) {
       const segment = batch.segments[i]!;
       if (!reusable) segment.lost = true;
       segment.release(batch.slots[i]!);

@@ -1,0 +1,151 @@
+/**
+ * The data path without the system: bytes of requests in, bytes of replies out, over a device that does nothing. What is measured
+ * is ours alone, so the bytes allocated per request are the same on every machine, and a test holds them to a budget.
+ */
+import { getHeapStatistics } from 'node:v8';
+import type { BlockDevice, DeviceLimits } from '../src/block/device.ts';
+import { type IoRequest, Op, type RequestOwner, RequestPool } from '../src/block/request.ts';
+import type { Table } from '../src/dm/table.ts';
+import { targets } from '../src/dm/targets.ts';
+import { Volume } from '../src/dm/volume.ts';
+import { BufferPool } from '../src/nbd/buffer-pool.ts';
+import { Command } from '../src/nbd/command.ts';
+import { cacheScratch, Executor } from '../src/nbd/executor.ts';
+import { PayloadBudget } from '../src/nbd/payload-budget.ts';
+import { Transmission } from '../src/nbd/transmission.ts';
+import { judge } from '../src/nbd/validate.ts';
+
+const SIZE_SECTORS = 2 ** 24;
+/** Requests of one event-loop turn. */
+export const BATCH = 32;
+
+/** Ends what it was given when it is told to. */
+export class NullDevice implements BlockDevice {
+  readonly name = 'null';
+  readonly limits: DeviceLimits = {
+    sizeBytes: SIZE_SECTORS * 512,
+    logicalBlockSize: 512,
+    physicalBlockSize: 512,
+    requestAlignment: 1,
+    readOnly: false,
+    canDiscard: true,
+    discardGranularity: 512,
+  };
+  readonly #queue: IoRequest[] = [];
+
+  submit(request: IoRequest): void {
+    this.#queue.push(request);
+  }
+
+  endAll(): void {
+    const queued = this.#queue.length;
+    for (let i = 0; i < queued; i++) {
+      const request = this.#queue[i];
+      request?.owner.ioDone(request);
+    }
+    this.#queue.length = 0;
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/** Something that handles BATCH requests each time it is called. */
+export type Round = () => void;
+
+export function linearVolume(device: BlockDevice): Volume {
+  const table: Table = [{ start: 0, length: SIZE_SECTORS, target: 'linear', params: { device: 'null', offset: 0 } }];
+  const volume = new Volume('bench', { targets });
+  volume.load(table, () => device);
+  volume.resume();
+  return volume;
+}
+
+/** BATCH requests side by side, as a client sends them. */
+function requests(type: 0 | 1, bytes: number): Buffer {
+  const each = 28 + (type === 1 ? bytes : 0);
+  const all = Buffer.alloc(each * BATCH);
+  for (let i = 0; i < BATCH; i++) {
+    const at = i * each;
+    all.writeUInt32BE(0x25609513, at);
+    all.writeUInt16BE(type, at + 6);
+    all.writeUInt32BE(i, at + 12);
+    all.writeUInt32BE(((i * 7919) % 1024) * bytes, at + 20);
+    all.writeUInt32BE(bytes, at + 24);
+  }
+  return all;
+}
+
+/** From received bytes to collected replies, with everything between but sockets and devices. */
+export function wholePath(type: 0 | 1, bytes: number): Round {
+  const device = new NullDevice();
+  const volume = linearVolume(device);
+  const export_ = { name: 'x', readOnly: false, volume, canTrim: true };
+  const executor = new Executor(volume, { requests: new RequestPool(), scratch: cacheScratch() }, (command, error) => {
+    transmission.finish(command, error);
+  });
+  const waiter = { roomForPayload: (): void => {} };
+  const memory = { buffers: new BufferPool(), budget: new PayloadBudget(2 ** 30), waiter };
+  const transmission = new Transmission(export_, memory, { maxRequests: 256, maxBytes: 2 ** 26 }, executor);
+  const input = requests(type, bytes);
+  const pieces: Buffer[] = [];
+  return () => {
+    // As a socket does it.
+    for (let at = 0; at < input.length;) {
+      const space = transmission.space();
+      const count = Math.min(space.length, input.length - at);
+      input.copy(space, 0, at, at + count);
+      at += count;
+      transmission.received(count);
+    }
+    device.endAll();
+    transmission.collect(pieces);
+    pieces.length = 0;
+    transmission.sent();
+  };
+}
+
+/** Decoding and judging alone. */
+export function codec(): Round {
+  const export_ = { name: 'x', readOnly: false, volume: new NullDevice(), canTrim: true };
+  const input = requests(0, 4096);
+  const command = new Command(0);
+  return () => {
+    for (let i = 0; i < BATCH; i++) {
+      command.decode(input, i * 28);
+      command.refusal = judge(command, export_);
+    }
+  };
+}
+
+/** Mapping alone. */
+export function mapper(): Round {
+  const device = new NullDevice();
+  const volume = linearVolume(device);
+  const pool = new RequestPool();
+  const owner: RequestOwner = { ioDone: (request) => pool.release(request) };
+  const buffer = Buffer.alloc(4096);
+  return () => {
+    for (let i = 0; i < BATCH; i++) {
+      const request = pool.acquire(owner);
+      request.op = Op.read;
+      request.offset = i * 65_536;
+      request.length = 4096;
+      request.buffer = buffer;
+      volume.submit(request);
+    }
+    device.endAll();
+  };
+}
+
+/** Bytes allocated on the heap and nanoseconds, per request, once everything is compiled and pools have grown. */
+export function measure(round: Round, rounds: number): { readonly bytes: number; readonly ns: number } {
+  for (let i = 0; i < rounds; i++) round();
+  const before = getHeapStatistics().total_allocated_bytes;
+  const start = process.hrtime.bigint();
+  for (let i = 0; i < rounds; i++) round();
+  const ns = Number(process.hrtime.bigint() - start);
+  const bytes = getHeapStatistics().total_allocated_bytes - before;
+  return { bytes: bytes / (rounds * BATCH), ns: ns / (rounds * BATCH) };
+}

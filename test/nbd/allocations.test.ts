@@ -1,0 +1,29 @@
+/**
+ * What the data path may allocate per request, by V8's own count: a regression shows here as a number, on any machine. Budgets
+ * are about twice what is measured (docs/benchmarks.md): what a turn makes once, divided by its 32 requests, and boxed times.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { codec, mapper, measure, type Round, wholePath } from '../../bench/path-load.ts';
+
+const ROUNDS = 3000;
+const MAX_TRIES = 20;
+
+describe('bytes allocated per request', () => {
+  const cases: readonly (readonly [string, () => Round, number])[] = [
+    ['decoding and judging', codec, 4],
+    ['mapping', mapper, 40],
+    ['READ of 4 KiB, whole path', () => wholePath(0, 4096), 100],
+    ['WRITE of 512 bytes, whole path', () => wholePath(1, 512), 60],
+    ['WRITE of 4 KiB, whole path', () => wholePath(1, 4096), 60],
+  ];
+  for (const [name, make, budget] of cases) {
+    test(`${name}: at most ${budget}`, () => {
+      const round = make();
+      // The compiler works beside us, and on a busy machine it takes its time.
+      let bytes = Number.POSITIVE_INFINITY;
+      for (let tries = 0; tries < MAX_TRIES && bytes > budget; tries++) bytes = measure(round, ROUNDS).bytes;
+      assert(bytes <= budget, `${bytes.toFixed(1)} bytes per request`);
+    });
+  }
+});
