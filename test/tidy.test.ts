@@ -22,8 +22,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   daemon: ['observe', 'nbd', 'lvm', 'dm', 'block', 'ondisk', 'native'],
   cli: ['lvm', 'ondisk', 'daemon', 'observe'],
 };
-/** What cli/ may use of daemon/: its client and the configuration, never the running parts. */
-const CLI_MAY_USE = /^daemon\/(client|config)/;
+/** What cli/ may use of daemon/: its client, its configuration and its flags (for the manual), never the running parts. */
+const CLI_MAY_USE = /^daemon\/(client|config|flags)/;
 /** External packages and the one room that imports each (docs/dependencies.md). */
 const PACKAGE_ROOM: Record<string, RegExp> = {
   'buffer-layout': /^ondisk\//,
