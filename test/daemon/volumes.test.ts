@@ -1,0 +1,291 @@
+/**
+ * Volumes following the metadata: the order of loads, suspends and resumes over several workers, what happens when one of them
+ * can't follow, and workers that die at every step.
+ */
+import assert from 'node:assert/strict';
+import { Socket } from 'node:net';
+import { describe, test } from 'node:test';
+import { pino } from 'pino';
+import type { DesiredVolume } from '../../src/daemon/served-volume.ts';
+import { VolumeSet } from '../../src/daemon/volumes.ts';
+import type { DeviceSpec, WorkerHost } from '../../src/daemon/worker/host.ts';
+import { WorkerPool } from '../../src/daemon/worker/pool.ts';
+import type { LiveProblem } from '../../src/lvm/live.ts';
+import { describeExport } from '../../src/nbd/exports.ts';
+import { waitFor } from '../helpers/daemon.ts';
+import { type FakeRules, FakeWorker, noRules } from './fake-worker.ts';
+
+const LOG = pino({ level: 'silent' });
+const DEVICE: DeviceSpec = { path: '/d', identity: 'file:1:1', generation: 1, readOnly: false, sizeBytes: 2 ** 30 };
+
+interface Wish {
+  readonly sectors?: number;
+  readonly shareKey?: string;
+  readonly name?: string;
+  readonly reason?: string;
+  readonly vg?: string;
+}
+
+function wished(id: string, wish: Wish = {}): DesiredVolume {
+  const { sectors = 100, shareKey = null, vg = 'vg' } = wish;
+  const volume = { id: `${vg} ${id}`, name: wish.name ?? `${vg}/${id}`, description: '' };
+  if (wish.reason !== undefined) return { ...volume, plan: { active: false, reason: wish.reason } };
+  const table = [{ start: 0, length: sectors, target: 'linear', params: { device: '/d', offset: 0 } }];
+  const plan = { active: true as const, table, devices: ['/d'], readOnly: false, key: String(sectors), shareKey };
+  return { ...volume, plan };
+}
+
+class Bench {
+  readonly rules: FakeRules = noRules();
+  readonly hosts: FakeWorker[] = [];
+  readonly volumes: VolumeSet;
+  readonly pool: WorkerPool;
+
+  constructor(workers: number) {
+    this.pool = new WorkerPool({
+      count: workers,
+      start: (index, events) => {
+        const host = new FakeWorker(index, this.rules, events);
+        this.hosts[index] = host;
+        return Promise.resolve<WorkerHost>(host);
+      },
+      restore: (slot, host) => this.volumes.restore(slot, host),
+      lost: (slot) => this.volumes.lost(slot),
+      connectionClosed: (connection) => this.volumes.closed(connection),
+      log: LOG,
+    });
+    this.volumes = new VolumeSet({ log: LOG, slots: () => this.pool.slots });
+  }
+
+  static async open(workers: number): Promise<Bench> {
+    const bench = new Bench(workers);
+    await bench.pool.open();
+    return bench;
+  }
+
+  apply(desired: readonly DesiredVolume[]): Promise<readonly LiveProblem[]> {
+    return this.volumes.apply(desired, (path) => (path === '/d' ? DEVICE : undefined));
+  }
+
+  /** What workers were asked since the last call. */
+  asked(): readonly string[] {
+    return this.rules.log.splice(0);
+  }
+
+  states(): readonly Record<string, string>[] {
+    return this.hosts.map((host) => host.state());
+  }
+
+  /** A client that asks for a volume, and what becomes of it. */
+  client(connection: number, name: string): { readonly done: Promise<unknown>; readonly abort: AbortController } {
+    const view = this.volumes.viewFor();
+    const found = view.find(name);
+    assert(found !== null);
+    const negotiated = {
+      exportName: name,
+      option: 7 as const,
+      noZeroes: true,
+      infoTypes: [],
+      info: describeExport(found),
+      leftover: Buffer.alloc(0),
+    };
+    const abort = new AbortController();
+    const client = { kind: 'unknown' as const };
+    const socket = new Socket();
+    const handover = { id: connection, peer: '', client, negotiated, socket, signal: abort.signal };
+    return { done: this.volumes.adopt(handover, view), abort };
+  }
+}
+
+describe('a change of a volume group', () => {
+  test('loads, then suspends all that changed, resumes it, and only then what is new', async () => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b')]);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, { 'vg/b': '100' }]);
+    bench.asked();
+    assert.deepEqual(await bench.apply([wished('a'), wished('b')]), []);
+    assert.deepEqual(bench.asked(), [], 'nothing changed');
+    await bench.apply([wished('a', { sectors: 50 }), wished('b', { sectors: 150 }), wished('c')]);
+    const asked = bench.asked();
+    const order = (what: RegExp): number[] => asked.flatMap((line, i) => (what.test(line) ? [i] : []));
+    const loads = order(/load/);
+    const suspends = order(/suspend/);
+    const resumes = order(/resume [ab]/);
+    const fresh = order(/resume c/);
+    assert.ok(Math.max(...loads) < Math.min(...suspends), asked.join());
+    assert.ok(Math.max(...suspends) < Math.min(...resumes), asked.join());
+    assert.ok(Math.max(...resumes) < Math.min(...fresh), asked.join());
+  });
+
+  test('what leaves is gone before anything else is touched', async () => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.asked();
+    await bench.apply([wished('b', { sectors: 200 }), wished('c', { reason: 'deactivated' })]);
+    assert.deepEqual(bench.asked(), ['0 disconnect a', '0 retire a', '1 load b', '1 swap b']);
+    assert.deepEqual(
+      bench.volumes.status().map(({ name, state, reason }) => [name, reason ?? state]),
+      [
+        ['vg/b', 'active'],
+        ['vg/c', 'deactivated'],
+      ],
+    );
+  });
+
+  test('if one cannot be suspended, all go on as they were, with the reason; another group is not concerned', async () => {
+    const bench = await Bench.open(2);
+    const others = wished('x', { vg: 'other' });
+    await bench.apply([wished('a'), wished('b'), others]);
+    bench.rules.unsuspendable.add('vg b');
+    const changed = [wished('a', { sectors: 50 }), wished('b', { sectors: 150 }), wished('c')];
+    const problems = await bench.apply([...changed, wished('x', { vg: 'other', sectors: 7 })]);
+    assert.deepEqual(problems.map(({ volume }) => volume.name).toSorted(), ['vg/a', 'vg/b', 'vg/c']);
+    for (const { reason } of problems) assert.match(reason, /can't be suspended.*its device hangs/);
+    assert.deepEqual(Object.assign({}, ...bench.states()), { 'vg/a': '100', 'vg/b': '100', 'other/x': '7' });
+    assert.match(bench.volumes.status().find(({ name }) => name === 'vg/a')?.problem ?? '', /its device hangs/);
+
+    bench.rules.unsuspendable.clear();
+    assert.deepEqual(await bench.apply(changed.concat(others)), []);
+    assert.deepEqual(Object.assign({}, ...bench.states()), {
+      'vg/a': '50',
+      'vg/b': '150',
+      'vg/c': '100',
+      'other/x': '100',
+    });
+    assert.equal(bench.volumes.status().find(({ name }) => name === 'vg/a')?.problem, undefined);
+  });
+
+  test('a table that cannot be loaded ends its volume only', async () => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.rules.unloadable.add('vg a');
+    const problems = await bench.apply([wished('a', { sectors: 50 }), wished('b', { sectors: 150 })]);
+    assert.deepEqual(
+      problems.map(({ volume, reason }) => [volume.name, reason]),
+      [['vg/a', 'told so by the test']],
+    );
+    assert.deepEqual(bench.states(), [{ 'vg/b': '150' }]);
+  });
+
+  test('a new name is no reason to touch the table', async () => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a')]);
+    bench.asked();
+    await bench.apply([wished('a', { name: 'vg/new' })]);
+    assert.deepEqual(bench.asked(), ['0 rename a vg/new']);
+    assert.deepEqual(
+      bench.volumes
+        .viewFor()
+        .list()
+        .map(({ name }) => name),
+      ['vg/new'],
+    );
+  });
+});
+
+describe('places', () => {
+  test('volumes that share something are together; who begins to share moves there', async () => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b', { shareKey: 'pool' }), wished('c', { shareKey: 'pool' }), wished('d')]);
+    assert.deepEqual(bench.states(), [
+      { 'vg/a': '100', 'vg/d': '100' },
+      { 'vg/b': '100', 'vg/c': '100' },
+    ]);
+    await bench.apply([wished('a', { shareKey: 'pool' }), wished('b', { shareKey: 'pool' }), wished('d')]);
+    assert.deepEqual(bench.states(), [{ 'vg/d': '100' }, { 'vg/b': '100', 'vg/a': '100' }]);
+    await bench.apply([wished('d', { shareKey: 'new' }), wished('e', { shareKey: 'new' })]);
+    assert.deepEqual(bench.states(), [{ 'vg/d': '100', 'vg/e': '100' }, {}], 'who was there first stays');
+  });
+});
+
+describe('a worker that dies', () => {
+  const steps = ['load a', 'load b', 'suspend a', 'suspend b', 'resume a', 'resume b', 'load b c', 'resume c'];
+  for (const workers of [1, 2]) {
+    for (const step of ['load a b c', 'suspend a b', 'resume a b', ...steps]) {
+      for (let index = 0; index < workers; index++) {
+        const deadly = `${index} ${step}`;
+        test(`of ${workers}, when it is asked "${deadly}"`, async () => {
+          const bench = await Bench.open(workers);
+          await bench.apply([wished('a'), wished('b')]);
+          bench.rules.deadly = deadly;
+          const desired = [wished('a', { sectors: 50 }), wished('b', { sectors: 150 }), wished('c')];
+          const met = bench.apply(desired);
+          assert.deepEqual(await met, []);
+          const expected = { 'vg/a': '50', 'vg/b': '150', 'vg/c': '100' };
+          assert.deepEqual(Object.assign({}, ...bench.states()), expected);
+          for (const { problem } of bench.volumes.status()) assert.equal(problem, undefined);
+        });
+      }
+    }
+  }
+
+  test('while a volume is held does not get it back before it is released', async () => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b')]);
+    assert.deepEqual(await bench.volumes.suspend(['vg a']), []);
+    bench.hosts[0]?.die();
+    await waitFor('the new worker', () => bench.pool.slots[0]?.host === bench.hosts[0]);
+    assert.deepEqual(bench.hosts[0]?.state(), {});
+    await bench.volumes.resume(['vg a']);
+    assert.deepEqual(bench.hosts[0]?.state(), { 'vg/a': '100' });
+  });
+});
+
+describe('clients', () => {
+  test('wait while a volume is blocked, or its worker is away; and are told when it is gone', async () => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a')]);
+    bench.volumes.block(['vg a']);
+    const waiting = bench.client(1, 'vg/a');
+    const leaving = bench.client(2, 'vg/a');
+    leaving.abort.abort();
+    await assert.rejects(leaving.done, /waited too long/);
+    assert.equal(bench.volumes.openCount('vg a'), 0);
+    bench.volumes.release(['vg a']);
+    assert.equal(await waiting.done, null);
+    assert.equal(bench.volumes.openCount('vg a'), 1);
+
+    bench.hosts[0]?.die();
+    assert.equal(bench.volumes.openCount('vg a'), 0, 'its clients ended with it');
+    assert.equal(await bench.client(3, 'vg/a').done, null);
+    assert.deepEqual(bench.hosts[0]?.adopted, [3]);
+
+    bench.volumes.block(['vg a']);
+    const refused = bench.client(4, 'vg/a');
+    await bench.apply([]);
+    assert.deepEqual(await refused.done, { kind: 'unknown', text: 'there is no logical volume vg/a' });
+    bench.volumes.closed(3);
+    assert.deepEqual([...bench.volumes.liveStatus()], []);
+  });
+
+  test('that wait are shown what the volume is then', async () => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a')]);
+    bench.volumes.block(['vg a']);
+    const waiting = bench.client(1, 'vg/a');
+    await bench.apply([wished('a', { sectors: 300 })]);
+    bench.volumes.release(['vg a']);
+    assert.equal(await waiting.done, null);
+    assert.equal(bench.volumes.viewFor().find('vg/a')?.sizeBytes, 300 * 512);
+  });
+});
+
+describe('a worker that keeps dying', () => {
+  test('is started again ever more slowly', async () => {
+    const bench = await Bench.open(1);
+    const slot = bench.pool.slots[0];
+    const delays: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      const begun = performance.now();
+      const before = bench.hosts[0];
+      before?.die();
+      await slot?.within(5000);
+      delays.push(performance.now() - begun);
+      assert.notEqual(bench.hosts[0], before);
+    }
+    assert.equal(slot?.status().restarts, 4);
+    const [first = 0, second = 0, , last = 0] = delays;
+    assert.ok(first < 90 && second > 150 && last > 600, delays.join(', '));
+    await bench.pool.drain();
+  });
+});
