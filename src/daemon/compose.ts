@@ -222,7 +222,7 @@ export class Daemon {
         status: () => this.status(),
         rescan: () => this.rescan('asked for over the control socket'),
         settings: () => ({ ...this.#settings, devices: this.#commandDevices() }),
-        devices: () => this.#devices.specs(),
+        devices: () => [...this.#devices.specs(), ...(this.#inventory?.scan.devices ?? [])],
         observer,
       }),
     );

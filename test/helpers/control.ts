@@ -74,7 +74,7 @@ export async function startControl(devices: readonly string[]): Promise<ControlS
   };
   const commands = new CommandResource({
     runner,
-    held: () => ({ identities, paths: new Set(devices) }),
+    known: () => ({ identities, paths: new Set(devices) }),
     settings: () => ({ devices, configFile: null }),
     refused,
     begun: () => undefined,

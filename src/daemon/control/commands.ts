@@ -32,8 +32,8 @@ const ANSWER = z.strictObject({ id: z.int(), line: z.string().nullable() });
 /** What of the daemon commands depend on. */
 export interface CommandSurroundings {
   readonly runner: CommandRunner;
-  /** Devices that it holds: identity and paths. */
-  held(): { readonly identities: ReadonlySet<string>; readonly paths: ReadonlySet<string> };
+  /** Devices that it holds or looks at: identities and paths. */
+  known(): { readonly identities: ReadonlySet<string>; readonly paths: ReadonlySet<string> };
   /** Its configuration: where it looks for devices (empty: everywhere), and the file. */
   settings(): { readonly devices: readonly string[]; readonly configFile: string | null };
   /** Told of a command that is refused to its caller. */
@@ -78,7 +78,7 @@ export class CommandResource {
   run(call: Call, body: unknown): void {
     const request = checked(REQUEST, body) as CommandRequest;
     if (!this.#isOurs(request)) {
-      throw new Refusal(409, 'NOT_OURS', 'the daemon holds none of the devices that the command would use');
+      throw new Refusal(409, 'NOT_OURS', 'the daemon has none of the devices that the command would use');
     }
     this.#authorise(call, request);
     const { response } = call;
@@ -127,7 +127,7 @@ export class CommandResource {
   /** A command that names devices goes by those; one that names none, by the configuration that it would read. */
   #isOurs(request: CommandRequest): boolean {
     if (this.#usesOurDevices(request)) return true;
-    const { identities } = this.#around.held();
+    const { identities } = this.#around.known();
     return (request.devices ?? request.configDevices).some((identity) => identities.has(identity));
   }
 
@@ -157,9 +157,9 @@ export class CommandResource {
     ];
   }
 
-  /** Paths of held devices, as the caller may write them. */
+  /** Paths of our devices, as the caller may write them. */
   #devicePaths({ cwd, devices }: CommandRequest): ReadonlySet<string> {
-    const { paths, identities } = this.#around.held();
+    const { paths, identities } = this.#around.known();
     if (devices === null || !devices.every((identity) => identities.has(identity))) return paths;
     const prefix = join(cwd, '/');
     return new Set([

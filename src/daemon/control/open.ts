@@ -20,7 +20,7 @@ export interface ControlObserver
 export interface ControlParts extends Pick<RunnerOptions, 'live' | 'log'>, Pick<ControlledDaemon, 'status' | 'rescan'> {
   /** Those in force. */
   readonly settings: () => Settings;
-  /** Every device that the daemon claims. */
+  /** Every device that the daemon claims, or looks at: volumes of it may become active. */
   readonly devices: () => readonly Pick<DeviceSpec, 'identity' | 'path'>[];
   readonly observer: ControlObserver;
 }
@@ -43,11 +43,11 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
   });
   const commands = new CommandResource({
     runner,
-    held() {
-      const held = devices();
+    known() {
+      const known = devices();
       return {
-        identities: new Set(held.map(({ identity }) => identity)),
-        paths: new Set(held.map(({ path }) => path)),
+        identities: new Set(known.map(({ identity }) => identity)),
+        paths: new Set(known.map(({ path }) => path)),
       };
     },
     settings,
