@@ -4,7 +4,7 @@
 # Each line of output that starts with "ok " is a check that held; the last line is "done".
 set -eu
 vg=$1 lv=$2 bytes=$3 name=$1/$2
-fail() { echo "FAILED: $*"; cat /run/orion-lvmd.log; dmesg | tail -5; exit 1; }
+fail() { echo "FAILED: $*"; cat /run/orion-lvmd.log; ps ax -o pid,stat,wchan,time,args | grep -v "\[" | tail; dmesg | tail -5; exit 1; }
 ok() { echo "ok $*"; }
 wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
   local end=$((SECONDS + $1)); shift
@@ -15,7 +15,7 @@ refused() { # refused PATTERN COMMAND...: the command fails and says so
   if said=$("$@" 2>&1); then fail "$* should have been refused: $said"; fi
   grep -q "$pattern" <<<"$said" || fail "$* said: $said"
 }
-start_daemon() { bin/orion-lvmd --devices /dev/vda >>/run/orion-lvmd.log 2>&1 & daemon=$!; wait_for 60 grep -q 'ready: ' /run/orion-lvmd.log; }
+start_daemon() { bin/orion-lvmd --devices /dev/vda >>/run/orion-lvmd.log 2>&1 & daemon=$!; wait_for 240 grep -q 'ready: ' /run/orion-lvmd.log; }
 stop_daemon() { kill -TERM "$daemon"; wait "$daemon" || fail "the daemon exited with $? on SIGTERM"; : >/run/orion-lvmd.log; }
 size() { blockdev --getsize64 /dev/nbd0; }
 has_size() { [ "$(size)" = "$1" ]; }
@@ -23,7 +23,7 @@ has_size() { [ "$(size)" = "$1" ]; }
 mkdir -p /run/udev /etc/udev/rules.d; cp packaging/61-orion-lvm.rules /etc/udev/rules.d/
 /lib/systemd/systemd-udevd --daemon; udevadm trigger --subsystem-match=block; udevadm settle
 
-refused "cannot be reached\|is attached through\|attached through" bin/orion-lvm attach "$name"
+refused "No orion-lvmd is running" bin/orion-lvm attach "$name"
 start_daemon
 refused "has no logical volume" bin/orion-lvm attach "$vg/nothing"
 refused "no device /dev/nbdN" bin/orion-lvm attach "$name" /dev/vda
@@ -33,6 +33,7 @@ has_size "$bytes" || fail "the size is $(size)"
 [ "$(readlink -f "/dev/$vg/$lv")" = /dev/nbd0 ] || fail "no link /dev/$vg/$lv: $(ls -l /dev/$vg 2>&1; cat /run/orion-lvm/attached/nbd0)"
 [ "$(readlink -f "/dev/mapper/$(sed -n 's/^ORION_LVM_MAPPER=//p' /run/orion-lvm/attached/nbd0)")" = /dev/nbd0 ] || fail "no link in /dev/mapper"
 bin/orion-lvm attach "$name" | grep -q "is attached to /dev/nbd0" || fail "attaching twice"
+bin/orion-lvm status | grep -q "^ */dev/nbd0  *$name " || fail "status: $(bin/orion-lvm status)"
 refused "attached to /dev/nbd0 already" bin/orion-lvm attach "$name" /dev/nbd1
 ok "attached, linked, and attached only once"
 
@@ -42,16 +43,17 @@ head -c 1000000 /dev/urandom >/run/mnt/file; sha256sum </run/mnt/file >/run/sum
 ok "a mounted device stays attached"
 
 # The kernel's size follows at once while the device is connected, mounted, and under I/O.
-resize() { node_modules/.bin/node -e "import('./src/daemon/client/attached.ts').then(async ({ resizeAttached }) => console.log(
-  JSON.stringify(await resizeAttached({ exportName: '$name', sizeBytes: $1, servers: ['unix:/run/orion-lvm/nbd.sock'] }))))"; }
-[ "$(resize $((bytes / 2)))" = "[{\"kernelName\":\"nbd0\",\"sizeBytes\":$((bytes / 2)),\"problem\":null}]" ] || fail "resizing: $(resize $((bytes / 2)))"
-has_size $((bytes / 2)) || fail "the size is $(size)"
-# Attaching again brings the volume's own size back.
-bin/orion-lvm attach "$name" | grep -q "is attached to /dev/nbd0" || fail "attaching once more"
-has_size "$bytes" || fail "the size is $(size)"
+(while [ ! -e /run/enough ]; do dd if=/run/mnt/file of=/run/mnt/copy bs=64k oflag=direct status=none || exit 1; done) & load=$!
+extended=$((bytes + 4 * 1048576))
+bin/lvextend -L "${extended}b" "$name" >/run/lvextend.log 2>&1 || fail "lvextend: $(cat /run/lvextend.log)"
+has_size "$extended" || fail "after lvextend the size is $(size)"
+resize2fs /dev/nbd0 >/dev/null 2>&1 || fail "resize2fs"
+touch /run/enough; wait "$load" || fail "I/O while it grew"
+cmp -s /run/mnt/file /run/mnt/copy || fail "what was written while it grew"
+bytes=$extended
 sha256sum </run/mnt/file | cmp -s - /run/sum || fail "the file has changed"
 umount /run/mnt; fsck.ext4 -fn /dev/nbd0 >/dev/null 2>&1 || fail "fsck"
-ok "the kernel's size follows while it is mounted"
+ok "the kernel's size follows lvextend while it is mounted and written"
 
 bin/orion-lvm detach "/dev/$vg/$lv" | grep -q "detached from /dev/nbd0" || fail "detach"
 [ ! -e /sys/block/nbd0/pid ] || fail "still connected"

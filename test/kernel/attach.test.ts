@@ -14,7 +14,7 @@ test('volumes as kernel devices', async () => {
     const { status, output } = await runInVm(join(import.meta.dirname, 'attach.sh'), {
       args: [group.name, 'data-1', String(extents * 2 ** 20)],
       disks: [group.path],
-      timeoutSeconds: 400,
+      timeoutSeconds: 600,
     });
     assert.equal(status, 0, output);
     assert.match(output, /^done$/m, output);

@@ -1,8 +1,7 @@
 /** What attach and detach ask of the running daemon: where it serves, and what it says of one volume. */
-import { ControlClient, ControlClientError } from '../../daemon/client/control-client.ts';
-import { controlSocketPath } from '../../daemon/client/socket-path.ts';
 import type { CommandContext } from '../command.ts';
 import { CommandError, EXIT } from '../messages.ts';
+import { ask, runningDaemon } from '../running-daemon.ts';
 
 /** The parts of `GET /v1/status` that matter here. */
 interface Status {
@@ -27,7 +26,7 @@ export interface ServedVolume {
 
 /** Asks the daemon for a volume. Throws CommandError where there is no daemon, or it does not serve the volume. */
 export async function servedVolume(exportName: string, context: CommandContext): Promise<ServedVolume> {
-  const status = await statusOf(context);
+  const status = (await ask(await runningDaemon(context), '/v1/status')) as Status;
   const volume = status.exports.find(({ name }) => name === exportName);
   if (volume === undefined) throw failed(`The daemon has no logical volume ${exportName}.`);
   if (volume.state !== 'active' || volume.sizeBytes === undefined) {
@@ -37,17 +36,6 @@ export async function servedVolume(exportName: string, context: CommandContext):
   if (server === undefined) throw failed('The daemon listens nowhere for NBD clients.');
   const { sizeBytes, readOnly = false } = volume;
   return { exportName, sizeBytes, readOnly, server, servers: status.listening };
-}
-
-async function statusOf(context: CommandContext): Promise<Status> {
-  const path = controlSocketPath({ ...context, config: context.toml?.config ?? null });
-  if (path === null) throw failed('There is no run-time directory in which a daemon could be looked for.');
-  try {
-    return (await new ControlClient(path).request('GET', '/v1/status')) as Status;
-  } catch (error) {
-    if (!(error instanceof ControlClientError)) throw error;
-    throw failed(`${error.message}: volumes are attached through the running orion-lvmd.`);
-  }
 }
 
 function failed(message: string): CommandError {

@@ -2,10 +2,12 @@
  * status: what the running daemon serves, to whom, from which devices, with which workers.
  *
  *     orion-lvm status                      tables for people
- *     orion-lvm status --reportformat json  {"status": …, "numbers": …} as docs/openapi.json describes them
+ *     orion-lvm status --reportformat json  {"status": …, "numbers": …} as docs/openapi.json describes them, and "attached":
+ *                                           the kernel's devices that volumes are attached to
  */
 import type { ClientNumbers, DeviceNumbers, GroupNumbers, Numbers, WorkerNumbers } from '../../observe/stats.ts';
 import { failures } from '../../observe/stats.ts';
+import { type AttachedDevice, attachedDevices } from '../../daemon/client/attached.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { ask, runningDaemon } from '../running-daemon.ts';
@@ -26,6 +28,7 @@ interface Status {
     readonly readOnly?: boolean;
     readonly clients: number;
     readonly reason?: string;
+    readonly problem?: string;
     readonly note?: string;
   }[];
   readonly warnings: readonly string[];
@@ -35,9 +38,10 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const client = await runningDaemon(context);
   const status = (await ask(client, '/v1/status')) as Status;
   const numbers = (await ask(client, '/v1/numbers')) as Numbers;
+  const attached = (await attachedDevices()).filter(({ server }) => status.listening.includes(server));
   const { output } = context;
   if (context.options.value('reportformat') === 'json') {
-    output.printPlain(`${JSON.stringify({ status, numbers }, null, 2)}\n`);
+    output.printPlain(`${JSON.stringify({ status, numbers, attached }, null, 2)}\n`);
     return EXIT.ok;
   }
   const sections = [
@@ -45,6 +49,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     groupTable(status, numbers.groups),
     exportTable(status, numbers),
     clientTable(numbers.clients),
+    attachedTable(attached),
     deviceTable(status, numbers.devices),
     workerTable(numbers),
     status.warnings.map((warning) => warning),
@@ -107,11 +112,27 @@ function exportTable({ exports }: Status, { volumes }: Numbers): string[] {
       { heading: 'Errors', right: true },
       { heading: 'Note' },
     ],
-    exports.map(({ name, state, sizeBytes, readOnly, clients, reason, note }) => {
+    exports.map(({ name, state, sizeBytes, readOnly, clients, reason, problem, note }) => {
       const access = readOnly === undefined ? '' : readOnly ? 'ro' : 'rw';
       const size = sizeBytes === undefined ? '' : shortBytes(sizeBytes);
-      return [name, state, size, access, String(clients), String(errorsOf.get(name) ?? 0), reason ?? note ?? ''];
+      return [
+        name,
+        state,
+        size,
+        access,
+        String(clients),
+        String(errorsOf.get(name) ?? 0),
+        reason ?? problem ?? note ?? '',
+      ];
     }),
+  );
+}
+
+function attachedTable(attached: readonly AttachedDevice[]): string[] {
+  if (attached.length === 0) return [];
+  return textTable(
+    [{ heading: 'Attached' }, { heading: 'Export' }, { heading: 'Server' }],
+    attached.map(({ kernelName, exportName, server }) => [`/dev/${kernelName}`, exportName, server]),
   );
 }
 
