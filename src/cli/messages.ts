@@ -92,3 +92,10 @@ export class StreamOutput implements Output {
     this.#pending = '';
   }
 }
+
+/** What LVM2 says when arguments or options are missing. */
+export function noSuchSyntax(name: string): UnmatchedSyntax {
+  return new UnmatchedSyntax([
+    `No command with matching syntax recognised.  Run '${name} --help' for more information.`,
+  ]);
+}

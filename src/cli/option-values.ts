@@ -90,6 +90,12 @@ export function tagsOf(options: ParsedOptions, long: 'addtag' | 'deltag'): reado
   return valuesOf(options, long).map((value) => value.replace(/^@/, ''));
 }
 
+export const FORCE_OPTION: OptionSpec = {
+  long: 'force',
+  short: 'f',
+  countable: true,
+  description: 'Override checks and confirmations; some need it twice.',
+};
 export const ADDTAG_OPTION: OptionSpec = {
   long: 'addtag',
   argument: 'Tag',
@@ -116,6 +122,20 @@ export const ALLOC_OPTION: OptionSpec = {
   argument: 'contiguous|cling|cling_by_tags|normal|anywhere|inherit',
   check: isAllocationPolicy,
   description: 'The allocation policy.',
+};
+export const MAXPHYSICALVOLUMES_OPTION: OptionSpec = {
+  long: 'maxphysicalvolumes',
+  short: 'p',
+  argument: 'Number',
+  check: isCount,
+  description: 'The most PVs. 0: no limit.',
+};
+export const VGMETADATACOPIES_OPTION: OptionSpec = {
+  long: 'vgmetadatacopies',
+  synonyms: ['metadatacopies'],
+  argument: 'all|unmanaged|Number',
+  check: isMetadataCopies,
+  description: 'How many metadata areas of the VG are in use.',
 };
 export const REPORTFORMAT_OPTION: OptionSpec = {
   long: 'reportformat',

@@ -16,7 +16,7 @@ import type { ChangeContext } from '../lvm/command.ts';
 import type { CommandContext } from './command.ts';
 import { yesOrNo } from './common-options.ts';
 import { CommandError, EXIT } from './messages.ts';
-import { flagOf, isSizeIn, sectorsOf, sizeText } from './option-values.ts';
+import { flagOf, FORCE_OPTION, isSizeIn, sectorsOf, sizeText } from './option-values.ts';
 import type { OptionSpec, ParsedOptions } from './options.ts';
 
 const LABEL_SECTORS = 4;
@@ -26,12 +26,6 @@ export function isPvCopies(value: string): boolean {
   return ['0', '1', '2'].includes(value);
 }
 
-export const FORCE_OPTION: OptionSpec = {
-  long: 'force',
-  short: 'f',
-  countable: true,
-  description: 'Override checks and confirmations; some need it twice.',
-};
 export const METADATAIGNORE_OPTION: OptionSpec = {
   long: 'metadataignore',
   argument: 'y|n',

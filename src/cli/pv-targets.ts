@@ -12,7 +12,7 @@ import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
 import { deviceNamed } from '../lvm/pv-devices.ts';
 import type { CommandContext } from './command.ts';
 import { Criteria } from './criteria.ts';
-import { CommandError, EXIT, type ExitCode, UnmatchedSyntax, worse } from './messages.ts';
+import { CommandError, EXIT, type ExitCode, worse } from './messages.ts';
 import { isTag } from './report/arguments.ts';
 
 export interface PvTarget {
@@ -168,11 +168,4 @@ async function guarded(change: ChangeContext, work: () => Promise<ExitCode>): Pr
     for (const line of error.lines) change.err(line);
     return error.exitCode;
   }
-}
-
-/** What LVM2 says when arguments or options are missing. */
-export function noSuchSyntax(name: string): UnmatchedSyntax {
-  return new UnmatchedSyntax([
-    `No command with matching syntax recognised.  Run '${name} --help' for more information.`,
-  ]);
 }

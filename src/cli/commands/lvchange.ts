@@ -17,9 +17,19 @@ import { refreshVolumes, switchVolumes } from '../lv/activation.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
-import { unmatched, bareTag, isYes, noSuchSyntax, readActivation, readPolicy, readReadAhead } from '../lv/values.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
-import { METADATAPROFILE_OPTION, profileOf } from '../option-values.ts';
+import { unmatched, isYes, readActivation, readReadAhead } from '../lv/values.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import {
+  ADDTAG_OPTION,
+  ALLOC_OPTION,
+  allocationPolicyOf,
+  AUTOBACKUP_OPTION,
+  DELTAG_OPTION,
+  FORCE_OPTION,
+  METADATAPROFILE_OPTION,
+  profileOf,
+  tagsOf,
+} from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 
 const ACTIVATION_OPTIONS: readonly OptionSpec[] = [
@@ -38,9 +48,9 @@ export const command: Command = {
   summary: 'Change the attributes of logical volume(s)',
   argumentsUsage: 'VG|LV|Tag ...',
   options: [
-    option.ADDTAG,
-    option.DELTAG,
-    option.ALLOC,
+    ADDTAG_OPTION,
+    DELTAG_OPTION,
+    ALLOC_OPTION,
     option.CONTIGUOUS,
     option.PERMISSION,
     option.READAHEAD,
@@ -57,8 +67,8 @@ export const command: Command = {
       long: 'refresh',
       description: 'Load the tables of active LVs again. Without a running orion-lvmd there are none.',
     },
-    option.FORCE,
-    option.AUTOBACKUP,
+    FORCE_OPTION,
+    AUTOBACKUP_OPTION,
     SELECT_OPTION,
     ...ACTIVATION_OPTIONS,
     ...option.SURROUNDINGS,
@@ -101,13 +111,13 @@ function propertiesOf(context: CommandContext): readonly LvProperty[] {
   const { options, output } = context;
   const properties: LvProperty[] = [];
   for (const kind of ['addtag', 'deltag'] as const) {
-    const tags = options.groups.flatMap((group) => group.get(kind) ?? []).map(bareTag);
+    const tags = tagsOf(options, kind);
     if (tags.length > 0) properties.push({ kind, tags });
   }
   if (options.has('alloc') && options.has('contiguous')) {
     throw unmatched('Command does not accept option combination: --contiguous with --alloc');
   }
-  const policy = readPolicy(options.value('alloc') ?? '');
+  const policy = allocationPolicyOf(options);
   if (policy !== null) properties.push({ kind: 'alloc', policy });
   else if (options.has('contiguous')) {
     properties.push({ kind: 'alloc', policy: isYes(options.value('contiguous')) ? 'contiguous' : 'inherit' });

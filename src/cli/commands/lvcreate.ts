@@ -22,24 +22,29 @@ import * as option from '../lv/options.ts';
 import {
   badUsage,
   unmatched,
-  bareTag,
-  displaySize,
   isYes,
-  noSuchSyntax,
   numberCheck,
   readActivation,
   readNumber,
-  readPolicy,
   readReadAhead,
   readSize,
   refuseZeroes,
   sizeCheck,
 } from '../lv/values.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
+import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import type { OptionSpec } from '../options.ts';
 import { parseSizeArgument } from '../size-argument.ts';
 import { hostTags } from '../../lvm/settings/host.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
+import {
+  ADDTAG_OPTION,
+  ALLOC_OPTION,
+  allocationPolicyOf,
+  AUTOBACKUP_OPTION,
+  FORCE_OPTION,
+  sizeText,
+  tagsOf,
+} from '../option-values.ts';
 
 type NewType = LvCreateRequest['type'];
 
@@ -94,14 +99,14 @@ const OPTIONS: readonly OptionSpec[] = [
     check: numberCheck,
     description: 'Copies besides the original: only 0 is possible yet.',
   },
-  option.ALLOC,
+  ALLOC_OPTION,
   option.CONTIGUOUS,
   option.PERMISSION,
   option.READAHEAD,
   option.PERSISTENT,
   option.MINOR,
   option.MAJOR,
-  option.ADDTAG,
+  ADDTAG_OPTION,
   option.ACTIVATE,
   option.SETACTIVATIONSKIP,
   option.IGNOREACTIVATIONSKIP,
@@ -120,8 +125,8 @@ const OPTIONS: readonly OptionSpec[] = [
     check: yesOrNo,
     description: 'Whether the first 4 KiB of the new LV are zeroed. Default: y.',
   },
-  option.AUTOBACKUP,
-  option.FORCE,
+  AUTOBACKUP_OPTION,
+  FORCE_OPTION,
   ...option.SURROUNDINGS,
   ...OTHER_TYPE_OPTIONS,
 ];
@@ -164,7 +169,7 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
     device: readDeviceNumbers(context),
     findPv,
     writable: options.value('permission') !== 'r',
-    tags: options.groups.flatMap((entry) => entry.get('addtag') ?? []).map(bareTag),
+    tags: tagsOf(options, 'addtag'),
     skipActivation: isYes(options.value('setactivationskip')),
     noAutoActivate: ['n', '0'].includes(options.value('setautoactivation') ?? 'y'),
     ...zeroing(context, parsed.type),
@@ -287,22 +292,22 @@ function stripesOf(
 ): { readonly stripes: number; readonly stripeSizeSectors: number } {
   if (type !== 'striped') return { stripes: 1, stripeSizeSectors: 0 };
   const stripes = readNumber(options.value('stripes') ?? '1');
-  const sizeText = options.value('stripesize');
+  const typed = options.value('stripesize');
   if (stripes > MAX_STRIPES) throw badUsage(`Number of stripes (${stripes}) must be between 1 and ${MAX_STRIPES}.`);
   if (stripes === 1) {
-    if (sizeText !== undefined) output.print('Ignoring stripesize argument with single stripe.');
+    if (typed !== undefined) output.print('Ignoring stripesize argument with single stripe.');
     return { stripes, stripeSizeSectors: 0 };
   }
   const sectors =
-    sizeText === undefined
+    typed === undefined
       ? (settings.int('metadata/stripesize') ?? DEFAULT_STRIPE_KIB) * 2
-      : parseSizeArgument(sizeText, 'k').sectors;
-  if (sizeText === undefined) output.print(`Using default stripesize ${displaySize(sectors)}.`);
+      : parseSizeArgument(typed, 'k').sectors;
+  if (typed === undefined) output.print(`Using default stripesize ${sizeText(sectors)}.`);
   if (sectors > MAX_STRIPE_SECTORS) {
-    throw badUsage(`Stripe size cannot be larger than ${displaySize(MAX_STRIPE_SECTORS / 2)}.`);
+    throw badUsage(`Stripe size cannot be larger than ${sizeText(MAX_STRIPE_SECTORS / 2)}.`);
   }
   if (sectors < MIN_STRIPE_SECTORS || !Number.isInteger(Math.log2(sectors))) {
-    throw badUsage(`Invalid stripe size ${displaySize(sectors)}.`);
+    throw badUsage(`Invalid stripe size ${sizeText(sectors)}.`);
   }
   return { stripes, stripeSizeSectors: sectors };
 }
@@ -321,7 +326,7 @@ function sizeOf(context: CommandContext): NewSize {
 
 function policyOf({ options }: CommandContext): LvCreateRequest['policy'] {
   const contiguous = isYes(options.value('contiguous'));
-  const alloc = readPolicy(options.value('alloc') ?? '');
+  const alloc = allocationPolicyOf(options);
   if (contiguous && alloc !== null && alloc !== 'contiguous') {
     throw badUsage('Conflicting contiguous and alloc arguments.');
   }

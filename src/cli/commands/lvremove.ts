@@ -18,8 +18,8 @@ import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
-import { noSuchSyntax } from '../lv/values.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
+import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { AUTOBACKUP_OPTION, FORCE_OPTION } from '../option-values.ts';
 
 const METHODS: readonly EraseMethod[] = ['zero', 'random', 'discard'];
 
@@ -27,8 +27,8 @@ export const command: Command = {
   summary: 'Remove logical volume(s) from the system',
   argumentsUsage: 'VG|LV|Tag ...',
   options: [
-    option.FORCE,
-    option.AUTOBACKUP,
+    FORCE_OPTION,
+    AUTOBACKUP_OPTION,
     SELECT_OPTION,
     ...option.SURROUNDINGS,
     {

@@ -8,8 +8,9 @@ import type { Command, CommandContext } from '../command.ts';
 import { noted } from '../lv/edit.ts';
 import { defaultVg, splitPath, vgNameOf } from '../lv/names.ts';
 import * as option from '../lv/options.ts';
-import { badUsage, unmatched, noSuchSyntax } from '../lv/values.ts';
-import { EXIT } from '../messages.ts';
+import { badUsage, unmatched } from '../lv/values.ts';
+import { EXIT, noSuchSyntax } from '../messages.ts';
+import { AUTOBACKUP_OPTION } from '../option-values.ts';
 
 const MAX_NAME = 127;
 /** The hyphen between VG and LV in a device-mapper name, and room for what LVM2 puts behind it. */
@@ -18,7 +19,7 @@ const NAME_OVERHEAD = 2;
 export const command: Command = {
   summary: 'Rename a logical volume',
   argumentsUsage: 'VG LV LV_new | LV LV_new',
-  options: [option.AUTOBACKUP, ...option.SURROUNDINGS],
+  options: [AUTOBACKUP_OPTION, ...option.SURROUNDINGS],
   async run(context) {
     const { vgName, ...request } = parse(context);
     const change = await changeContext(context);

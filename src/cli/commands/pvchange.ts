@@ -5,18 +5,19 @@ import { newUuid } from '../../ondisk/uuid.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { yesOrNo } from '../common-options.ts';
-import { CommandError, EXIT, type ExitCode, UnmatchedSyntax } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax, UnmatchedSyntax } from '../messages.ts';
 import {
   ADDTAG_OPTION,
   AUTOBACKUP_OPTION,
   DELTAG_OPTION,
   flagOf,
+  FORCE_OPTION,
   REPORTFORMAT_OPTION,
   tagsOf,
 } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
-import { FORCE_OPTION, METADATAIGNORE_OPTION, pvChangeContext } from '../pv-options.ts';
-import { eachPv, noSuchSyntax, type PvTarget } from '../pv-targets.ts';
+import { METADATAIGNORE_OPTION, pvChangeContext } from '../pv-options.ts';
+import { eachPv, type PvTarget } from '../pv-targets.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   ADDTAG_OPTION,

@@ -10,7 +10,7 @@ import { FormatError } from '../../ondisk/errors.ts';
 import { formatUuid, newUuid, parseUuid } from '../../ondisk/uuid.ts';
 import { parseMetadataText } from '../../ondisk/vg-text.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import { isSizeIn, REPORTFORMAT_OPTION } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 import {
@@ -22,7 +22,6 @@ import {
   pvCreateRequest,
   SETPHYSICALVOLUMESIZE_OPTION,
 } from '../pv-options.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
   ...PV_LAYOUT_OPTIONS.filter((option) => option !== PVMETADATACOPIES_OPTION),

@@ -4,10 +4,9 @@ import type { EraseMethod } from '../../lvm/edit/plan.ts';
 import { removePvPlan } from '../../lvm/edit/pv-create.ts';
 import { chooseDevices } from '../../lvm/pv-devices.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
-import { REPORTFORMAT_OPTION } from '../option-values.ts';
-import { deviceRules, FORCE_OPTION, pvChangeContext } from '../pv-options.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
+import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { FORCE_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
+import { deviceRules, pvChangeContext } from '../pv-options.ts';
 
 function isEraseMethod(value: string | undefined): value is EraseMethod {
   return value === 'zero' || value === 'random' || value === 'discard';

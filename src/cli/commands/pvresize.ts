@@ -1,10 +1,10 @@
 /** pvresize: PVs get the size of their devices, or a stated one. */
 import { resizePvPlan } from '../../lvm/edit/pv-resize.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import { REPORTFORMAT_OPTION, sectorsOf, sizeText } from '../option-values.ts';
 import { pvChangeContext, SETPHYSICALVOLUMESIZE_OPTION } from '../pv-options.ts';
-import { eachPv, noSuchSyntax, type PvTarget } from '../pv-targets.ts';
+import { eachPv, type PvTarget } from '../pv-targets.ts';
 
 const SECTOR_BYTES = 512;
 

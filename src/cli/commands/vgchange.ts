@@ -10,29 +10,29 @@ import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { refreshVolumes, switchGroup } from '../lv/activation.ts';
 import { SELECT_OPTION } from '../criteria.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import {
-  allocationPolicyOf,
   ADDTAG_OPTION,
   ALLOC_OPTION,
+  allocationPolicyOf,
   AUTOBACKUP_OPTION,
   countOf,
   DELTAG_OPTION,
   flagOf,
+  FORCE_OPTION,
   isCount,
-  isMetadataCopies,
   isSizeIn,
-  METADATAPROFILE_OPTION,
+  MAXPHYSICALVOLUMES_OPTION,
   metadataCopies,
+  METADATAPROFILE_OPTION,
   profileOf,
   REPORTFORMAT_OPTION,
   sectorsOf,
   sizeText,
   tagsOf,
+  VGMETADATACOPIES_OPTION,
 } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
-import { FORCE_OPTION } from '../pv-options.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
 import { eachVgArgument } from '../vg-targets.ts';
 
 const OPTIONS: readonly OptionSpec[] = [
@@ -46,13 +46,7 @@ const OPTIONS: readonly OptionSpec[] = [
   SELECT_OPTION,
   { long: 'detachprofile', description: 'Detach the metadata profile.' },
   { long: 'logicalvolume', short: 'l', argument: 'Number', check: isCount, description: 'The most LVs. 0: no limit.' },
-  {
-    long: 'maxphysicalvolumes',
-    short: 'p',
-    argument: 'Number',
-    check: isCount,
-    description: 'The most PVs. 0: no limit.',
-  },
+  MAXPHYSICALVOLUMES_OPTION,
   {
     long: 'physicalextentsize',
     short: 's',
@@ -69,13 +63,7 @@ const OPTIONS: readonly OptionSpec[] = [
     description: 'Whether PVs can be added and removed.',
   },
   { long: 'uuid', short: 'u', description: 'Give the VG a new random uuid.' },
-  {
-    long: 'vgmetadatacopies',
-    synonyms: ['metadatacopies'],
-    argument: 'all|unmanaged|Number',
-    check: isMetadataCopies,
-    description: 'How many metadata areas of the VG are in use.',
-  },
+  VGMETADATACOPIES_OPTION,
   {
     long: 'setautoactivation',
     argument: 'y|n',

@@ -2,9 +2,8 @@
 import { emptyPlan } from '../../lvm/edit/plan.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import { REPORTFORMAT_OPTION } from '../option-values.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
 import { eachVgArgument } from '../vg-targets.ts';
 
 export const command: Command = {

@@ -7,26 +7,26 @@ import { newUuid } from '../../ondisk/uuid.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { joinDevices } from '../join-devices.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import {
-  allocationPolicyOf,
   ADDTAG_OPTION,
   ALLOC_OPTION,
+  allocationPolicyOf,
   AUTOBACKUP_OPTION,
   countOf,
   flagOf,
   isCount,
-  isMetadataCopies,
   isSizeIn,
-  METADATAPROFILE_OPTION,
+  MAXPHYSICALVOLUMES_OPTION,
   metadataCopies,
+  METADATAPROFILE_OPTION,
   profileOf,
   REPORTFORMAT_OPTION,
   sectorsOf,
   tagsOf,
+  VGMETADATACOPIES_OPTION,
 } from '../option-values.ts';
 import type { OptionSpec, ParsedOptions } from '../options.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
 import { PV_LAYOUT_OPTIONS, pvChangeContext, pvCreateRequest } from '../pv-options.ts';
 
 const MAX_EXTENT_SECTORS = 2 ** 32 - 1;
@@ -45,13 +45,7 @@ const OPTIONS: readonly OptionSpec[] = [
     check: isCount,
     description: 'The most LVs. 0: no limit.',
   },
-  {
-    long: 'maxphysicalvolumes',
-    short: 'p',
-    argument: 'Number',
-    check: isCount,
-    description: 'The most PVs. 0: no limit.',
-  },
+  MAXPHYSICALVOLUMES_OPTION,
   {
     long: 'physicalextentsize',
     short: 's',
@@ -59,13 +53,7 @@ const OPTIONS: readonly OptionSpec[] = [
     check: isSizeIn('m'),
     description: 'The size of an extent: a power of 2, or a multiple of 128 KiB. Default: 4m.',
   },
-  {
-    long: 'vgmetadatacopies',
-    synonyms: ['metadatacopies'],
-    argument: 'all|unmanaged|Number',
-    check: isMetadataCopies,
-    description: 'How many metadata areas of the VG are in use.',
-  },
+  VGMETADATACOPIES_OPTION,
   { long: 'systemid', argument: 'String', description: 'The system ID of the host that owns the VG.' },
   {
     long: 'locktype',

@@ -5,10 +5,9 @@ import { deviceNamed } from '../../lvm/pv-devices.ts';
 import type { LabelledDevice, VolumeGroup } from '../../lvm/model.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { joinDevices } from '../join-devices.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import { AUTOBACKUP_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
 import { METADATAIGNORE_OPTION, PV_LAYOUT_OPTIONS, pvChangeContext, pvCreateRequest } from '../pv-options.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
 import { vgNameArgument } from '../vg-targets.ts';
 
 export const command: Command = {

@@ -4,8 +4,7 @@ import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
-import { REPORTFORMAT_OPTION } from '../option-values.ts';
-import { FORCE_OPTION } from '../pv-options.ts';
+import { FORCE_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
 import { eachVgArgument } from '../vg-targets.ts';
 
 export const command: Command = {

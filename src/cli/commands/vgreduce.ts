@@ -3,10 +3,10 @@ import { type ChangeContext, withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { reduceVgPlan, removeMissingPlan } from '../../lvm/edit/vg-reduce.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
-import { AUTOBACKUP_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
-import { FORCE_OPTION, pvChangeContext } from '../pv-options.ts';
-import { eachPv, noSuchSyntax } from '../pv-targets.ts';
+import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { AUTOBACKUP_OPTION, FORCE_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
+import { pvChangeContext } from '../pv-options.ts';
+import { eachPv } from '../pv-targets.ts';
 import { vgNameArgument } from '../vg-targets.ts';
 
 export const command: Command = {

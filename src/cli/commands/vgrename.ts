@@ -7,11 +7,9 @@ import { nameProblem } from '../../lvm/edit/vg-names.ts';
 import { formatUuid, parseUuid } from '../../ondisk/uuid.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import { withoutDevDirectory } from '../names.ts';
-import { AUTOBACKUP_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
-import { FORCE_OPTION } from '../pv-options.ts';
-import { noSuchSyntax } from '../pv-targets.ts';
+import { AUTOBACKUP_OPTION, FORCE_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
 
 export const command: Command = {
   summary: 'Rename a volume group',

@@ -8,7 +8,7 @@ import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import type { PlanMessage } from '../../lvm/edit/plan.ts';
 import { Notes } from '../../lvm/edit/lv-notes.ts';
 import type { CommandContext } from '../command.ts';
-import { displaySize } from './values.ts';
+import { sizeText } from '../option-values.ts';
 
 /** What lvm.conf's section allocation says. */
 export function allocationSettings({ settings }: CommandContext): AllocationSettings {
@@ -26,7 +26,7 @@ export function say({ output }: CommandContext, messages: readonly PlanMessage[]
 
 /** Calls `edit` with a place for its notes. */
 export function noted<Result>(context: CommandContext, edit: (notes: Notes) => Result): Result {
-  const notes = new Notes(displaySize);
+  const notes = new Notes(sizeText);
   try {
     return edit(notes);
   } catch (error) {

@@ -4,55 +4,20 @@ import { REPORTFORMAT_OPTION } from '../option-values.ts';
 import type { OptionSpec } from '../options.ts';
 import {
   activateCheck,
-  allocCheck,
   extentsCheck,
   numberCheck,
   permissionCheck,
   plainly,
   readAheadCheck,
   sizeCheck,
-  tagCheck,
 } from './values.ts';
 
-export const FORCE: OptionSpec = {
-  long: 'force',
-  short: 'f',
-  countable: true,
-  description: 'Override checks and confirmations. Repeat for more.',
-};
-export const AUTOBACKUP: OptionSpec = {
-  long: 'autobackup',
-  short: 'A',
-  argument: 'y|n',
-  check: yesOrNo,
-  description: 'Whether metadata is archived before and backed up after the change.',
-};
-export const ALLOC: OptionSpec = {
-  long: 'alloc',
-  argument: 'contiguous|cling|cling_by_tags|normal|anywhere|inherit',
-  check: allocCheck,
-  description: 'The allocation policy.',
-};
 export const CONTIGUOUS: OptionSpec = {
   long: 'contiguous',
   short: 'C',
   argument: 'y|n',
   check: yesOrNo,
   description: 'The allocation policy: y is contiguous, n is inherit.',
-};
-export const ADDTAG: OptionSpec = {
-  long: 'addtag',
-  argument: 'Tag',
-  groupable: true,
-  check: tagCheck,
-  description: 'Add a tag. May be repeated.',
-};
-export const DELTAG: OptionSpec = {
-  long: 'deltag',
-  argument: 'Tag',
-  groupable: true,
-  check: tagCheck,
-  description: 'Remove a tag. May be repeated.',
 };
 export const STRIPES: OptionSpec = {
   long: 'stripes',

@@ -15,23 +15,14 @@ import type { Plan } from '../../lvm/edit/plan.ts';
 import { planFilesystem, type FilesystemWork } from '../../lvm/filesystem.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
+import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import type { OptionSpec } from '../options.ts';
 import { parseSizeArgument } from '../size-argument.ts';
 import { allocationSettings, noted, say } from './edit.ts';
 import { defaultVg, findPv, splitLvName } from './names.ts';
 import * as option from './options.ts';
-import {
-  badUsage,
-  unmatched,
-  displaySize,
-  noSuchSyntax,
-  numberCheck,
-  readNumber,
-  readPolicy,
-  readSize,
-  refuseZeroes,
-} from './values.ts';
+import { badUsage, unmatched, numberCheck, readNumber, readSize, refuseZeroes } from './values.ts';
+import { ALLOC_OPTION, allocationPolicyOf, AUTOBACKUP_OPTION, FORCE_OPTION, sizeText } from '../option-values.ts';
 
 /** Where metadata/stripesize is no number. */
 const DEFAULT_STRIPE_KIB = 64;
@@ -50,7 +41,7 @@ const FILESYSTEM_OPTIONS: readonly OptionSpec[] = [
 const GROWING_OPTIONS: readonly OptionSpec[] = [
   option.STRIPES,
   option.STRIPESIZE,
-  option.ALLOC,
+  ALLOC_OPTION,
   {
     long: 'mirrors',
     short: 'm',
@@ -79,8 +70,8 @@ export function resizeCommand(direction: Direction, summary: string): Command {
       ),
       ...(direction === 'reduce' ? [] : GROWING_OPTIONS),
       ...FILESYSTEM_OPTIONS,
-      option.FORCE,
-      option.AUTOBACKUP,
+      FORCE_OPTION,
+      AUTOBACKUP_OPTION,
       ...option.SURROUNDINGS,
     ],
     run: (context) => run(context, direction),
@@ -166,7 +157,7 @@ function parse(
       stripeSizeSectors: parseSizeArgument(options.value('stripesize') ?? '0', 'k').sectors,
       defaultStripeSectors: (context.settings.int('metadata/stripesize') ?? DEFAULT_STRIPE_KIB) * 2,
       mirrors: mirrors > 0 ? mirrors + 1 : 0,
-      policy: readPolicy(options.value('alloc') ?? ''),
+      policy: allocationPolicyOf(options),
       pvs,
       findPv,
       resizeFs: options.has('resizefs'),
@@ -206,9 +197,7 @@ async function confirmed(
   const size = plan.messages.findIndex(({ text }) => SIZE_LINE.test(text));
   say(context, plan.messages.slice(0, size));
   const open = active.isOpen(lvName) ? ' and open' : '';
-  context.output.error(
-    `WARNING: Reducing active${open} logical volume to ${displaySize(after * vg.extentSizeSectors)}.`,
-  );
+  context.output.error(`WARNING: Reducing active${open} logical volume to ${sizeText(after * vg.extentSizeSectors)}.`);
   context.output.error('THIS MAY DESTROY YOUR DATA (filesystem etc.)');
   const name = `${vg.name}/${lvName}`;
   if (changes.context.force === 0 && !(await changes.context.prompt(`Do you really want to reduce ${name}? [y/n]: `))) {

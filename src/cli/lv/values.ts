@@ -4,16 +4,12 @@
  *
  * Invariant: a reader is only given what its check accepted.
  */
-import { isTag } from '../../lvm/allocate/pv-list.ts';
-import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { yesOrNo } from '../common-options.ts';
 import { CommandError, EXIT, UnmatchedSyntax } from '../messages.ts';
 import { parseExtentsArgument, parseSizeArgument, type Sign } from '../size-argument.ts';
 import type { CommandContext } from '../command.ts';
 import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
-import { formatSize } from '../units.ts';
 
-const POLICIES: readonly AllocationPolicy[] = ['contiguous', 'cling', 'cling_by_tags', 'normal', 'anywhere', 'inherit'];
 const READ_AHEAD_PAGE_SECTORS = 8;
 
 /** A size; `refused` signs are errors. */
@@ -64,25 +60,6 @@ export function numberCheck(value: string): boolean {
 
 export function readNumber(value: string): number {
   return Number(value.replace('+', ''));
-}
-
-export function tagCheck(value: string): boolean {
-  return isTag(bareTag(value));
-}
-
-/** "@tag" and "tag" are one. */
-export function bareTag(value: string): string {
-  return value.startsWith('@') ? value.slice(1) : value;
-}
-
-export function allocCheck(value: string): boolean {
-  if (readPolicy(value) !== null) return true;
-  throw new Error(`Unrecognised allocation policy ${value}`);
-}
-
-/** Null: there is no such policy. cling always includes sharing tags, so LVM2 keeps only that word. */
-export function readPolicy(value: string): AllocationPolicy | null {
-  return value === 'cling_by_tags' ? 'cling' : (POLICIES.find((policy) => policy === value) ?? null);
 }
 
 export function permissionCheck(value: string): boolean {
@@ -136,11 +113,6 @@ export function isYes(value: string | undefined): boolean {
   return value !== undefined && yesOrNo(value) && ['y', '1'].includes(value.toLowerCase());
 }
 
-/** Sizes in messages: "20.00 MiB", "<15.88 TiB". */
-export function displaySize(sectors: number): string {
-  return formatSize(sectors, { units: { letter: 'r', factor: 1 }, suffix: true, style: 'short' });
-}
-
 /** Ends a command whose line does not fit (3). */
 export function badUsage(...lines: readonly string[]): CommandError {
   return new CommandError(EXIT.badUsage, lines);
@@ -149,11 +121,6 @@ export function badUsage(...lines: readonly string[]): CommandError {
 /** Ends a command whose parts belong to none of its forms (3). */
 export function unmatched(line: string): CommandError {
   return new UnmatchedSyntax([line]);
-}
-
-/** LVM2's answer to a command line that lacks something. */
-export function noSuchSyntax(name: string): CommandError {
-  return unmatched(`No command with matching syntax recognised.  Run '${name} --help' for more information.`);
 }
 
 /** Options that must not be zero, checked in this order. */
