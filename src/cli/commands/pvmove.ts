@@ -5,7 +5,8 @@
  *     pvmove                                                 goes on with every move in progress
  *     pvmove --abort [SOURCE]                                what was moved stays moved, the rest where it was
  *
- * With --background a process of its own goes on with the move, told by its environment which one: so it never begins another.
+ * With --background the daemon goes on with the move, or a process of its own, told by its environment which one: so it never begins
+ * another.
  */
 import { spawn } from 'node:child_process';
 import { hostname } from 'node:os';
@@ -85,8 +86,12 @@ async function endOrGoOn(context: CommandContext, change: ChangeContext, move: N
     return EXIT.ok;
   }
   if (options.has('background') && context.env[BACKGROUND_MOVE] === undefined) {
-    if (!change.test) goOnInBackground(context, move);
-    return EXIT.ok;
+    if (change.test) return EXIT.ok;
+    if (context.background === undefined) {
+      goOnInBackground(context, move);
+      return EXIT.ok;
+    }
+    context.background();
   }
   // The VG was archived when the move began; its steps are no changes that anybody would go back to.
   const quiet = { ...change, backup: { ...change.backup, archive: null } };
@@ -114,7 +119,7 @@ function alreadyDone(display: string): string {
   return `${display}: No pvmove in progress - already finished or aborted.`;
 }
 
-/** "  /dev/sdb: Moved: 12.34%", at once, every interval, and at the end; an interval of 0: nothing. */
+/** "  /dev/sdb: Moved: 12.34%", at once, every interval, and at the end; an interval of 0: nothing. Terminals get a bar besides. */
 class Progress {
   readonly #context: CommandContext;
   readonly #display: string;
@@ -138,6 +143,7 @@ class Progress {
     const first = this.#percent === null;
     this.#percent = percent;
     if (first) this.#show();
+    else this.#context.terminal.progress?.update(`Moving ${this.#display}`, moved, total, 'extents');
   }
 
   finish(): void {
@@ -147,11 +153,13 @@ class Progress {
 
   stop(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
+    this.#context.terminal.progress?.end();
   }
 
   #show(): void {
     if (!this.#shown || this.#percent === null) return;
-    const { output } = this.#context;
+    const { output, terminal } = this.#context;
+    terminal.progress?.end();
     output.print(`${this.#display}: Moved: ${this.#percent.toFixed(2)}%`);
     output.flush?.();
   }
