@@ -18,6 +18,8 @@
  *    neither leaves its table while a submission uses it. (Detaching a Buffer's memory in flight is the one thing left to the caller.)
  *  - The callback is never called inside one of the functions here.
  *  - When the environment ends, whatever is in flight is waited for: its memory is about to go.
+ *  - Submissions that follow each other, in the order of pushing and on the file, are handed over as one call of several buffers;
+ *    each still ends by itself. Where the call moved less, those it did not reach end with -EINTR, to be pushed again.
  *  - A file on tmpfs or ramfs has no device to wait for: short reads and writes of it are done in the hand-over itself, where a copy
  *    costs less than a submission; so is its fdatasync, which is nothing.
  */
@@ -48,7 +50,7 @@ enum { OP_READ, OP_WRITE, OP_FDATASYNC, OP_FALLOCATE, OP_COUNT };
 enum { HEADER_TAIL, HEADER_HEAD, HEADER_ENDED, HEADER_REFUSED };
 enum { HEADER_BYTES = 64, SQ_ENTRIES = 256, MIN_SLOTS = 64, MAX_SLOTS = 32768, MAX_ROUNDS = 2 };
 /* Longer transfers of memory files go to the kernel's own threads, so that copies run beside each other. */
-enum { MAX_INLINE_BYTES = 128 * 1024 };
+enum { MAX_INLINE_BYTES = 128 * 1024, MAX_RUN_BYTES = 512 * 1024, MAX_RUN = 64 };
 #define NONE UINT32_MAX
 
 struct submission {
@@ -61,7 +63,8 @@ struct ended {
 };
 struct slot {
   bool busy;
-  uint32_t file, region;
+  /* next: the one that was handed over together with this one, after it. */
+  uint32_t file, region, length, next;
 };
 struct file {
   int fd; /* ours; -1: free */
@@ -94,6 +97,9 @@ struct ring {
   struct submission *submissions;
   struct ended *ended;
   struct slot *slot;
+  /* For each slot one; those before iovecs_used are needed until the kernel has taken everything. */
+  struct iovec *iovecs;
+  uint32_t iovecs_used;
   struct file *files;
   uint32_t file_count;
   struct region *regions;
@@ -120,6 +126,7 @@ static void ring_release(struct ring *ring) {
   if (--ring->holders > 0) return;
   if (ring->header != NULL) munmap(ring->header, ring->control_size);
   free(ring->slot);
+  free(ring->iovecs);
   free(ring->files);
   free(ring->regions);
   free(ring);
@@ -138,7 +145,8 @@ static void unmap_rings(struct ring *ring) {
 
 /* Whether the kernel knows the operations that are used; those came with 5.6. */
 static bool knows_operations(int fd) {
-  static const int needed[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
+  static const int needed[] = {IORING_OP_READ,  IORING_OP_WRITE, IORING_OP_READV,
+                               IORING_OP_WRITEV, IORING_OP_FSYNC, IORING_OP_FALLOCATE};
   union {
     struct io_uring_probe probe;
     char bytes[sizeof(struct io_uring_probe) + 256 * sizeof(struct io_uring_probe_op)];
@@ -203,6 +211,25 @@ static void end_slot(struct ring *ring, uint32_t number, int32_t result) {
   ended->result = result;
 }
 
+/* The same for a slot and those that went with it, of which `result` bytes were moved in all. */
+static void end_run(struct ring *ring, uint32_t number, int32_t result) {
+  bool first = true;
+  while (number != NONE) {
+    const struct slot *slot = &ring->slot[number];
+    const uint32_t next = slot->next;
+    int32_t own = result;
+    if (next != NONE || !first) {
+      if (result > 0) own = (uint32_t)result < slot->length ? result : (int32_t)slot->length;
+      /* Only of the first is it known that it failed, or that nothing is there. */
+      else if (!first) own = -EINTR;
+      if (result > 0) result -= own;
+    }
+    end_slot(ring, number, own);
+    first = false;
+    number = next;
+  }
+}
+
 /* Checks a submission against the tables, and marks its slot, file and region busy. False: it has ended, or was refused. */
 static bool admit(struct ring *ring, const struct submission *s) {
   struct slot *slot;
@@ -213,7 +240,8 @@ static bool admit(struct ring *ring, const struct submission *s) {
   }
   slot = &ring->slot[s->slot];
   slot->busy = true;
-  slot->file = slot->region = NONE;
+  slot->file = slot->region = slot->next = NONE;
+  slot->length = moves && s->length >= 0 && s->length <= INT_MAX ? (uint32_t)s->length : 0;
   ring->in_flight++;
   valid = s->op < OP_COUNT && s->file < ring->file_count && ring->files[s->file].fd >= 0 && s->position >= 0 &&
           s->position <= MAX_SAFE_INTEGER && s->length >= 0 && s->length <= MAX_SAFE_INTEGER;
@@ -234,42 +262,83 @@ static bool admit(struct ring *ring, const struct submission *s) {
   return true;
 }
 
+/* A submission that was admitted and those that follow it directly: what one call can do. */
+struct run {
+  struct submission first;
+  uint32_t count, last_slot;
+  size_t bytes;
+  struct iovec *iovecs;
+};
+
+static struct iovec memory_of(const struct ring *ring, const struct submission *s) {
+  return (struct iovec){ring->regions[s->region].base + s->at, (size_t)s->length};
+}
+
+/* Takes what was pushed after the run and continues it. */
+static void extend_run(struct ring *ring, struct run *run) {
+  uint32_t *header = ring->header;
+  const struct submission *first = &run->first;
+  const size_t most = ring->files[first->file].in_memory ? MAX_INLINE_BYTES : MAX_RUN_BYTES;
+  if (first->op != OP_READ && first->op != OP_WRITE) return;
+  run->iovecs = &ring->iovecs[ring->iovecs_used];
+  run->iovecs[0] = memory_of(ring, first);
+  while (header[HEADER_HEAD] != header[HEADER_TAIL] && run->count < MAX_RUN && ring->iovecs_used + run->count < ring->slots) {
+    const struct submission next = ring->submissions[header[HEADER_HEAD] % ring->slots];
+    if (next.op != first->op || next.file != first->file || next.flags != first->flags ||
+        next.position != first->position + (double)run->bytes || !(next.length >= 0 && next.length <= (double)most) ||
+        run->bytes + (size_t)next.length > most)
+      return;
+    header[HEADER_HEAD]++;
+    if (!admit(ring, &next)) return;
+    run->iovecs[run->count++] = memory_of(ring, &next);
+    run->bytes += (size_t)next.length;
+    ring->slot[run->last_slot].next = next.slot;
+    run->last_slot = next.slot;
+  }
+}
+
 /* What a file in memory is asked for and can do at once: true if it was done. */
-static bool done_in_memory(struct ring *ring, const struct submission *s) {
+static bool done_in_memory(struct ring *ring, const struct run *run) {
+  const struct submission *s = &run->first;
   const struct file *file = &ring->files[s->file];
   ssize_t count;
-  if (!file->in_memory || s->op == OP_FALLOCATE || (s->op != OP_FDATASYNC && s->length > MAX_INLINE_BYTES)) return false;
+  if (!file->in_memory || s->op == OP_FALLOCATE || run->bytes > MAX_INLINE_BYTES) return false;
   do {
-    if (s->op == OP_READ) count = pread(file->fd, ring->regions[s->region].base + s->at, (size_t)s->length, (off_t)s->position);
-    else if (s->op == OP_WRITE) count = pwrite(file->fd, ring->regions[s->region].base + s->at, (size_t)s->length, (off_t)s->position);
-    else count = fdatasync(file->fd);
+    if (s->op == OP_FDATASYNC) count = fdatasync(file->fd);
+    else if (s->op == OP_READ) count = preadv(file->fd, run->iovecs, (int)run->count, (off_t)s->position);
+    else count = pwritev(file->fd, run->iovecs, (int)run->count, (off_t)s->position);
   } while (count < 0 && errno == EINTR);
-  end_slot(ring, s->slot, count < 0 ? -errno : (int32_t)count);
+  end_run(ring, s->slot, count < 0 ? -errno : (int32_t)count);
   return true;
 }
 
-static void fill_sqe(struct ring *ring, struct io_uring_sqe *sqe, const struct submission *s) {
+static void fill_sqe(struct ring *ring, struct io_uring_sqe *sqe, const struct run *run) {
+  const struct submission *s = &run->first;
+  const bool moves = s->op == OP_READ || s->op == OP_WRITE;
   memset(sqe, 0, sizeof *sqe);
   sqe->fd = ring->files[s->file].fd;
   sqe->off = (uint64_t)s->position;
   sqe->user_data = s->slot;
-  switch (s->op) {
-    case OP_READ:
-    case OP_WRITE:
+  if (moves) {
+    sqe->rw_flags = s->op == OP_WRITE && s->flags != 0 ? RWF_DSYNC : 0;
+    if (run->count == 1) {
       sqe->opcode = s->op == OP_READ ? IORING_OP_READ : IORING_OP_WRITE;
-      sqe->addr = (uint64_t)(uintptr_t)(ring->regions[s->region].base + s->at);
+      sqe->addr = (uint64_t)(uintptr_t)run->iovecs[0].iov_base;
       sqe->len = (uint32_t)s->length;
-      sqe->rw_flags = s->op == OP_WRITE && s->flags != 0 ? RWF_DSYNC : 0;
-      break;
-    case OP_FDATASYNC:
-      sqe->opcode = IORING_OP_FSYNC;
-      sqe->off = 0;
-      sqe->fsync_flags = IORING_FSYNC_DATASYNC;
-      break;
-    default:
-      sqe->opcode = IORING_OP_FALLOCATE;
-      sqe->addr = (uint64_t)s->length;
-      sqe->len = s->flags;
+    } else {
+      sqe->opcode = s->op == OP_READ ? IORING_OP_READV : IORING_OP_WRITEV;
+      sqe->addr = (uint64_t)(uintptr_t)run->iovecs;
+      sqe->len = run->count;
+      ring->iovecs_used += run->count;
+    }
+  } else if (s->op == OP_FDATASYNC) {
+    sqe->opcode = IORING_OP_FSYNC;
+    sqe->off = 0;
+    sqe->fsync_flags = IORING_FSYNC_DATASYNC;
+  } else {
+    sqe->opcode = IORING_OP_FALLOCATE;
+    sqe->addr = (uint64_t)s->length;
+    sqe->len = s->flags;
   }
 }
 
@@ -279,18 +348,20 @@ static void ring_submit(struct ring *ring) {
   for (;;) {
     uint32_t tail = *ring->sq_tail, head = __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
     /* JavaScript's tail is no more trusted than the rest: there are never more submissions than slots. */
-    uint32_t pushed = header[HEADER_TAIL] - header[HEADER_HEAD];
-    if (pushed > ring->slots) {
+    if (header[HEADER_TAIL] - header[HEADER_HEAD] > ring->slots) {
       header[HEADER_REFUSED]++;
       header[HEADER_TAIL] = header[HEADER_HEAD];
-      pushed = 0;
     }
-    while (pushed > 0 && tail - head <= ring->sq_mask) {
+    if (ring->unsubmitted == 0) ring->iovecs_used = 0;
+    while (header[HEADER_HEAD] != header[HEADER_TAIL] && tail - head <= ring->sq_mask && ring->iovecs_used < ring->slots) {
       /* A copy, so that what is checked is what is used. */
-      const struct submission s = ring->submissions[header[HEADER_HEAD]++ % ring->slots];
-      pushed--;
-      if (!admit(ring, &s) || done_in_memory(ring, &s)) continue;
-      fill_sqe(ring, &ring->sqes[tail & ring->sq_mask], &s);
+      struct run run = {.first = ring->submissions[header[HEADER_HEAD]++ % ring->slots], .count = 1};
+      if (!admit(ring, &run.first)) continue;
+      run.last_slot = run.first.slot;
+      run.bytes = ring->slot[run.first.slot].length;
+      extend_run(ring, &run);
+      if (done_in_memory(ring, &run)) continue;
+      fill_sqe(ring, &ring->sqes[tail & ring->sq_mask], &run);
       ring->sq_array[tail & ring->sq_mask] = tail & ring->sq_mask;
       tail++;
       ring->unsubmitted++;
@@ -309,7 +380,7 @@ static void ring_reap(struct ring *ring) {
   uint32_t head = *ring->cq_head, tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
   for (; head != tail && ring->header[HEADER_ENDED] < ring->slots; head++) {
     const struct io_uring_cqe *cqe = &ring->cqes[head & ring->cq_mask];
-    end_slot(ring, (uint32_t)cqe->user_data, cqe->res);
+    end_run(ring, (uint32_t)cqe->user_data, cqe->res);
   }
   __atomic_store_n(ring->cq_head, head, __ATOMIC_RELEASE);
 }
@@ -370,7 +441,10 @@ static void ring_close(struct ring *ring) {
   if (ring->closing) return;
   ring->closing = true;
   /* Admitted, but not taken by the kernel: it never will be. */
-  ring->in_flight -= ring->unsubmitted;
+  for (uint32_t i = 0; i < ring->unsubmitted; i++) {
+    const uint32_t first = (uint32_t)ring->sqes[(*ring->sq_tail - 1 - i) & ring->sq_mask].user_data;
+    for (uint32_t number = first; number != NONE; number = ring->slot[number].next) ring->in_flight--;
+  }
   while (ring->in_flight > 0) {
     ring->header[HEADER_ENDED] = 0;
     ring_reap(ring);
@@ -432,7 +506,8 @@ static int map_control(struct ring *ring) {
   ring->submissions = (struct submission *)((char *)memory + HEADER_BYTES);
   ring->ended = (struct ended *)(ring->submissions + ring->slots);
   ring->slot = calloc(ring->slots, sizeof *ring->slot);
-  return ring->slot == NULL ? ENOMEM : 0;
+  ring->iovecs = calloc(ring->slots, sizeof *ring->iovecs);
+  return ring->slot == NULL || ring->iovecs == NULL ? ENOMEM : 0;
 }
 
 /* Starts the loop's handles, none of which keeps the loop alive by itself. */

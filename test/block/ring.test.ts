@@ -147,6 +147,39 @@ describe('ring', () => {
     ring.removeFile(file);
   });
 
+  for (const parent of [tmpdir(), '/dev/shm']) {
+    test(`does what lies side by side together, and tells each its own end (${parent})`, async () => {
+      const folder = await mkdtemp(join(parent, 'orion-ring-'));
+      const bytes = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 7) % 251));
+      writeFileSync(join(folder, 'file'), bytes);
+      const readFd = openSync(join(folder, 'file'), 'r');
+      const file = ring.addFile(readFd);
+      const back = Buffer.alloc(120_000);
+      // Up to the end of the file, across it, and past it.
+      const lengths = [1, 4096, 40_000, 3, 50_000, 5900, 4096, 10];
+      let at = 0;
+      const reads = lengths.map((length) => {
+        const position = at;
+        at += length;
+        return ended((owner) => ring.read(owner, file, back, position, length, position));
+      });
+      const results = await Promise.all(reads);
+      assert.deepEqual(results.slice(0, 5), lengths.slice(0, 5));
+      assert.equal(results[5], 5900);
+      // Short reads leave those behind them untried.
+      assert.deepEqual(results.slice(6), [-Errno.EINTR, -Errno.EINTR]);
+      assert(back.subarray(0, 100_000).equals(bytes));
+      // The first of a run that fails is told why, the others to try again.
+      const failing = [0, 512, 1024].map((position) =>
+        ended((owner) => ring.write(owner, file, back, position, 512, position, false)),
+      );
+      assert.deepEqual(await Promise.all(failing), [-Errno.EBADF, -Errno.EINTR, -Errno.EINTR]);
+      ring.removeFile(file);
+      closeSync(readFd);
+      rmSync(folder, { recursive: true });
+    });
+  }
+
   test('checks what it is given by name', () => {
     const raw: Record<string, (...values: unknown[]) => unknown> = createRequire(import.meta.url)(
       '../../build/orion.node',

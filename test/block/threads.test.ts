@@ -231,7 +231,8 @@ describe('threads engine', () => {
       // The newest first: the order of completion is the system's affair.
       waiting.pop()?.();
     }
-    assert.equal(most, 16);
+    // Of the pool's threads, all but two: for the other devices, and for a flush.
+    assert.equal(most, Number(process.env['UV_THREADPOOL_SIZE'] ?? 4) - 2);
     await device.close();
   });
 
@@ -260,11 +261,11 @@ describe('threads engine', () => {
       },
     });
     const batch = new Batch();
-    for (let i = 0; i < 3; i++) batch.submit(device, { op: Op.writeZeroes, offset: i * 4096, length: 4096 });
+    for (let i = 0; i < 2; i++) batch.submit(device, { op: Op.writeZeroes, offset: i * 4096, length: 4096 });
     await batch.done();
     await performOk(device, { op: Op.writeZeroes, offset: 0, length: 4096 });
     const { punchHole, zeroRange } = Falloc;
-    assert.deepEqual(modes, [punchHole, punchHole, punchHole, zeroRange, zeroRange, zeroRange, zeroRange]);
+    assert.deepEqual(modes, [punchHole, punchHole, zeroRange, zeroRange, zeroRange]);
     await device.close();
   });
 
