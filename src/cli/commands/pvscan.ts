@@ -3,7 +3,8 @@ import { isExported } from '../../lvm/access.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { Display } from '../display/lines.ts';
 import { KEY_WIDTH, pvView, type PvView } from '../display/pv-display.ts';
-import { EXIT, type ExitCode } from '../messages.ts';
+import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { pvscanCache } from '../pvscan/cache.ts';
 import { walkOf } from '../report/run.ts';
 import { readVolumeGroups } from '../scan.ts';
 
@@ -43,20 +44,11 @@ function showTotals(display: Display, views: readonly PvView[]): void {
   display.print(`Total: ${sum(views)} / in use: ${sum(used)} / in no VG: ${sum(free)}`);
 }
 
-/** --cache: says which of the PVs named (or of all) are there. Nothing is recorded, for nothing is activated by events. */
-async function reportOnline(context: CommandContext): Promise<ExitCode> {
-  const { args, output } = context;
-  const walk = walkOf(context, await readVolumeGroups(context), true);
-  for (const row of walk.pvs({ names: args, tags: [] })) {
-    const view = pvView(row);
-    if (view !== null) output.print(`pvscan[${process.pid}] PV ${view.name} online.`);
-  }
-  return walk.exitCode;
-}
-
 async function run(context: CommandContext): Promise<ExitCode> {
   const { options, output } = context;
-  if (options.has('cache')) return reportOnline(context);
+  const given = EVENT_OPTIONS.find((name) => options.has(name));
+  if (options.has('cache') || options.has('listvg') || options.has('listlvs')) return pvscanCache(context);
+  if (given !== undefined) throw noSuchSyntax(context.name);
   if (options.has('exported') && options.has('novolumegroup')) {
     output.error('Options -e and -n are incompatible');
     return EXIT.badUsage;
@@ -84,6 +76,13 @@ async function run(context: CommandContext): Promise<ExitCode> {
   return walk.exitCode;
 }
 
+/** Options that mean nothing without --cache, --listvg or --listlvs. */
+const EVENT_OPTIONS = ['activate', 'autoactivation', 'checkcomplete', 'major', 'minor', 'udevoutput', 'vgonline'];
+
+function isNumber(value: string): boolean {
+  return /^\d+$/.test(value);
+}
+
 export const command: Command = {
   summary: 'List all physical volumes',
   argumentsUsage: '[ PV ... ]',
@@ -93,14 +92,28 @@ export const command: Command = {
       short: 'a',
       argument: 'ay',
       check: (value) => value === 'ay',
-      description: 'With --cache: nothing to do here, the daemon activates what it is told to serve.',
+      description: 'With --cache: say which VGs are complete; the daemon serves them by itself.',
     },
-    { long: 'cache', description: 'Say which PVs are there. No state is kept, so nothing is recorded.' },
+    {
+      long: 'autoactivation',
+      argument: 'String',
+      description: 'event: do nothing where global/event_activation is 0.',
+    },
+    { long: 'background', description: 'Nothing to do here: recording takes no time.' },
+    { long: 'cache', description: 'Record PVs (all, or those named) as online, as root, in /run/lvm.' },
+    { long: 'checkcomplete', description: 'Say whether the VG is complete.' },
     { long: 'exported', short: 'e', description: 'Only PVs of exported volume groups.' },
     { long: 'ignorelockingfailure', description: 'Nothing to do here: reading commands take no locks.' },
+    { long: 'listlvs', description: 'List the LVs that use the PV.' },
+    { long: 'listvg', description: 'List the VG that uses the PV.' },
+    { long: 'major', short: 'j', argument: 'Number', check: isNumber, description: 'The device, with --minor.' },
+    { long: 'minor', argument: 'Number', check: isNumber, description: 'The device, with --major.' },
+    { long: 'noudevsync', description: 'Nothing to do here: udev is not waited for.' },
     { long: 'novolumegroup', short: 'n', description: 'Only PVs that are in no volume group.' },
     { long: 'short', short: 's', description: 'Only the names of the PVs.' },
+    { long: 'udevoutput', description: 'Print what a udev rule imports, and nothing else.' },
     { long: 'uuid', short: 'u', description: 'Also show the UUID of each PV.' },
+    { long: 'vgonline', description: 'Let only the first one that completes a VG know it.' },
   ],
   run,
 };
