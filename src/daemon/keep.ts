@@ -5,8 +5,8 @@
  * Invariants
  *  - The newest sound metadata decides. What was known before stands in only for what can't be read now: an older copy that
  *    was found instead of damaged newer ones is not followed.
- *  - A device stands in only if this scan met it and could not read it, or no longer found its label; one that is gone, or
- *    belongs to another PV now, does not.
+ *  - A device stands in only if this scan met it and could not read it, or no longer found its label; one that is gone (as is
+ *    one without a size), or belongs to another PV now, does not.
  *  - Only a volume that is served with this very table can go on: `asServed` never makes a volume active.
  */
 import type { VolumeId } from '../lvm/live.ts';
@@ -37,11 +37,13 @@ export interface Candidate {
 /** The groups that a scan found, and those that it should have found. */
 export function candidates(scan: Scan, holding: Holding): readonly Candidate[] {
   const labelled = labelledByIdentity(scan);
+  const empty = new Set(scan.devices.filter(({ sizeBytes }) => sizeBytes === 0).map(({ identity }) => identity));
+  const met = { labelled, empty };
   const found = scan.volumeGroups.map((group): Candidate => {
     const known = holding.groups.get(group.vg.id);
     if (known === undefined) return { group, asServed: group, problem: null };
-    const damage = group.vg.seqno < known.vg.seqno ? damageOf(known, labelled, holding) : null;
-    if (damage === null) return { group, asServed: withHeld(group, known, scan, labelled, holding), problem: null };
+    const damage = group.vg.seqno < known.vg.seqno ? damageOf(known, met, holding) : null;
+    if (damage === null) return { group, asServed: withHeld(group, known, scan, met, holding), problem: null };
     const problem = `only metadata of seqno ${group.vg.seqno} instead of ${known.vg.seqno} can be read: ${damage}`;
     return { group: known, asServed: known, problem };
   });
@@ -49,7 +51,7 @@ export function candidates(scan: Scan, holding: Holding): readonly Candidate[] {
   const lost = [...holding.groups.values()].flatMap((known): readonly Candidate[] => {
     if (ids.has(known.vg.id)) return [];
     const refused = scan.unreadable.find(({ id }) => id === known.vg.id)?.reason;
-    const damage = refused ?? damageOf(known, labelled, holding);
+    const damage = refused ?? damageOf(known, met, holding);
     if (damage === null) return [];
     return [{ group: known, asServed: known, problem: `the metadata of ${known.vg.name} can't be read: ${damage}` }];
   });
@@ -66,15 +68,19 @@ export function duplicateProblem(group: VolumeGroup, scan: Scan): string | null 
   return problems.length === 0 ? null : problems.join('; ');
 }
 
+/** What this scan found behind the devices, by identity. */
+interface Met {
+  readonly labelled: ReadonlyMap<string, LabelledDevice>;
+  /** Devices that have no size any more. */
+  readonly empty: ReadonlySet<string>;
+}
+
 /** Why the newest metadata of a group may have escaped this scan; null: all its devices that are there were read. */
-function damageOf(
-  known: VolumeGroup,
-  labelled: ReadonlyMap<string, LabelledDevice>,
-  { unreadable }: Holding,
-): string | null {
+function damageOf(known: VolumeGroup, { labelled, empty }: Met, { unreadable }: Holding): string | null {
   for (const { found } of known.pvs) {
     if (found === null) continue;
     const { path, identity } = found.device;
+    if (empty.has(identity)) continue;
     const problem =
       unreadable.get(path) ?? labelled.get(identity)?.metadataAreas.find((area) => area.problem !== undefined)?.problem;
     if (problem !== undefined) return problem;
@@ -87,12 +93,12 @@ function withHeld(
   group: VolumeGroup,
   known: VolumeGroup,
   scan: Scan,
-  labelled: ReadonlyMap<string, LabelledDevice>,
+  { labelled, empty }: Met,
   { unreadable }: Holding,
 ): VolumeGroup {
   const met = new Set(scan.devices.map(({ identity }) => identity));
   const isThere = ({ path, identity }: ScannedDevice): boolean =>
-    !labelled.has(identity) && (met.has(identity) || unreadable.has(path));
+    !labelled.has(identity) && !empty.has(identity) && (met.has(identity) || unreadable.has(path));
   const pvs = group.pvs.map((pv): PhysicalVolume => {
     if (pv.found !== null || isFlaggedMissing(pv)) return pv;
     const before = known.pvs.find(({ uuid }) => uuid === pv.uuid)?.found ?? null;

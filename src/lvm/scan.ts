@@ -8,7 +8,7 @@
  *  - The result depends on the order of `paths`, never on which device answered first.
  */
 import type { OpenedDevice } from '../block/device.ts';
-import { DeviceError } from '../block/errors.ts';
+import { DeviceError, Errno } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
 import { assemble } from './assemble.ts';
 import { describeDevice } from './devices.ts';
@@ -106,9 +106,14 @@ async function scanOne(
     }
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
-    if (error.code !== 'NOT_FOUND') system.onUnreadable(path, error.message);
+    if (!isGone(error)) system.onUnreadable(path, error.message);
     return !opened && system.skipUnopenable ? null : { severity: 'error', message: error.message };
   }
+}
+
+/** The name leads to nothing, or to a device that the system has lost. */
+function isGone({ code, errno }: DeviceError): boolean {
+  return code === 'NOT_FOUND' || errno === Errno.ENXIO || errno === Errno.ENODEV;
 }
 
 /** The reading of a device; or a warning that it does not answer, while the reading goes on by itself. */
