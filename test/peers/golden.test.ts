@@ -56,7 +56,7 @@ async function checkVolume(golden: Golden, daemon: RunningDaemon, name: string):
 /** What of each golden volume group can be served; all else in its manifest is refused. */
 const SERVED: Record<string, readonly string[]> = {
   basic: ['lin', 'span', 'str'],
-  snap: ['origin'],
+  snap: ['origin', 's1', 's2'],
   thin: [],
   raid: [],
   cache: [],
