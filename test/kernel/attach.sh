@@ -65,7 +65,12 @@ ok "detached, and the names are gone"
 bin/orion-lvm attach "$name" /dev/nbd2 --connections 4 --timeout 30 --blocksize 4096 --readonly >/dev/null || fail "attach with options"
 [ "$(blockdev --getss /dev/nbd2) $(blockdev --getro /dev/nbd2)" = "4096 1" ] || fail "block size or read-only"
 curl -s --unix-socket /run/orion-lvm/control.sock http://localhost/v1/status | grep -q '"clients": 4' || fail "four connections"
+stop_daemon; start_daemon
+wait_for 30 sh -c '[ ! -e /sys/block/nbd2/pid ]'
+bin/orion-lvm status | grep -q "^ */dev/nbd2  *$name  *lost " || fail "status: $(bin/orion-lvm status)"
+bin/orion-lvm attach "$name" | grep -q "attached to /dev/nbd2" || fail "attach after the daemon's restart"
+fsck.ext4 -fn /dev/nbd2 >/dev/null 2>&1 || fail "fsck after the daemon's restart"
 bin/orion-lvm detach /dev/nbd2 >/dev/null || fail "detach by the device's name"
-ok "options reach the kernel"
+ok "options reach the kernel, and a lost device is connected again"
 stop_daemon
 echo done

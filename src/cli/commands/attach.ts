@@ -1,18 +1,20 @@
 /**
  * attach: makes a volume that the daemon serves a block device of this kernel, /dev/nbdN, through nbd-client; udev links it as
- * /dev/VG/LV. Attaching what is attached already brings the kernel's size up to date and is no error.
+ * /dev/VG/LV. Attaching what is attached already brings the kernel's size up to date and is no error; what has lost its
+ * connection gets its old device again, with whoever still has it open.
  */
 import type { Command, CommandContext } from '../command.ts';
 import { servedVolume, type ServedVolume } from '../attach/daemon.ts';
 import { announce, connectDevice, type ConnectOptions, loadModule } from '../attach/kernel.ts';
 import {
   type AttachSystem,
-  attachedDevices,
+  forgetDevice,
   HOST_SYSTEM,
   isConnected,
   kernelDevices,
   lockDevices,
   noteDevice,
+  notedDevices,
   resizeAttached,
 } from '../../daemon/client/attached.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
@@ -53,12 +55,15 @@ export const command: Command = {
     const volume = await servedVolume(exportName, context);
     await using lock = await lockDevices(system);
     void lock;
-    const already = (await attachedDevices(system)).find(
-      (noted) => noted.exportName === exportName && volume.servers.includes(noted.server),
-    );
-    if (already !== undefined) return bringUpToDate(context, volume, already.kernelName, device, system);
+    const noted = await notedDevices(system);
+    const before = noted.find((each) => each.exportName === exportName && volume.servers.includes(each.server));
+    if (before !== undefined && (await isConnected(before.kernelName, system))) {
+      return bringUpToDate(context, volume, before.kernelName, device, system);
+    }
     await loadModule(system);
-    const kernelName = await chooseDevice(device, system);
+    const others = new Set(noted.filter((each) => each !== before).map((each) => each.kernelName));
+    const kernelName = await chooseDevice(device ?? before?.kernelName ?? null, others, system);
+    if (before !== undefined && before.kernelName !== kernelName) await forgetDevice(before.kernelName, system);
     await connectDevice(kernelName, volume, optionsOf(context, volume), system);
     await noteDevice({ kernelName, exportName, server: volume.server }, system);
     await announce(kernelName, exportName, system);
@@ -114,8 +119,8 @@ async function bringUpToDate(
   return EXIT.ok;
 }
 
-/** The device that was asked for, or the first that is free. */
-async function chooseDevice(wanted: string | null, system: AttachSystem): Promise<string> {
+/** The device that was asked for, or the first that is free and that no other volume waits for. */
+async function chooseDevice(wanted: string | null, others: ReadonlySet<string>, system: AttachSystem): Promise<string> {
   const devices = await kernelDevices(system);
   if (wanted !== null) {
     if (!devices.includes(wanted)) throw new CommandError(EXIT.failed, [`The kernel has no device /dev/${wanted}.`]);
@@ -123,7 +128,7 @@ async function chooseDevice(wanted: string | null, system: AttachSystem): Promis
       throw new CommandError(EXIT.failed, [`/dev/${wanted} is connected already.`]);
     return wanted;
   }
-  for (const name of devices) if (!(await isConnected(name, system))) return name;
+  for (const name of devices) if (!others.has(name) && !(await isConnected(name, system))) return name;
   throw new CommandError(EXIT.failed, [
     `All ${devices.length} nbd devices are connected: module nbd takes a larger number as nbds_max.`,
   ]);

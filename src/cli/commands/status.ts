@@ -7,7 +7,7 @@
  */
 import type { ClientNumbers, DeviceNumbers, GroupNumbers, Numbers, WorkerNumbers } from '../../observe/stats.ts';
 import { failures } from '../../observe/stats.ts';
-import { type AttachedDevice, attachedDevices } from '../../daemon/client/attached.ts';
+import { type AttachedDevice, isConnected, notedDevices } from '../../daemon/client/attached.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { ask, runningDaemon } from '../running-daemon.ts';
@@ -38,7 +38,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const client = await runningDaemon(context);
   const status = (await ask(client, '/v1/status')) as Status;
   const numbers = (await ask(client, '/v1/numbers')) as Numbers;
-  const attached = (await attachedDevices()).filter(({ server }) => status.listening.includes(server));
+  const attached = await attachedTo(status.listening);
   const { output } = context;
   if (context.options.value('reportformat') === 'json') {
     output.printPlain(`${JSON.stringify({ status, numbers, attached }, null, 2)}\n`);
@@ -128,11 +128,23 @@ function exportTable({ exports }: Status, { volumes }: Numbers): string[] {
   );
 }
 
-function attachedTable(attached: readonly AttachedDevice[]): string[] {
+interface Attached extends AttachedDevice {
+  /** False: the connection was lost; `orion-lvm attach` brings it back. */
+  readonly connected: boolean;
+}
+
+async function attachedTo(servers: readonly string[]): Promise<readonly Attached[]> {
+  const noted = (await notedDevices()).filter(({ server }) => servers.includes(server));
+  return Promise.all(noted.map(async (each) => ({ ...each, connected: await isConnected(each.kernelName) })));
+}
+
+function attachedTable(attached: readonly Attached[]): string[] {
   if (attached.length === 0) return [];
   return textTable(
-    [{ heading: 'Attached' }, { heading: 'Export' }, { heading: 'Server' }],
-    attached.map(({ kernelName, exportName, server }) => [`/dev/${kernelName}`, exportName, server]),
+    [{ heading: 'Attached' }, { heading: 'Export' }, { heading: 'State' }, { heading: 'Server' }],
+    attached.map(({ kernelName, exportName, connected, server }) => {
+      return [`/dev/${kernelName}`, exportName, connected ? 'connected' : 'lost', server];
+    }),
   );
 }
 
