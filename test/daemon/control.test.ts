@@ -13,6 +13,7 @@ import { identityAt } from '../../src/lvm/devices.ts';
 import type { LiveChange } from '../../src/lvm/live.ts';
 import { type ControlStand, startControl } from '../helpers/control.ts';
 import { waitFor } from '../helpers/daemon.ts';
+import { hostedProcesses } from '../helpers/hosted.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { TestGroup } from './images.ts';
 
@@ -304,9 +305,9 @@ describe('commands', () => {
         stand.live.before = async (method) => {
           if (method !== step || !first) return;
           first = false;
-          const [child] = await childrenOf(process.pid);
-          process.kill(child ?? 0, 'SIGKILL');
-          await waitFor('its end', async () => !(await childrenOf(process.pid)).includes(child ?? 0));
+          const [child = 0] = hostedProcesses();
+          process.kill(child, 'SIGKILL');
+          await waitFor('its end', () => !hostedProcesses().includes(child));
         };
         const said = await follow(
           await begin(client, await commandOn(group, 'lvcreate', NO_BACKUP, '-n', 'b', '-l', '2', 'vg')),
@@ -379,15 +380,3 @@ describe('commands', () => {
     });
   });
 });
-
-/** Processes of commands. */
-async function childrenOf(pid: number): Promise<number[]> {
-  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
-  const found: number[] = [];
-  for (const child of text.trim().split(' ').filter(Boolean).map(Number)) {
-    const state = /^State:\s+(\S)/m.exec(await readFile(`/proc/${child}/status`, 'utf8').catch(() => ''))?.[1];
-    const line = await readFile(`/proc/${child}/cmdline`, 'utf8').catch(() => '');
-    if (state !== 'Z' && line.includes('hosted')) found.push(child);
-  }
-  return found;
-}
