@@ -279,12 +279,18 @@ export class ExceptionTable {
 
   /** The last entry that begins at or before the chunk, or -1. */
   #indexOf(slab: Slab, base: number, count: number, chunk: number): number {
+    if (count === 0) return -1;
+    // Nearly every leaf lies in one range of 2^32 chunks: then the low words alone decide.
+    const { oldLow } = slab;
+    const high = slab.high[base]! >>> 8;
+    const alike = high === slab.high[base + count - 1]! >>> 8 && high === Math.floor(chunk / TWO_32);
+    const wanted = alike ? chunk % TWO_32 : chunk;
     let low = -1;
-    let high = count - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (oldAt(slab, base + middle) <= chunk) low = middle;
-      else high = middle - 1;
+    let last = count - 1;
+    while (low < last) {
+      const middle = (low + last + 1) >> 1;
+      if ((alike ? oldLow[base + middle]! : oldAt(slab, base + middle)) <= wanted) low = middle;
+      else last = middle - 1;
     }
     return low;
   }
