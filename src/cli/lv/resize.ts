@@ -13,6 +13,7 @@ import { resizeLv, type LvResize, type LvResizeRequest } from '../../lvm/edit/lv
 import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
 import type { Plan } from '../../lvm/edit/plan.ts';
 import { planFilesystem, type FilesystemWork } from '../../lvm/filesystem.ts';
+import { volumeId } from '../../lvm/live.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
@@ -84,16 +85,57 @@ async function run(context: CommandContext, direction: Direction): Promise<ExitC
   await withChanges(change, { vgs: [{ name: vgName, mode: 'write' }] }, async (changes) => {
     const group = await changes.volumeGroup({ vgName });
     const resize = noted(context, (notes) => resizeLv(group, request, notes));
-    const work = request.resizeFs ? await filesystem(context, changes, group, request.lvName, resize) : null;
-    if (changes.context.test) {
-      if (work !== null)
-        context.output.print(`Would resize the ${work.type} filesystem on ${vgName}/${request.lvName}.`);
-    } else await work?.before();
-    if (resize.plan === null) say(context, resize.messages);
-    else await changes.apply(await confirmed(context, changes, group, request, resize, resize.plan));
-    if (!changes.context.test) await work?.after();
+    const carryOut = (): Promise<void> => resizeWithContent(context, changes, group, request, resize);
+    if (request.resizeFs && !changes.context.test) await whileInactive(context, group, request.lvName, carryOut);
+    else await carryOut();
   });
   return EXIT.ok;
+}
+
+async function resizeWithContent(
+  context: CommandContext,
+  changes: Changes,
+  group: VolumeGroup,
+  request: LvResizeRequest,
+  resize: LvResize,
+): Promise<void> {
+  const work = request.resizeFs ? await filesystem(context, changes, group, request.lvName, resize) : null;
+  if (changes.context.test) {
+    if (work !== null) {
+      context.output.print(`Would resize the ${work.type} filesystem on ${group.vg.name}/${request.lvName}.`);
+    }
+  } else await work?.before();
+  if (resize.plan === null) say(context, resize.messages);
+  else await changes.apply(await confirmed(context, changes, group, request, resize, resize.plan));
+  if (!changes.context.test) await work?.after();
+}
+
+/** While its file system is changed from here, nobody else may have the LV: a client would see it change under his hands. */
+async function whileInactive(
+  { live }: CommandContext,
+  { vg }: VolumeGroup,
+  lvName: string,
+  body: () => Promise<void>,
+): Promise<void> {
+  const lv = vg.logicalVolumes.find((candidate) => candidate.name === lvName);
+  const active = await ActiveVolumes.of(live, vg);
+  if (lv === undefined || !active.isActive(lvName)) return body();
+  const volume = { id: volumeId(vg, lv), name: `${vg.name}/${lvName}` };
+  if (active.isOpen(lvName)) {
+    throw new CommandError([
+      `Logical volume ${volume.name} in use.`,
+      'Its file system can be resized by the client that has it mounted, after lvextend without -r.',
+    ]);
+  }
+  const switchTo = async (state: boolean): Promise<void> => {
+    await live.activate({ vgId: vg.id, decisions: [{ volume, active: state }], refresh: [], force: false });
+  };
+  await switchTo(false);
+  try {
+    await body();
+  } finally {
+    await switchTo(true);
+  }
 }
 
 function filesystem(
