@@ -3,7 +3,7 @@
  *
  * Invariants
  *  - From `prepare` to `committed` or `abandoned` no scan touches the VGs of the change, new clients of the volumes that leave wait,
- *    and the volumes that lose extents are suspended.
+ *    and the volumes that lose extents are suspended. If a worker dies then, the next one gets the VG's volumes when the change has ended.
  *  - A `prepare` that throws has left nothing behind. The end of a change that is not known (any more) ends nothing.
  */
 import { CommandError } from '../lvm/edit/errors.ts';
@@ -18,8 +18,10 @@ import type {
   VolumeId,
 } from '../lvm/live.ts';
 import { moveStatusOf } from '../lvm/pvmove/live-status.ts';
+import { ignoreGone } from './group-change.ts';
 import { groupOf } from './served-volume.ts';
 import type { VolumeSet } from './volumes.ts';
+import type { WorkerHost, WorkerVolume } from './worker/host.ts';
 
 /** The daemon as far as changes need it. */
 export interface LiveDaemon {
@@ -66,6 +68,7 @@ export class DaemonVolumes implements LiveVolumes {
     const leaving = idsOf(change.leaving);
     this.#changes.set(change.key, change);
     this.#daemon.expect(change.groups);
+    for (const { id } of change.groups) volumes.setChanging(id, true);
     volumes.block(leaving);
     try {
       await this.#empty(change.leaving, change.force);
@@ -115,7 +118,9 @@ export class DaemonVolumes implements LiveVolumes {
     if (!this.#changes.delete(change.key)) return;
     const { volumes } = this.#daemon;
     volumes.release(idsOf(change.leaving));
-    await volumes.resume(idsOf(change.losing));
+    const ended = change.groups.map(({ id }) => id).filter((id) => !this.isChanging(id));
+    for (const id of ended) volumes.setChanging(id, false);
+    await volumes.resume([...idsOf(change.losing), ...ended.flatMap((id) => volumes.heldOf(id))]);
   }
 
   #decide(decisions: readonly LiveDecision[]): void {
@@ -149,7 +154,7 @@ export class DaemonVolumes implements LiveVolumes {
     if (layer === null) return null;
     const hosts = this.#daemon.volumes.hostsOf(groupOf(pvmoveLv));
     const found = await Promise.all(
-      [...hosts].flatMap(([host, ids]) => ids.map(async (id) => ({ host, id, status: await host.volumeStatus(id) }))),
+      [...hosts].flatMap(([host, ids]) => ids.map(async (id) => ({ host, id, status: await statusAt(host, id) }))),
     );
     const known = found.flatMap(({ host, id, status }) => (status === null ? [] : [{ host, id, status }]));
     return moveStatusOf(
@@ -164,6 +169,16 @@ export class DaemonVolumes implements LiveVolumes {
 
   rescan(): Promise<void> {
     return this.#daemon.rescan('asked for by a command');
+  }
+}
+
+/** Null: it is not there, or its worker has just gone. */
+async function statusAt(host: WorkerHost, id: VolumeId): Promise<WorkerVolume | null> {
+  try {
+    return await host.volumeStatus(id);
+  } catch (error) {
+    ignoreGone(error);
+    return null;
   }
 }
 

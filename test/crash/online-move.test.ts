@@ -378,7 +378,7 @@ void describe('pvmove of what is served', () => {
         key === 'moveStatus' ? () => Promise.resolve(null) : (Reflect.get(target, key) as unknown),
     });
     await assert.rejects(
-      carryOutMove({ ...context, live }, { vgName: 'vg', lvId }, () => undefined),
+      carryOutMove({ ...context, live }, { vgName: 'vg', lvId }, () => undefined, 150),
       /The volumes on vg\/pvmove0 are active and do not copy it/,
     );
     await lab.close();

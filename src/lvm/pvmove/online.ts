@@ -28,6 +28,9 @@ export interface Division {
 /** Thrown when the volumes turn out not to be in sync after all. */
 export class NotInSync extends CommandError {}
 
+/** absent: not all of them copy; a worker may be starting anew. */
+export type SyncState = 'in sync' | 'copying' | 'absent';
+
 /** How often the daemon is asked, at first and at last. */
 const FIRST_WAIT_MS = 20;
 const LAST_WAIT_MS = 1000;
@@ -87,21 +90,25 @@ function usersOf({ vg }: VolumeGroup, { lv: { name } }: PvMove, step: MoveStep):
   return [...found].flatMap((user) => lvs.get(user) ?? []);
 }
 
-/** Whether the volumes have copied all of the steps. Throws CommandError if they can't, or don't. */
-export async function inSync(
+/** Whether the volumes have copied all of the steps. Throws CommandError if they can't. */
+export async function syncState(
   live: LiveVolumes,
   group: VolumeGroup,
   move: PvMove,
   steps: readonly MoveStep[],
-): Promise<boolean> {
+): Promise<SyncState> {
   const status = await live.moveStatus(volumeId(group.vg, move.lv));
   const bytes = extentsOf(steps) * group.vg.extentSizeSectors * SECTOR_BYTES;
-  if (status?.totalBytes !== bytes) {
-    const what = `${group.vg.name}/${move.lv.name}`;
-    throw new CommandError(`The volumes on ${what} are active and do not copy it: see "orion-lvm status".`);
-  }
-  if (status.problem !== undefined) throw new CommandError([status.problem, ADVICE]);
-  return status.inSync;
+  if (status?.problem !== undefined) throw new CommandError([status.problem, ADVICE]);
+  if (status?.totalBytes !== bytes) return 'absent';
+  return status.inSync ? 'in sync' : 'copying';
+}
+
+/** Volumes that are active and do not copy, for too long. */
+export function notCopying({ vg }: VolumeGroup, { lv }: PvMove): CommandError {
+  return new CommandError(
+    `The volumes on ${vg.name}/${lv.name} are active and do not copy it: see "orion-lvm status".`,
+  );
 }
 
 /** What to do after a failure. */
@@ -139,12 +146,17 @@ export async function waitWhileCopying(
     const status = (await live?.moveStatus(id)) ?? null;
     if (status === null || status.inSync || status.problem !== undefined) return;
     onProgress(status.doneBytes / extentBytes);
-    try {
-      await delay(wait, undefined, signal === undefined ? {} : { signal });
-    } catch (error) {
-      // The volumes go on copying, and whoever runs pvmove again ends the move.
-      throw new CommandError('Interrupted...', 5, { cause: error });
-    }
+    await pause({ signal }, wait);
+  }
+}
+
+/** Waits a little. Throws CommandError when the caller wants no more. */
+export async function pause({ signal }: { readonly signal?: AbortSignal | undefined }, ms: number): Promise<void> {
+  try {
+    await delay(ms, undefined, signal === undefined ? {} : { signal });
+  } catch (error) {
+    // The volumes go on copying, and whoever runs pvmove again ends the move.
+    throw new CommandError('Interrupted...', 5, { cause: error });
   }
 }
 

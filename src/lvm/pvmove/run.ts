@@ -27,10 +27,13 @@ import {
   divide,
   type Division,
   extentsOf,
-  inSync,
   keepInactive,
   NotInSync,
+  notCopying,
+  pause,
   restart,
+  type SyncState,
+  syncState,
   waitWhileCopying,
 } from './online.ts';
 
@@ -46,24 +49,37 @@ export type MoveOutcome = 'finished' | 'gone';
 /** Told of the extents moved so far, of all. */
 export type MoveProgress = (moved: number, total: number) => void;
 
+/** Active volumes that do not copy are waited for so long: a worker that died is started anew, and clients come back. */
+const PATIENCE_MS = 30_000;
+const ABSENT_WAIT_MS = 100;
+
 /** Goes on with a move to its end; not in test mode. Throws CommandError: then the move can be gone on with, or aborted. */
 export async function carryOutMove(
   context: ChangeContext,
   name: MoveName,
   onProgress: MoveProgress,
+  patienceMs: number = PATIENCE_MS,
 ): Promise<MoveOutcome> {
   if (context.test) return 'gone';
   // Copying that had failed before is begun anew, once.
   let fresh = true;
+  let absentSince: number | null = null;
   for (;;) {
     const outcome = await onMove(context, name, async (changes, group, move) => {
-      const took = await takeStep(changes, group, move, { onProgress, fresh });
-      return took === 'copying' ? { group, move } : took;
+      return { group, move, took: await takeStep(changes, group, move, { onProgress, fresh }) };
     });
+    if (outcome === null) return 'gone';
+    if (outcome.took === 'finished') return 'finished';
+    const { group, move, took } = outcome;
     fresh = false;
-    if (outcome === null || outcome === 'finished') return outcome ?? 'gone';
-    if (outcome === 'step') continue;
-    const { group, move } = outcome;
+    if (took === 'absent') {
+      absentSince ??= performance.now();
+      if (performance.now() - absentSince >= patienceMs) throw notCopying(group, move);
+      await pause(context, ABSENT_WAIT_MS);
+      continue;
+    }
+    absentSince = null;
+    if (took === 'step') continue;
     await waitWhileCopying(context, group, move, (extents) => onProgress(move.moved + extents, move.total));
   }
 }
@@ -90,13 +106,13 @@ function onMove<Result>(
   });
 }
 
-/** step: there are more; copying: the volumes of a daemon have not copied all of it yet. */
+/** step: there are more; copying, absent: the volumes of a daemon have not copied all of it yet. */
 async function takeStep(
   changes: Changes,
   group: VolumeGroup,
   move: PvMove,
   { onProgress, fresh }: { readonly onProgress: MoveProgress; readonly fresh: boolean },
-): Promise<'step' | 'copying' | 'finished'> {
+): Promise<'step' | 'finished' | Exclude<SyncState, 'in sync'>> {
   const { live = NO_LIVE_VOLUMES } = changes.context;
   const left = move.steps.filter(({ done }) => !done);
   // Of an atomic move nothing counts before all of it is copied.
@@ -106,7 +122,8 @@ async function takeStep(
   const { online, offline } = division;
   if (online.length > 0) {
     if (fresh) await restart(live, group, move, division);
-    if (!(await inSync(live, group, move, online))) return 'copying';
+    const state = await syncState(live, group, move, online);
+    if (state !== 'in sync') return state;
   }
   await keepInactive(live, group, division);
   let moved = move.moved + extentsOf(online);
@@ -129,7 +146,7 @@ async function committed(
   const { live = NO_LIVE_VOLUMES } = changes.context;
   const ready = async (): Promise<void> => {
     const { online } = division;
-    if (online.length > 0 && !(await inSync(live, group, move, online))) throw new NotInSync([]);
+    if (online.length > 0 && (await syncState(live, group, move, online)) !== 'in sync') throw new NotInSync([]);
   };
   try {
     await changes.apply(plan, { ready });
