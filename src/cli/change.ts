@@ -12,20 +12,21 @@ import type { Config } from '../daemon/config-schema.ts';
 import type { ArchiveOptions } from '../lvm/archive.ts';
 import { archiveDirectory, backupDirectory as backupDirectoryOf } from '../lvm/backup-directories.ts';
 import type { ChangeContext } from '../lvm/command.ts';
-import { notePvs } from '../lvm/devices-file.ts';
-import type { Plan } from '../lvm/edit/plan.ts';
+import { type DevicesFile, notePvs } from '../lvm/devices-file.ts';
 import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';
 import { opener } from '../lvm/open.ts';
 import type { LockOptions } from '../lvm/locks.ts';
 import type { CommandContext } from './command.ts';
 import { ask, type Terminal } from './prompt.ts';
+import type { Output } from './messages.ts';
 import { commandDevices } from './scan.ts';
 import { VERSION } from './version.ts';
 
 /** Surroundings for changes to the user's devices, and to `added` ones (PVs named as arguments). */
 export async function changeContext(context: CommandContext, added: readonly string[] = []): Promise<ChangeContext> {
-  const { paths, scan, systemId, extraSystemIds, excluded, devicesFile } = await commandDevices(context, added);
+  const found = await commandDevices(context, added);
+  const { paths, scan, systemId, extraSystemIds, excluded, devicesFile } = found;
   const { options, output, settings } = context;
   const yes = options.count('yes');
   return {
@@ -42,7 +43,7 @@ export async function changeContext(context: CommandContext, added: readonly str
     },
     backup: archiveOptions(context),
     hintsDirectory: context.uid === 0 ? HINTS_DIRECTORY : null,
-    ...(devicesFile === null ? {} : { pvsChanged: (plan: Plan) => notePvs(devicesFile, plan) }),
+    ...(devicesFile === null ? {} : { pvsChanged: noting(devicesFile, found.devicesFileMissing, output) }),
     effects: EFFECTS,
     live: context.live,
     signal: context.signal,
@@ -60,6 +61,23 @@ export async function changeContext(context: CommandContext, added: readonly str
     out: (line) => output.print(line),
     err: (line) => output.error(line),
     now: () => Math.floor(Date.now() / 1000),
+  };
+}
+
+/** Notes PVs in the devices file. One that is missing is made only where it can't hide a VG. */
+function noting(file: DevicesFile, missing: boolean, output: Output): NonNullable<ChangeContext['pvsChanged']> {
+  let toMake = missing;
+  let refused = false;
+  return async (plan, { volumeGroups }) => {
+    if (refused) return;
+    if (toMake && volumeGroups.length > 0) {
+      output.error('Not creating system devices file due to existing VGs.');
+      refused = true;
+      return;
+    }
+    if (toMake) output.error(`Creating devices file ${file.path}`);
+    toMake = false;
+    await notePvs(file, plan);
   };
 }
 

@@ -132,6 +132,9 @@ async function hostDevices(
   return { ...(await findHostDevices(context.settings, gate)), listed };
 }
 
+/** Commands that make the devices file of a host that has no VG yet. */
+const MAKERS: ReadonlySet<string> = new Set(['pvcreate', 'vgcreate']);
+
 /** Which devices a command works on, and what the configuration says of this host. */
 export interface CommandDevices {
   readonly paths: readonly string[];
@@ -143,6 +146,8 @@ export interface CommandDevices {
   readonly excluded: ReadonlyMap<string, string>;
   /** Where devices that become PVs are noted; null: nowhere. */
   readonly devicesFile: DevicesFile | null;
+  /** It is to be used and is not there: only the first PVs of a host make it (LVM2 lib/device/device_id.c). */
+  readonly devicesFileMissing: boolean;
 }
 
 /** Finds the devices that the user named, with `added` ones (PVs named as arguments). */
@@ -158,9 +163,11 @@ export async function commandDevices(context: CommandContext, added: readonly st
       scan: { checkPvSizes },
       excluded: new Map(),
       devicesFile: null,
+      devicesFileMissing: false,
     };
   }
   const file = devicesFileOf(context, host.systemId);
+  const named = context.options.has('devicesfile');
   const { usable, byName, excluded, listed } = await hostDevices(context, file);
   // A name that LVM2 does not know of (an image file, a node elsewhere) was meant as it is; what isn't listed is to be.
   const others = added.filter((path) => {
@@ -176,8 +183,8 @@ export async function commandDevices(context: CommandContext, added: readonly st
       describe: listed === null ? describeDevice : describer(byName, listed, context.cwd),
     },
     excluded,
-    // A missing default file is made by lvmdevices only: one with the new PVs alone would hide all others.
-    devicesFile: listed !== null || context.options.has('devicesfile') ? file : null,
+    devicesFile: listed !== null || named || MAKERS.has(context.name) ? file : null,
+    devicesFileMissing: file !== null && listed === null && !named,
   };
 }
 

@@ -93,7 +93,7 @@ export interface ChangeContext {
   /** Why devices that are there must not be used, in LVM2's words, by absolute path. */
   readonly excluded?: ReadonlyMap<string, string>;
   /** Told of every committed plan that makes, changes or removes PVs: the devices file follows. */
-  readonly pvsChanged?: (plan: Plan) => Promise<void>;
+  readonly pvsChanged?: (plan: Plan, before: Scan) => Promise<void>;
   /** /run/lvm, where LVM2 keeps its hints; null: there are none to drop. */
   readonly hintsDirectory: string | null;
   readonly effects: EffectRunners;
@@ -430,7 +430,7 @@ export class Changes {
     if (changesPvs && hintsDirectory !== null) await dropHints(hintsDirectory);
     const committed = await reported(() => commitPlan(plan, { ...around, open: (device) => this.#open(device) }));
     if (changesPvs && hintsDirectory !== null) await dropHints(hintsDirectory);
-    if (changesPvs) await this.context.pvsChanged?.(plan);
+    if (changesPvs) await this.context.pvsChanged?.(plan, this.scan);
     if (before !== null && before.vg.name !== after?.name) await this.#files.remove(before.vg.name);
     return committed;
   }

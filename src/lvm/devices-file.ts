@@ -15,7 +15,7 @@
  */
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flock, Lock } from '../native/addon.ts';
 import { chooseDeviceId, type DeviceId, isIdType, partitionOf, readDeviceId } from './device-id.ts';
@@ -221,7 +221,10 @@ export async function notePvs(file: DevicesFile, plan: Plan): Promise<void> {
 
 /** Null for a file, which no devices file lists. */
 function asHostDevice({ path, major, minor }: ScannedDevice): HostDevice | null {
-  return major === undefined || minor === undefined ? null : { path, names: [path], major, minor };
+  if (major === undefined || minor === undefined) return null;
+  // The file is for every working directory.
+  const name = resolve(path);
+  return { path: name, names: [name], major, minor };
 }
 
 async function replaceFile(path: string, text: string): Promise<void> {
