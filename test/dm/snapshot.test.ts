@@ -9,7 +9,9 @@ import { Op, RequestFlag } from '../../src/block/request.ts';
 import { targets } from '../../src/dm/targets.ts';
 import { Volume } from '../../src/dm/volume.ts';
 import { Batch, pattern, perform, performOk, readAt } from '../block/harness.ts';
+import { memoryDevices } from './devices.ts';
 import { contentOf, Family, isMerged, linearTable, same } from './snapshot-harness.ts';
+import { targetSuite } from './target-suite.ts';
 
 const KIB = 1024;
 
@@ -466,3 +468,29 @@ test('a transient snapshot keeps nothing and needs no metadata', async () => {
   assert.equal(family.statusOf('s'), 'Invalid');
   await family.close();
 });
+
+test('devices that take only blocks of 4096 bytes, and chunks that are smaller', async () => {
+  const blocks = { logicalBlockSize: 4096, requestAlignment: 4096 };
+  const real = new MemoryDevice({ name: 'real', sizeBytes: 64 * KIB, ...blocks });
+  const cow = new MemoryDevice({ name: 'cow', sizeBytes: 256 * KIB, ...blocks });
+  const family = new Family(real);
+  const content = pattern(64 * KIB, 4);
+  await performOk(family.origin, { op: Op.write, buffer: content });
+  const volume = await family.snapshot({ name: 's', cow, chunkSize: 1 });
+  await performOk(family.origin, { op: Op.write, offset: 100, buffer: Buffer.alloc(30_000, 7) });
+  await performOk(volume, { op: Op.write, offset: 50_000, buffer: Buffer.alloc(700, 8) });
+  content.fill(8, 50_000, 50_700);
+  same(await contentOf(volume), content, 'the snapshot');
+  await family.close();
+});
+
+function originLine(length: number): { start: number; length: number; target: string; params: object } {
+  return { start: 0, length, target: 'snapshot-origin', params: { origin: 'a' } };
+}
+
+targetSuite('snapshot-origin', () => ({
+  table: [originLine(64)],
+  grown: [originLine(100)],
+  devices: memoryDevices(1, 256),
+  border: 4096,
+}));
