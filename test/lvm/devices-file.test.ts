@@ -25,7 +25,7 @@ let folder = '';
 let loop = '';
 before(() => {
   folder = mkdtempSync(join(tmpdir(), 'orion-lvm-devices-'));
-  writeFileSync(join(folder, 'image'), Buffer.alloc(2 ** 20));
+  writeFileSync(join(folder, 'image'), Buffer.alloc(4 << 20));
   loop = execFileSync('losetup', ['-f', '--show', join(folder, 'image')], { encoding: 'utf8' }).trim();
 });
 after(() => {
@@ -73,6 +73,7 @@ describe('devices of the host', () => {
     assert.deepEqual(await find(`${config} devices/preferred_names=["/mapper/"]`), [join(dev, 'mapper/pv1')]);
     assert.deepEqual(await find(`${config} devices/filter=["r|zz|","a|pv1|"]`), [join(dev, 'mapper/pv1')]);
     assert.deepEqual(await find(`${config} devices/filter=["r|.*|"]`), []);
+    assert.deepEqual(await find(`${config} devices/pv_min_size=8192`), []);
   });
 });
 
