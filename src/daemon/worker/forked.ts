@@ -225,8 +225,6 @@ export class ForkedWorker implements WorkerHost {
     this.#events.gone(reason);
     const error = new WorkerError('GONE', this.index, reason);
     this.#started.reject(error);
-    // Nobody may be waiting for the start.
-    this.#started.promise.catch(() => undefined);
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
   }

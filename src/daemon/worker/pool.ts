@@ -41,7 +41,8 @@ export class WorkerSlot {
   readonly index: number;
   readonly #options: PoolOptions;
   #host: WorkerHost | null = null;
-  #ready = Promise.withResolvers<WorkerHost>();
+  /** Null when there will be none any more. */
+  #ready = Promise.withResolvers<WorkerHost | null>();
   #restarts = 0;
   #delayMs = 0;
   #startedAt = 0;
@@ -67,7 +68,9 @@ export class WorkerSlot {
       reject(new WorkerError('TIMEOUT', this.index, `it could not be started again: ${this.#lastEnd ?? 'no reason'}`));
     }, timeoutMs);
     try {
-      return await Promise.race([this.#ready.promise, promise]);
+      const host = await Promise.race([this.#ready.promise, promise]);
+      if (host === null) throw new WorkerError('FAILED', this.index, 'the daemon is ending');
+      return host;
     } finally {
       clearTimeout(timer);
     }
@@ -103,8 +106,6 @@ export class WorkerSlot {
     const fields = { worker: this.index, reason, againInMs: this.#restarts === 0 ? 0 : this.#delayMs };
     this.#options.log.error(fields, 'a worker has ended, it is started again');
     if (this.#host !== null) this.#ready = Promise.withResolvers();
-    // Nobody may be waiting when the daemon ends.
-    this.#ready.promise.catch(() => undefined);
     this.#host = null;
     this.#options.lost(this);
     // The first time at once: a single accident should cost no more than the start of a process.
@@ -131,7 +132,7 @@ export class WorkerSlot {
     if (this.#timer !== null) clearTimeout(this.#timer);
     const host = this.#host;
     if (host === null) {
-      this.#ready.reject(new WorkerError('GONE', this.index, 'the daemon is ending'));
+      this.#ready.resolve(null);
       return this.#lastEnd === null ? [] : [`worker ${this.index} was not there any more: ${this.#lastEnd}`];
     }
     try {
