@@ -10,7 +10,8 @@
  * Invariants
  *  - What changed while nothing was watched is found by the look, which comes after the watching has begun again.
  *  - A rescan that fails is logged; the next change, or the interval, tries again.
- *  - Rescans never overlap, and nothing happens after `close` has resolved.
+ *  - Rescans do not overlap, unless one takes longer than PATIENCE_MS: a volume whose device hangs may be slow to follow.
+ *  - No rescan begins after `close` has resolved; one that is under way is not waited for.
  */
 import { type BigIntStats, type FSWatcher, watch } from 'node:fs';
 import { glob, readFile, realpath, stat } from 'node:fs/promises';
@@ -41,6 +42,8 @@ export interface HotPlugOptions {
 const QUIET_MS = 250;
 /** The longest rest between looks that find nothing new. */
 const MAX_QUIET_MS = 4000;
+/** How long a rescan is waited for before another one may begin. */
+const PATIENCE_MS = 30_000;
 /** Events that are of no interest by themselves, but together cost more than a look. */
 const MAX_PASSED_OVER = 256;
 
@@ -62,6 +65,7 @@ export class HotPlug {
   #timer: NodeJS.Timeout | null = null;
   #interval: NodeJS.Timeout | null = null;
   #closed = false;
+  readonly #closing = Promise.withResolvers<void>();
   #passedOver = 0;
   #watchFailed = false;
   /** Looks and rescans, one after the other. */
@@ -95,9 +99,10 @@ export class HotPlug {
     void this.#enqueue(() => this.#rescan(reason));
   }
 
-  /** Ends the watching; resolves when no rescan is under way. */
+  /** Ends the watching. */
   close(): Promise<void> {
     this.#closed = true;
+    this.#closing.resolve();
     this.#disarm();
     if (this.#interval !== null) clearInterval(this.#interval);
     return this.#turn;
@@ -187,6 +192,13 @@ export class HotPlug {
 
   async #rescan(reason: string): Promise<void> {
     this.#options.log.debug({ reason }, 'scanning devices again');
+    const patience = Promise.withResolvers<void>();
+    const timer = setTimeout(patience.resolve, PATIENCE_MS);
+    await Promise.race([this.#rescanned(reason), patience.promise, this.#closing.promise]);
+    clearTimeout(timer);
+  }
+
+  async #rescanned(reason: string): Promise<void> {
     try {
       await this.#options.rescan(reason);
     } catch (err) {

@@ -145,6 +145,12 @@ test('writes to what is held are no news, however many, and other files of the d
   });
 });
 
+async function beginOne({ hotplug, reasons }: Watched): Promise<void> {
+  hotplug.request('forever');
+  await waitFor('it to begin', () => reasons.length === 1);
+  await hotplug.close();
+}
+
 describe('rescans', () => {
   test('at an interval, on request, and with other settings', async () => {
     await withTemporaryFolder(async (folder) => {
@@ -183,6 +189,13 @@ describe('rescans', () => {
       };
       await watching([join(folder, 'x.img')], folder, use, { rescan });
       assert.deepEqual([most, after], [1, []]);
+    });
+  });
+
+  test('one that does not end holds nobody up at the end', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const never = new Promise<void>(() => undefined);
+      await watching([join(folder, 'x.img')], folder, beginOne, { rescan: () => never });
     });
   });
 });
