@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { SECTOR_BYTES } from '../../ondisk/label.ts';
 import type { ChangeContext } from '../command.ts';
 import { CommandError } from '../edit/errors.ts';
-import { type LiveStatus, type LiveVolumeRef, type LiveVolumes, volumeId } from '../live.ts';
+import { type LiveVolumeRef, type LiveVolumes, volumeId } from '../live.ts';
 import type { VolumeGroup } from '../model.ts';
 import { areaExtents, segmentAreas } from '../references.ts';
 import { type LvFacts, relationsOf } from '../relations.ts';
@@ -20,7 +20,7 @@ import type { MoveStep, PvMove } from './moves.ts';
 export interface Division {
   readonly online: readonly MoveStep[];
   readonly offline: readonly MoveStep[];
-  /** Active volumes on the online steps, and those on the offline ones. */
+  /** Active volumes on the online steps, and all of those on the offline ones. */
   readonly active: readonly LiveVolumeRef[];
   readonly inactive: readonly LiveVolumeRef[];
 }
@@ -35,6 +35,7 @@ export type SyncState = 'in sync' | 'copying' | 'absent';
 const FIRST_WAIT_MS = 20;
 const LAST_WAIT_MS = 1000;
 
+/** Asks who copies what. */
 export async function divide(
   live: LiveVolumes,
   group: VolumeGroup,
@@ -43,25 +44,21 @@ export async function divide(
 ): Promise<Division> {
   if (!live.present) return { online: [], offline: steps, active: [], inactive: [] };
   const statuses = await live.status(group.vg.id);
+  const isActive = ({ lv }: LvFacts): boolean => statuses.get(volumeId(group.vg, lv))?.active === true;
   const online: MoveStep[] = [];
   const offline: MoveStep[] = [];
-  const refs = { active: new Map<string, LiveVolumeRef>(), inactive: new Map<string, LiveVolumeRef>() };
+  const active = new Set<LvFacts>();
+  const inactive = new Set<LvFacts>();
   for (const step of steps) {
     const users = usersOf(group, move, step);
-    const isActive = users.some(({ lv }) => statuses.get(volumeId(group.vg, lv))?.active === true);
-    (isActive ? online : offline).push(step);
-    for (const { lv, name } of users)
-      note(refs, statuses, { id: volumeId(group.vg, lv), name: `${group.vg.name}/${name}` });
+    const inUse = users.filter(isActive);
+    (inUse.length > 0 ? online : offline).push(step);
+    for (const user of inUse) active.add(user);
+    if (inUse.length === 0) for (const user of users) inactive.add(user);
   }
-  return { online, offline, active: [...refs.active.values()], inactive: [...refs.inactive.values()] };
-}
-
-function note(
-  refs: { readonly active: Map<string, LiveVolumeRef>; readonly inactive: Map<string, LiveVolumeRef> },
-  statuses: ReadonlyMap<string, LiveStatus>,
-  ref: LiveVolumeRef,
-): void {
-  (statuses.get(ref.id)?.active === true ? refs.active : refs.inactive).set(ref.id, ref);
+  const refs = (found: ReadonlySet<LvFacts>): readonly LiveVolumeRef[] =>
+    [...found].map(({ lv, name }) => ({ id: volumeId(group.vg, lv), name: `${group.vg.name}/${name}` }));
+  return { online, offline, active: refs(active), inactive: refs(inactive) };
 }
 
 /** LVs whose bytes a step is, directly or through other LVs. */
@@ -81,11 +78,10 @@ function usersOf({ vg }: VolumeGroup, { lv: { name } }: PvMove, step: MoveStep):
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     if (found.has(next.name)) continue;
     found.add(next.name);
-    const above = [...next.usedBy.map(({ user }) => user), ...next.snapshots.map(({ cow }) => cow)];
-    for (const user of above) {
-      const facts = lvs.get(user);
-      if (facts !== undefined) pending.push(facts);
-    }
+    // A COW store is written for its origin, and a snapshot reads the origin.
+    const origin = next.snapshot === null ? [] : [next.snapshot.origin];
+    const above = [...next.usedBy.map(({ user }) => user), ...next.snapshots.map(({ cow }) => cow), ...origin];
+    pending.push(...above.flatMap((user) => lvs.get(user) ?? []));
   }
   return [...found].flatMap((user) => lvs.get(user) ?? []);
 }
