@@ -181,6 +181,11 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       const [, path = ''] = twins.files;
       await rename(path, `${path}.away`);
       assert.equal((await twins.ours('vgchange -l 9 vg')).code, 5);
+      const partial = await twins.ours('vgchange -ay --sysinit vg');
+      assert.equal(partial.code, 5);
+      assert.match(partial.stderr, /Refusing activation of partial LV vg\/gone\. {2}Use '--activationmode partial' to/);
+      assert.equal((await twins.ours('vgchange -ay --activationmode partial vg')).code, 0);
+      await twins.sameCode(['vgchange --sysinit --addtag x vg', 'vgchange -ay --sysinit --poll y vg']);
       assert.equal((await twins.ours('vgck vg')).code, 5);
       const left = await twins.ours('vgreduce --removemissing vg');
       assert.equal(left.code, 5);

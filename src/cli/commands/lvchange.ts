@@ -30,19 +30,6 @@ import {
   profileOf,
   tagsOf,
 } from '../option-values.ts';
-import type { OptionSpec } from '../options.ts';
-
-const ACTIVATION_OPTIONS: readonly OptionSpec[] = [
-  { long: 'partial', short: 'P', description: 'Nothing to do here: LVs with missing PVs are not served.' },
-  {
-    long: 'activationmode',
-    argument: 'partial|degraded|complete',
-    check: (value) => ['partial', 'degraded', 'complete'].includes(value),
-    description: 'Nothing to do here: only complete LVs are served.',
-  },
-  { long: 'sysinit', description: 'Nothing to do here: there is no polling or monitoring to leave out.' },
-  { long: 'ignorelockingfailure', description: 'Nothing to do here: a command that only looks needs no lock.' },
-];
 
 export const command: Command = {
   summary: 'Change the attributes of logical volume(s)',
@@ -70,7 +57,7 @@ export const command: Command = {
     FORCE_OPTION,
     AUTOBACKUP_OPTION,
     SELECT_OPTION,
-    ...ACTIVATION_OPTIONS,
+    ...option.ACTIVATION_OPTIONS,
     ...option.SURROUNDINGS,
   ],
   run,

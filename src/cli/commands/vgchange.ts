@@ -3,7 +3,9 @@ import type { Changes } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { changeVgPlan, systemIdPlan, type VgChangeRequest } from '../../lvm/edit/vg-change.ts';
+import { partialVolumes } from '../../lvm/edit/vg-reduce.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
+import { ACTIVATION_OPTIONS } from '../lv/options.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -96,6 +98,7 @@ const OPTIONS: readonly OptionSpec[] = [
   },
   { long: 'monitor', argument: 'y|n', check: yesOrNo, description: 'Nothing to do here: there is no dmeventd.' },
   { long: 'noudevsync', description: 'Nothing to do here: udev is not waited for.' },
+  ...ACTIVATION_OPTIONS,
 ];
 
 const UNSAFE = [
@@ -125,7 +128,7 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
   const setsSystemId = options.has('systemid');
   if (!updates && !setsSystemId && !NO_UPDATE.some((name) => options.has(name))) throw noSuchSyntax(context.name);
   if (setsSystemId && (updates || context.args.length !== 1)) throw noSuchSyntax(context.name);
-  checkCombinations(context);
+  checkCombinations(context, updates || setsSystemId);
   const request = requestOf(context);
   const change = await changeContext(context);
   const mode = updates || setsSystemId ? 'write' : 'read';
@@ -142,7 +145,14 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
   return EXIT.ok;
 }
 
-function checkCombinations({ options }: CommandContext): void {
+function checkCombinations({ options }: CommandContext, updates: boolean): void {
+  const early = options.has('sysinit') || options.has('ignorelockingfailure');
+  if (early && updates) {
+    throw new CommandError(EXIT.badUsage, ['Only -a permitted with --ignorelockingfailure and --sysinit']);
+  }
+  if (options.has('sysinit') && options.has('poll')) {
+    throw new CommandError(EXIT.badUsage, ['Only one of --poll and --sysinit permitted.']);
+  }
   if (options.has('detachprofile') && (options.has('profile') || options.has('metadataprofile'))) {
     throw new CommandError(EXIT.badUsage, ['Only one of --metadataprofile and --detachprofile permitted.']);
   }
@@ -199,7 +209,7 @@ async function changeSystemId(group: VolumeGroup, changes: Changes, wanted: stri
 
 /** Throws a CommandError whose lines are printed already, so that other VGs still have their turn. */
 async function activated(context: CommandContext, group: VolumeGroup): Promise<void> {
-  if (!context.live.present) tellOfActivation(context, group, context.options.value('activate') ?? '');
+  if (!context.live.present) tellOfActivation(context, group);
   else if ((await switchGroup(context, group)) !== EXIT.ok) throw new Refusal([]);
 }
 
@@ -208,11 +218,28 @@ async function refreshed(context: CommandContext, group: VolumeGroup): Promise<v
 }
 
 /** Without a daemon nothing is served: nothing is claimed here that did not happen. */
-function tellOfActivation({ output }: CommandContext, { vg }: VolumeGroup, how: string): void {
-  if (!how.endsWith('n')) {
+function tellOfActivation({ output, options }: CommandContext, group: VolumeGroup): void {
+  const { vg } = group;
+  const activates = options.value('activate')?.endsWith('n') !== true;
+  const anyway = options.has('partial') || options.value('activationmode') === 'partial';
+  const refused = activates && !anyway ? visiblePartial(group) : [];
+  for (const name of refused) {
+    output.error(`Refusing activation of partial LV ${vg.name}/${name}.  Use '--activationmode partial' to override.`);
+  }
+  if (activates) {
     output.error(
       `WARNING: Logical volumes of ${vg.name} are served by orion-lvmd as it is configured; nothing was activated.`,
     );
   }
   output.print(`0 logical volume(s) in volume group "${vg.name}" now active`);
+  if (refused.length > 0) throw new Refusal([]);
+}
+
+/** LVs that users see of which some part is on a PV that is missing. */
+function visiblePartial({ vg, pvs }: VolumeGroup): readonly string[] {
+  const missing = new Set(pvs.filter((pv) => pv.missing).map(({ text }) => text?.label ?? ''));
+  if (missing.size === 0) return [];
+  return partialVolumes(vg, missing)
+    .filter(({ status }) => status.includes('VISIBLE'))
+    .map(({ name }) => name);
 }
