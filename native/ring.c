@@ -46,6 +46,9 @@
 #define IORING_SETUP_SINGLE_ISSUER (1U << 12)
 #endif
 
+/* IORING_REGISTER_IOWQ_MAX_WORKERS, from 5.15 on. */
+enum { REGISTER_MAX_WORKERS = 19, MAX_WORKERS = 1024 };
+
 enum { OP_READ, OP_WRITE, OP_FDATASYNC, OP_FALLOCATE, OP_COUNT };
 enum { HEADER_TAIL, HEADER_HEAD, HEADER_ENDED, HEADER_REFUSED };
 enum { HEADER_BYTES = 64, SQ_ENTRIES = 256, MIN_SLOTS = 64, MAX_SLOTS = 32768, MAX_ROUNDS = 2 };
@@ -68,7 +71,8 @@ struct slot {
 };
 struct file {
   int fd; /* ours; -1: free */
-  bool in_memory;
+  /* may_wait: a call on it can stop whoever makes it, so the kernel's threads make all of them. */
+  bool in_memory, may_wait;
   uint32_t in_flight;
 };
 struct region {
@@ -159,6 +163,16 @@ static bool knows_operations(int fd) {
   return true;
 }
 
+/*
+ * What can't be done without waiting, such as writes through a file system, is done by kernel threads, by default at most four for
+ * each core. A few requests to a device that hangs would take them all, so many more are allowed; they are made only while others wait.
+ */
+static void allow_workers(int fd) {
+  uint32_t most[2] = {MAX_WORKERS, 0};
+  /* Older kernels keep their limit. */
+  (void)syscall(__NR_io_uring_register, fd, REGISTER_MAX_WORKERS, most, 2);
+}
+
 /* Makes the kernel's ring and maps it: 0 or an errno. */
 static int map_rings(struct ring *ring) {
   static const unsigned wishes[] = {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER, IORING_SETUP_COOP_TASKRUN, 0};
@@ -174,6 +188,7 @@ static int map_rings(struct ring *ring) {
   }
   if (ring->fd < 0) return errno;
   if ((params.features & features) != features || params.cq_entries < ring->slots || !knows_operations(ring->fd)) return ENOSYS;
+  allow_workers(ring->fd);
   sq_size = params.sq_off.array + params.sq_entries * sizeof(uint32_t);
   cq_size = params.cq_off.cqes + params.cq_entries * sizeof(struct io_uring_cqe);
   ring->rings_size = sq_size > cq_size ? sq_size : cq_size;
@@ -319,6 +334,7 @@ static void fill_sqe(struct ring *ring, struct io_uring_sqe *sqe, const struct r
   sqe->fd = ring->files[s->file].fd;
   sqe->off = (uint64_t)s->position;
   sqe->user_data = s->slot;
+  if (ring->files[s->file].may_wait) sqe->flags = IOSQE_ASYNC;
   if (moves) {
     sqe->rw_flags = s->op == OP_WRITE && s->flags != 0 ? RWF_DSYNC : 0;
     if (run->count == 1) {
@@ -604,6 +620,18 @@ static bool is_in_memory(int fd) {
          ((uint32_t)system.f_type == TMPFS_MAGIC || (uint32_t)system.f_type == RAMFS_MAGIC);
 }
 
+/*
+ * Whether the file system can't do anything without waiting. The kernel would try all the same where it can be polled, as files on
+ * FUSE can, and its server may never answer. Reading past the end tells without I/O.
+ */
+static bool may_wait(int fd) {
+  char byte;
+  struct iovec piece = {&byte, 1};
+  struct stat stats;
+  if (fstat(fd, &stats) != 0 || !S_ISREG(stats.st_mode)) return false;
+  return preadv2(fd, &piece, 1, stats.st_size, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP;
+}
+
 /* ringAddFile(fd): the file's number in the ring, which keeps a duplicate of it; or minus an errno. */
 static napi_value ring_add_file(napi_env env, napi_callback_info info) {
   napi_value arguments[1];
@@ -622,7 +650,7 @@ static napi_value ring_add_file(napi_env env, napi_callback_info info) {
   }
   own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (own < 0) return make_integer(env, -errno);
-  ring->files[i] = (struct file){.fd = own, .in_memory = is_in_memory(own)};
+  ring->files[i] = (struct file){.fd = own, .in_memory = is_in_memory(own), .may_wait = may_wait(own)};
   return make_integer(env, i);
 }
 

@@ -142,6 +142,7 @@ describe('a device that hangs delays only its own volumes', () => {
   const ways: readonly (readonly string[])[] = [
     ['--workers', '0', '--engine', 'threads'],
     ['--workers', '1', '--engine', 'threads'],
+    ['--workers', '1', '--engine', 'uring'],
     ['--workers', '2'],
   ];
   for (const options of ways) {
