@@ -110,6 +110,10 @@ export class Daemon {
       holds: (identity) => this.#devices.holds(identity),
       refresh: (vgIds, reload) => this.#follow((vgId) => vgIds.has(vgId), reload),
       rescan: (reason) => this.rescan(reason),
+      settled: async (vgIds) => {
+        await this.#inTurn(() => Promise.resolve());
+        await this.#volumes.settled(vgIds);
+      },
       nameOf: (id) => this.#nameOf(id),
       expect: (groups) => this.#observer?.expect(groups),
       lookAt: (paths) => this.#lookAt(paths),
@@ -227,6 +231,7 @@ export class Daemon {
       }),
     );
     this.#control = control;
+    if (this.#inventory !== null) control.scanned(this.#inventory.scan);
     this.#opened.defer(() => control.close());
   }
 
@@ -387,6 +392,7 @@ export class Daemon {
       const inventory = mergeInventories(this.#inventory, found, follows);
       this.#inventory = inventory;
       this.#observer?.scanned(inventory.scan);
+      this.#control?.scanned(inventory.scan);
       this.#tell(inventory);
       const reload = options.reload ?? new Set<VolumeId>();
       // Begun in this turn, so that changes of a VG follow each other as their scans did.

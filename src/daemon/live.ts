@@ -31,6 +31,8 @@ export interface LiveDaemon {
   /** Reads these VGs again and makes their volumes follow, whatever changes of others are under way. */
   refresh(vgIds: ReadonlySet<string>, reload?: ReadonlySet<VolumeId>): Promise<readonly LiveProblem[]>;
   rescan(reason: string): Promise<void>;
+  /** Settles when no scan or change that began before touches these VGs any more. */
+  settled(vgIds: readonly string[]): Promise<void>;
   /** Told of VGs that a command is about to write. */
   expect(groups: LiveChange['groups']): void;
   /** Where else to look for devices from now on: absolute paths of those that a command makes PVs of a VG. */
@@ -71,6 +73,7 @@ export class DaemonVolumes implements LiveVolumes {
     for (const { id } of change.groups) volumes.setChanging(id, true);
     volumes.block(leaving);
     try {
+      await this.#daemon.settled(change.groups.map(({ id }) => id));
       await this.#empty(change.leaving, change.force);
       const [stuck] = await volumes.suspend(idsOf(change.losing));
       if (stuck === undefined) return;

@@ -92,6 +92,11 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     return problems.flat();
   }
 
+  /** Settles when the changes of these VGs that were asked for before have ended. */
+  async settled(vgIds: readonly string[]): Promise<void> {
+    await Promise.all(vgIds.map((vgId) => this.#turns.get(vgId) ?? Promise.resolve()));
+  }
+
   async #inTurn<T>(vgId: string, work: () => Promise<T>): Promise<T> {
     const before = this.#turns.get(vgId) ?? Promise.resolve();
     const turn = before.then(work);
