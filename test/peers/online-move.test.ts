@@ -90,7 +90,7 @@ class Stand {
     return { over };
   }
 
-  /** Processes of the daemon that run a file of that name. */
+  /** Processes of the daemon whose command line has this word. */
   async children(name: string): Promise<readonly number[]> {
     const found: number[] = [];
     for (const pid of await readdir('/proc')) {
@@ -238,9 +238,12 @@ void test('a worker is killed while its volumes copy', async (t) => {
   const writer = stand.writer('data', DATA_BYTES);
   writer.start();
   const { over } = await stand.begin('pv0.img', 'pv2.img');
-  for (const pid of await stand.children('worker/main')) process.kill(pid, 'SIGKILL');
+  const workers = await stand.children('worker');
+  assert.equal(workers.length, 2);
+  for (const pid of workers) process.kill(pid, 'SIGKILL');
   assert.equal(await over, 0, 'the command waits for the workers that follow');
   assert(!(await stand.uses(0)) && !(await stand.moving()));
   await writer.stop();
   await writer.verify();
+  assert(writer.reconnects > 0);
 });
