@@ -55,7 +55,7 @@ export class IoRequest {
   pending = 0;
   /** The owner's own: an index or id. */
   tag = 0;
-  /** When it came, for who counts: milliseconds, as performance.now(). Set by the volume that it is submitted to. */
+  /** When it came, for who counts (dm/turn-clock.ts). Set by the volume that it is submitted to. */
   startedAt = 0;
   /** Link of the one list that the request is on (a free list, a queue). */
   next: IoRequest | null = null;

@@ -4,7 +4,7 @@
  *
  *     0  requests in flight
  *     1  sum, over all requests, of those in flight when it came (itself included)
- *     2  for each Op: requests ended, bytes moved, requests failed, milliseconds taken, LATENCY_BUCKETS counts
+ *     2  for each Op: requests ended, bytes moved, requests failed, microseconds taken, LATENCY_BUCKETS counts
  *
  * Latency bucket i counts requests that took less than 2^i microseconds, and at least 2^(i-1); the last one everything longer.
  *
@@ -25,10 +25,9 @@ const FIRST = 2;
 const ENDED = 0;
 const BYTES = 1;
 const FAILED = 2;
-const MILLISECONDS = 3;
+const MICROSECONDS = 3;
 const BUCKETS = 4;
 const STRIDE: number = BUCKETS + LATENCY_BUCKETS;
-const MICROSECONDS = 1000;
 /** Where the last bucket starts. */
 const LAST_FROM: number = 2 ** (LATENCY_BUCKETS - 2);
 
@@ -61,16 +60,16 @@ export class IoStats {
     values[DEPTH_SUM]! += depth;
   }
 
-  /** `milliseconds` since `started`; `errno` is 0 or positive. */
-  ended(op: Op, bytes: number, milliseconds: number, errno: number): void {
+  /** `microseconds` since `started`; `errno` is 0 or positive. */
+  ended(op: Op, bytes: number, microseconds: number, errno: number): void {
     const values = this.#values;
     const at = FIRST + op * STRIDE;
     values[IN_FLIGHT]!--;
     values[at + ENDED]!++;
     if (errno === 0) values[at + BYTES]! += bytes;
     else values[at + FAILED]!++;
-    values[at + MILLISECONDS]! += milliseconds;
-    values[at + BUCKETS + bucketOf(milliseconds * MICROSECONDS)]!++;
+    values[at + MICROSECONDS]! += microseconds;
+    values[at + BUCKETS + bucketOf(microseconds)]!++;
   }
 
   get inFlight(): number {
@@ -98,7 +97,7 @@ export class IoStats {
       ended: values[at + ENDED]!,
       bytes: values[at + BYTES]!,
       failed: values[at + FAILED]!,
-      milliseconds: values[at + MILLISECONDS]!,
+      milliseconds: values[at + MICROSECONDS]! / 1000,
       latency: [...values.subarray(at + BUCKETS, at + STRIDE)],
     };
   }

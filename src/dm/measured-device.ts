@@ -50,7 +50,7 @@ export class MeasuredDevice implements BlockDevice, RequestOwner {
   ioDone(child: IoRequest): void {
     const request = child.parent!;
     const { error } = child;
-    this.stats.ended(child.op, child.length, turnClock.now() - child.startedAt, error);
+    this.stats.ended(child.op, child.length, turnClock.since(child.startedAt), error);
     this.#pool.release(child);
     request.error = error;
     request.owner.ioDone(request);

@@ -154,7 +154,7 @@ export class RequestMapper implements RequestOwner {
     const { error, tag } = child;
     const parent = child.parent!;
     const stats = tag < 0 ? this.#map.flushStats[FIRST_FLUSH - tag]! : this.#map.stats[tag]!;
-    if (stats !== null) stats.ended(child.op, child.length, turnClock.now() - child.startedAt, error);
+    if (stats !== null) stats.ended(child.op, child.length, turnClock.since(child.startedAt), error);
     if (error > 0 && tag >= 0) this.#map.errors[tag]!++;
     this.#pool.release(child);
     if (parent.owner !== this) {
@@ -364,7 +364,7 @@ export class RequestMapper implements RequestOwner {
       return;
     }
     request.error = errno;
-    this.stats.ended(request.op, request.length, turnClock.now() - request.startedAt, errno);
+    this.stats.ended(request.op, request.length, turnClock.since(request.startedAt), errno);
     request.owner.ioDone(request);
     this.#leave();
   }

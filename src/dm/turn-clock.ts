@@ -5,9 +5,16 @@
  * Invariants
  *  - What `now` gives is at most as old as the callbacks that have run since the last end of a turn (block/turn.ts): a few
  *    milliseconds under load, nothing when idle. It never outlives an event-loop turn.
+ *  - Times are whole microseconds modulo 2^31, which engines keep unboxed: a difference is right up to 35 minutes, and wraps there.
  *  - Between `beginBatch` and `endBatch` it is the time when the batch began, and no timer or immediate is made for it.
  */
 import { atTurnEnd } from '../block/turn.ts';
+
+const WRAP = 0x7fffffff;
+
+function readClock(): number {
+  return (performance.now() * 1000) & WRAP;
+}
 
 export class TurnClock {
   #now = 0;
@@ -16,19 +23,24 @@ export class TurnClock {
     this.#fresh = false;
   };
 
-  /** Milliseconds, as performance.now(). */
+  /** To be given to `since`. */
   now(): number {
     if (!this.#fresh) {
-      this.#now = performance.now();
+      this.#now = readClock();
       this.#fresh = true;
       atTurnEnd(this.#expire);
     }
     return this.#now;
   }
 
+  /** Microseconds from what `now` gave then until now. */
+  since(then: number): number {
+    return (this.now() - then) & WRAP;
+  }
+
   /** A batch begins that ends with `endBatch`, in the same callback. */
   beginBatch(): void {
-    this.#now = performance.now();
+    this.#now = readClock();
     this.#fresh = true;
   }
 

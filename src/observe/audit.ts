@@ -146,7 +146,8 @@ export class AuditLog {
     try {
       const files = await this.#openFiles();
       const resumed = await resumeAudit(this.path);
-      this.#last = resumed.last;
+      // What this process wrote and is there no more is a gap, and not forgotten.
+      if (resumed.last.seq >= this.#last.seq) this.#last = resumed.last;
       if (resumed.fragment === null) return;
       if (!resumed.fragment.ended) files.bytes += (await files.log.write('\n')).bytesWritten;
       const { bytes, hash } = resumed.fragment;

@@ -169,7 +169,7 @@ describe('top', () => {
   const before = numbers(0, busy);
   for (let i = 0; i < 200; i++) {
     busy.started();
-    busy.ended(i % 2 === 0 ? 0 : 1, 4096, 0.1, 0);
+    busy.ended(i % 2 === 0 ? 0 : 1, 4096, 100, 0);
   }
   busy.started();
   const after = numbers(2000, busy);

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import {
   appendFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -214,6 +215,19 @@ describe('audit log', () => {
     rmSync(path);
     await write(1);
     assert.deepEqual(await problems(), ['missing 1: records 1 to 3 are missing before record 4']);
+  });
+
+  test('a log that can not be written for a while: the append says so, later ones go on, and the gap shows', async () => {
+    const log = await AuditLog.open({ path, maxBytes: 1 });
+    await log.append(command(1));
+    rmSync(folder, { recursive: true });
+    await assert.rejects(log.append(command(2)), { name: 'AuditError', code: 'CANNOT_WRITE' });
+    await assert.rejects(log.append(command(3)), { name: 'AuditError', code: 'CANNOT_OPEN' });
+    mkdirSync(folder);
+    const record = await log.append(command(4));
+    await log.close();
+    assert.equal(record.seq, 2);
+    assert.deepEqual(await problems(), ['missing 1: record 1 is missing before record 2']);
   });
 
   test('a place where nothing can be written is an error that names it', async () => {

@@ -57,7 +57,7 @@ function io(): IoStats {
     [Op.flush, 0, 1e9, 0],
   ] as const) {
     stats.started();
-    stats.ended(op, bytes, milliseconds, errno);
+    stats.ended(op, bytes, milliseconds * 1000, errno);
   }
   stats.started();
   return stats;
