@@ -71,8 +71,7 @@ function isClient(matcher: ClientMatcher, client: ExportClient): boolean {
       return client.kind === matcher.kind;
     case 'net':
       return client.kind === 'tcp' && inNetwork(matcher.networks, client.address);
-    case 'user':
-    case 'group':
+    default:
       return client.kind === 'unix' && isPrincipal(matcher, client);
   }
 }

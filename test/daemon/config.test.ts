@@ -8,6 +8,7 @@ import { parse as parseToml } from 'smol-toml';
 import { loadSettings, parseConfigText, type Settings, type Surroundings } from '../../src/daemon/config.ts';
 import { ALLOWED, checkConfig, defaultConfig } from '../../src/daemon/config-schema.ts';
 import { DaemonError } from '../../src/daemon/errors.ts';
+import { directOf } from '../../src/daemon/engine.ts';
 import { type Flags, parseFlags } from '../../src/daemon/flags.ts';
 import { formatListenUri } from '../../src/daemon/listen-uri.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
@@ -220,11 +221,34 @@ describe('settings', () => {
     assert.deepEqual(flags.listen.map(formatListenUri), ['tcp:[::1]:10809', 'unix:/u']);
   });
 
+  const engineOf = (flags: Flags, changes: Partial<Surroundings> = {}): readonly unknown[] => {
+    const { engine, note } = load({ devices: ['a'], ...flags }, changes).engine;
+    return [engine, note];
+  };
+  test('io_uring is taken where there is one, said to be missing, and refused if it was asked for by name', () => {
+    const without = { uringProblem: () => 'EPERM (operation not permitted)' };
+    assert.deepEqual(engineOf({}, { uringProblem: () => null }), ['uring', null]);
+    assert.deepEqual(engineOf({ engine: 'uring' }), ['uring', null]);
+    assert.deepEqual(engineOf({ engine: 'threads' }, { uringProblem: () => assert.fail() }), ['threads', null]);
+    const note = 'io_uring is not available (EPERM (operation not permitted)): devices are served by threads';
+    assert.deepEqual(engineOf({}, without), ['threads', note]);
+    refused({ devices: ['a'], engine: 'uring' }, /--engine: "uring" is not possible here: io_uring: EPERM/, without);
+    writeFileSync(join(folder, 'engine.toml'), 'engine = "uring"\n');
+    refused({ devices: ['a'], config: join(folder, 'engine.toml') }, /engine.toml: engine: "uring" is not/, without);
+  });
+
+  test('which devices go past the page cache: lists before the rule, buffered before direct', () => {
+    const text =
+      'devices = ["x"]\ndirect = true\ndirect_devices = ["disks/*"]\nbuffered_devices = ["/dev/loop*", "disks/b"]\n';
+    writeFileSync(join(folder, 'direct.toml'), text);
+    const { direct } = load({ config: join(folder, 'direct.toml') }).engine;
+    const asked = ['disks/a', 'disks/b', 'x'].map((name) => directOf(direct, join(folder, name)));
+    assert.deepEqual([...asked, directOf(direct, '/dev/loop0')], [true, false, true, false]);
+    assert.equal(directOf(load({ devices: ['x'] }).engine.direct, '/dev/sda'), 'auto');
+  });
+
   test('what this build cannot do is refused by name', () => {
-    refused({ devices: ['a'], engine: 'uring' }, /--engine: "uring" is not in this build.*"auto" or "threads"/);
-    refused({ devices: ['a'], workers: 2 }, /--workers: 2 is not possible in this build.*use 0/);
-    writeFileSync(join(folder, 'unbuilt.toml'), 'engine = "uring"\nworkers = 4\n');
-    refused({ devices: ['a'], config: join(folder, 'unbuilt.toml') }, /unbuilt.toml: engine: .*\n.*workers: 4/);
+    refused({ devices: ['a'], workers: 257 }, /--workers: 257 is not allowed: it must be a whole number from 0 to 256/);
   });
 
   const addresses: readonly (readonly [string, RegExp])[] = [

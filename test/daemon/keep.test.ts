@@ -50,9 +50,7 @@ async function rescan(served: Inventory | null, options: Rescan = {}): Promise<I
     inUse: ({ identity }) => held.has(identity),
     onUnreadable: (path, reason) => unreadable.set(path, reason),
   });
-  const exports = new Map(
-    served?.volumes.flatMap(({ id, plan }) => (plan.active ? [[id, plan] as const] : [])),
-  );
+  const exports = new Map(served?.volumes.flatMap(({ id, plan }) => (plan.active ? [[id, plan] as const] : [])));
   const groups = served?.groups ?? new Map<string, never>();
   return takeInventory(scan, SETTINGS, undefined, {
     groups,
