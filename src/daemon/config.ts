@@ -30,6 +30,8 @@ const MAX_DEFAULT_WORKERS = 4;
 export interface Settings {
   /** Null: no file was found and defaults hold. */
   readonly configFile: string | null;
+  /** auto_recovery: metadata that is stale or damaged is repaired as soon as it is seen. */
+  readonly autoRecovery: boolean;
   /** Paths, directories and globs; empty: every block device. */
   readonly devices: readonly string[];
   readonly readOnly: boolean;
@@ -184,6 +186,7 @@ function settle(
   }
   return {
     configFile,
+    autoRecovery: config.auto_recovery,
     devices: settleDevices(config, configFile, flags, around, problems),
     readOnly: flags.readOnly ?? config.read_only,
     listen: settleListen(config, flags, around, sockets),

@@ -15,8 +15,8 @@ import type { Logger } from './log.ts';
 
 export interface RecoveryOptions {
   readonly runner: Pick<CommandRunner, 'start'>;
-  /** Absolute path of the daemon's lvm.toml, which says that there is to be recovery. */
-  readonly configFile: string;
+  /** The daemon's own lvm.toml and devices, if there is to be recovery; null: there is none. */
+  readonly own: () => { readonly configFile: string; readonly devices: readonly string[] } | null;
   readonly log: Logger;
 }
 
@@ -32,20 +32,21 @@ export class MetadataRecovery {
 
   /** To be called after each scan; returns at once. */
   look(scan: Scan): void {
-    if (this.#running) return;
+    const own = this.#options.own();
+    if (this.#running || own === null) return;
     const damaged = scan.volumeGroups.filter((group) => needsRepair(group) && !group.partial);
     const found = new Set(damaged.map(describe));
     const isNew = [...found].some((damage) => !this.#tried.has(damage));
     this.#tried = found;
-    if (isNew) this.#repair(damaged);
+    if (isNew) this.#repair(damaged, requestFor(own));
   }
 
-  #repair(damaged: readonly VolumeGroup[]): void {
+  #repair(damaged: readonly VolumeGroup[], request: CommandRequest): void {
     const { runner, log } = this.#options;
     const vgs = damaged.map(({ vg }) => vg.name);
     const said: string[] = [];
     this.#running = true;
-    const started = runner.start(this.#request(), (event) => {
+    const started = runner.start(request, (event) => {
       if (event.type === 'stderr') said.push(event.text.trim());
       if (event.type !== 'exit') return;
       this.#running = false;
@@ -57,20 +58,21 @@ export class MetadataRecovery {
     this.#tried = new Set();
     log.warn({ vgs }, 'metadata is not repaired now: too many commands are waiting');
   }
+}
 
-  /** Any command that looks at VGs repairs them first; this one does nothing else. */
-  #request(): CommandRequest {
-    return {
-      name: 'vgck',
-      argv: [],
-      cwd: '/',
-      env: {},
-      terminal: { isTTY: false, columns: 0 },
-      devices: null,
-      configDevices: [],
-      configFile: this.#options.configFile,
-    };
-  }
+/** Any command that looks at VGs repairs them first; this one does nothing else. */
+function requestFor({ configFile, devices }: NonNullable<ReturnType<RecoveryOptions['own']>>): CommandRequest {
+  const named: Record<string, string> = devices.length === 0 ? {} : { ORION_LVM_DEVICES: devices.join(',') };
+  return {
+    name: 'vgck',
+    argv: [],
+    cwd: '/',
+    env: { ...named, ORION_LVM_CONFIG: configFile },
+    terminal: { isTTY: false, columns: 0 },
+    devices: null,
+    configFile,
+    configDevices: [],
+  };
 }
 
 /** What is wrong with a VG's copies: different when something has changed. */

@@ -22,7 +22,11 @@ function recovery(accepts = true): { readonly look: (...groups: VolumeGroup[]) =
       return { id: String(ran.length), answer: () => undefined, cancel: () => undefined };
     },
   };
-  const it = new MetadataRecovery({ runner, configFile: '/etc/lvm.toml', log: pino({ level: 'silent' }) });
+  const it = new MetadataRecovery({
+    runner,
+    own: () => ({ configFile: '/etc/lvm.toml', devices: ['/a', '/b'] }),
+    log: pino({ level: 'silent' }),
+  });
   return { look: (...volumeGroups) => it.look(scanOf(volumeGroups)), ran };
 }
 
@@ -44,8 +48,8 @@ describe('the daemon repairs metadata', () => {
     look(STALE);
     look(STALE);
     assert.deepEqual(
-      ran.map(({ request }) => [request.name, request.argv, request.configFile]),
-      [['vgck', [], '/etc/lvm.toml']],
+      ran.map(({ request }) => [request.name, request.argv, request.configFile, request.env['ORION_LVM_DEVICES']]),
+      [['vgck', [], '/etc/lvm.toml', '/a,/b']],
     );
     ran[0]?.tell({ type: 'exit', code: 5 });
     look(STALE);
@@ -68,6 +72,12 @@ describe('the daemon repairs metadata', () => {
     look({ ...STALE, partial: true });
     look({ ...STALE, staleAreas: STALE.staleAreas.map((area) => ({ ...area, repairable: false })) });
     assert.equal(ran.length, 0);
+  });
+
+  test('never where it is not asked for', () => {
+    const runner = { start: (): never => assert.fail('a command was run') };
+    const it = new MetadataRecovery({ runner, own: () => null, log: pino({ level: 'silent' }) });
+    it.look(scanOf([STALE]));
   });
 
   test('later, if too many commands wait', () => {

@@ -9,6 +9,8 @@ import type { Settings } from '../config.ts';
 import type { DeviceSpec } from '../worker/host.ts';
 import { CommandResource, type CommandSurroundings } from './commands.ts';
 import type { ControlledDaemon } from './routes.ts';
+import type { Scan } from '../../lvm/model.ts';
+import { MetadataRecovery } from '../recovery.ts';
 import { ControlServer } from './server.ts';
 
 /** Who watches what passes over the socket, and knows the numbers. */
@@ -26,11 +28,16 @@ export interface ControlParts extends Pick<RunnerOptions, 'live' | 'log'>, Pick<
 }
 
 export interface OpenControl {
+  /** Looks at what a scan found: damaged metadata is repaired by a command, if auto_recovery says so. */
+  scanned(scan: Scan): void;
   /** Ends every command at its next safe point; resolves when all have ended. */
   endCommands(): Promise<void>;
   /** Stops listening, and resolves when the last answer is out. */
   close(): Promise<void>;
 }
+
+/** Who asks for the commands that the daemon itself begins. */
+const OURSELVES = { uid: process.geteuid?.() ?? -1, gid: process.getegid?.() ?? -1, pid: process.pid };
 
 /** Listens. Throws an NbdError. */
 export async function openControl(parts: ControlParts): Promise<OpenControl> {
@@ -54,6 +61,20 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
     begun: (id, peer) => observer.begun(id, peer),
     refused: (peer, what, reason) => observer.refused(peer, what, reason),
   });
+  const recovery = new MetadataRecovery({
+    runner: {
+      start: (request, listener) =>
+        runner.start(request, (event) => {
+          if (event.type === 'started') observer.begun(event.id, OURSELVES);
+          listener(event);
+        }),
+    },
+    own() {
+      const { autoRecovery, configFile, devices: named } = settings();
+      return autoRecovery && configFile !== null ? { configFile, devices: named } : null;
+    },
+    log,
+  });
   const ownUid = process.geteuid?.() ?? -1;
   const server = new ControlServer({
     daemon: { status, rescan, commands, metrics: () => observer.metrics(), numbers: () => observer.numbers() },
@@ -67,5 +88,9 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
       ? { kind: 'unix', path: controlPath, mode: socketMode, ...(socketGroup === null ? {} : { group: socketGroup }) }
       : { kind: 'inherited', fd: inheritedControl },
   );
-  return { endCommands: () => runner.close(), close: () => server.close() };
+  return {
+    scanned: (scan) => recovery.look(scan),
+    endCommands: () => runner.close(),
+    close: () => server.close(),
+  };
 }
