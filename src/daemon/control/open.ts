@@ -37,7 +37,12 @@ export interface OpenControl {
 }
 
 /** Who asks for the commands that the daemon itself begins. */
-const OURSELVES = { uid: process.geteuid?.() ?? -1, gid: process.getegid?.() ?? -1, pid: process.pid };
+const OURSELVES = {
+  uid: process.geteuid?.() ?? -1,
+  gid: process.getegid?.() ?? -1,
+  pid: process.pid,
+  groups: process.getgroups?.() ?? [],
+};
 
 /** Listens. Throws an NbdError. */
 export async function openControl(parts: ControlParts): Promise<OpenControl> {
