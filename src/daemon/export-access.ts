@@ -63,17 +63,11 @@ function namesVolume(volume: string, name: string): boolean {
 }
 
 function isClient(matcher: ClientMatcher, client: ExportClient): boolean {
-  switch (matcher.kind) {
-    case 'any':
-      return true;
-    case 'unix':
-    case 'tcp':
-      return client.kind === matcher.kind;
-    case 'net':
-      return client.kind === 'tcp' && inNetwork(matcher.networks, client.address);
-    default:
-      return client.kind === 'unix' && isPrincipal(matcher, client);
-  }
+  const { kind } = matcher;
+  if (kind === 'any') return true;
+  if (kind === 'unix' || kind === 'tcp') return client.kind === kind;
+  if (kind === 'net') return client.kind === 'tcp' && inNetwork(matcher.networks, client.address);
+  return client.kind === 'unix' && isPrincipal(matcher, client);
 }
 
 function inNetwork(networks: BlockList, address: string): boolean {
