@@ -15,7 +15,7 @@ import type { DeviceRef, Layer, Table, TableLine } from './table.ts';
 import { SECTOR_BYTES, type Target, type TargetRegistry } from './target.ts';
 
 /** A device made of others: what keeps a volume from becoming part of itself. */
-export interface StackedDevice extends BlockDevice {
+interface StackedDevice extends BlockDevice {
   dependencies(): Iterable<BlockDevice>;
 }
 

@@ -17,7 +17,7 @@ import type { SyncMap } from './sync-map.ts';
 /** Chunks under way while no client has requests in flight. */
 const IDLE_DEPTH = 4;
 
-export interface RecoveryOptions {
+interface RecoveryOptions {
   readonly legs: Legs;
   readonly sync: SyncMap;
   readonly locks: RangeLocks<RangeEntry>;
