@@ -89,7 +89,7 @@ export class Negotiation {
     socket.on('drain', this.#onDrain);
     socket.on('error', this.#onError);
     socket.on('close', this.#onClose);
-    socket.write(greeting());
+    this.#write([greeting()]);
   }
 
   /** Whether it was told all that it will be. */

@@ -81,69 +81,71 @@ describe('the hand-over of sockets', () => {
     for (const { pid } of workers) assert.notEqual(pid, daemon.child.pid);
   });
 
-  test('nothing is lost of requests right behind GO and EXPORT_NAME, on unix and TCP, from many at once', async (t) => {
-    const daemon = await daemonFor(t, await newGroup(), ['--listen', 'tcp:127.0.0.1:0']);
-    const { listening } = await statusOf(daemon);
-    const port = Number(
-      listening
-        .find((uri) => uri.startsWith('tcp:'))
-        ?.split(':')
-        .at(-1),
-    );
-    const targets = [daemon.socket, { host: '127.0.0.1', port }];
-    const PIPELINED = 40;
-    const conversation = async (index: number): Promise<void> => {
-      const client = await WireClient.open(targets[index % 2] ?? daemon.socket);
-      const name = index % 4 < 2 ? 'vg/one' : 'vg/two';
-      const byName = index % 3 === 0;
-      const offset = index * 8192;
-      const payload = Buffer.alloc(4096, index + 1);
-      const all = [
-        clientFlags(),
-        byName ? option(1, Buffer.from(name)) : option(7, query(name)),
-        request({ type: CMD.write, cookie: 1000n, offset, payload }),
-        ...Array.from({ length: PIPELINED }, (_, i) =>
-          request({ type: CMD.write, cookie: BigInt(i), offset: offset + 4096, payload }),
-        ),
-      ];
-      // Cut where it hurts: within the option, within a request, or nowhere.
-      const bytes = Buffer.concat(all);
-      const cut = [bytes.length, 30, 60, bytes.length - 100][index % 4] ?? bytes.length;
-      client.send(bytes.subarray(0, cut));
-      if (cut < bytes.length) {
-        await client.take(GREETING_BYTES);
-        client.send(bytes.subarray(cut));
-      } else {
-        await client.take(GREETING_BYTES);
-      }
-      if (byName) await client.take(EXPORT_NAME_BYTES);
-      else while ((await client.optionReply()).type !== 1);
-      const answered = new Set<bigint>();
-      while (answered.size <= PIPELINED) answered.add((await client.reply()).cookie);
-      client.send(request({ type: CMD.read, offset, length: 8192 }));
-      assert.ok((await client.reply(8192)).data.equals(Buffer.alloc(8192, index + 1)));
-      client.close();
-    };
-    await Promise.all(Array.from({ length: 60 }, (_, index) => conversation(index)));
-    await waitForStatus(daemon, 'the clients to be gone', ({ connections }) => connections === 0);
-    for (const { clients } of (await statusOf(daemon)).exports) assert.equal(clients, 0);
-    assert.equal(await daemon.stop(), 0, daemon.log());
-  });
+  for (const workers of ['0', '2']) {
+    test(`nothing is lost of requests right behind GO and EXPORT_NAME, on unix and TCP, from many at once (${workers} workers)`, async (t) => {
+      const daemon = await daemonFor(t, await newGroup(), ['--workers', workers, '--listen', 'tcp:127.0.0.1:0']);
+      const { listening } = await statusOf(daemon);
+      const port = Number(
+        listening
+          .find((uri) => uri.startsWith('tcp:'))
+          ?.split(':')
+          .at(-1),
+      );
+      const targets = [daemon.socket, { host: '127.0.0.1', port }];
+      const PIPELINED = 40;
+      const conversation = async (index: number): Promise<void> => {
+        const client = await WireClient.open(targets[index % 2] ?? daemon.socket);
+        const name = index % 4 < 2 ? 'vg/one' : 'vg/two';
+        const byName = index % 3 === 0;
+        const offset = index * 8192;
+        const payload = Buffer.alloc(4096, index + 1);
+        const all = [
+          clientFlags(),
+          byName ? option(1, Buffer.from(name)) : option(7, query(name)),
+          request({ type: CMD.write, cookie: 1000n, offset, payload }),
+          ...Array.from({ length: PIPELINED }, (_, i) =>
+            request({ type: CMD.write, cookie: BigInt(i), offset: offset + 4096, payload }),
+          ),
+        ];
+        // Cut where it hurts: within the option, within a request, or nowhere.
+        const bytes = Buffer.concat(all);
+        const cut = [bytes.length, 30, 60, bytes.length - 100][index % 4] ?? bytes.length;
+        client.send(bytes.subarray(0, cut));
+        if (cut < bytes.length) {
+          await client.take(GREETING_BYTES);
+          client.send(bytes.subarray(cut));
+        } else {
+          await client.take(GREETING_BYTES);
+        }
+        if (byName) await client.take(EXPORT_NAME_BYTES);
+        else while ((await client.optionReply()).type !== 1);
+        const answered = new Set<bigint>();
+        while (answered.size <= PIPELINED) answered.add((await client.reply()).cookie);
+        client.send(request({ type: CMD.read, offset, length: 8192 }));
+        assert.ok((await client.reply(8192)).data.equals(Buffer.alloc(8192, index + 1)));
+        client.close();
+      };
+      await Promise.all(Array.from({ length: 60 }, (_, index) => conversation(index)));
+      await waitForStatus(daemon, 'the clients to be gone', ({ connections }) => connections === 0);
+      for (const { clients } of (await statusOf(daemon)).exports) assert.equal(clients, 0);
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    });
 
-  test('clients that end their side right behind their requests get every answer', async (t) => {
-    const daemon = await daemonFor(t, await newGroup());
-    const conversation = async (): Promise<void> => {
-      const client = await WireClient.open(daemon.socket);
-      const requests = Array.from({ length: 10 }, (_, i) => request({ type: CMD.flush, cookie: BigInt(i) }));
-      client.socket.end(Buffer.concat([clientFlags(), option(1, Buffer.from('vg/one')), ...requests]));
-      await client.take(GREETING_BYTES + EXPORT_NAME_BYTES);
-      for (let i = 0; i < 10; i++) assert.equal((await client.reply()).error, 0);
-      assert.equal((await client.rest()).length, 0);
-      client.close();
-    };
-    await Promise.all(Array.from({ length: 20 }, conversation));
-    assert.equal(await daemon.stop(), 0, daemon.log());
-  });
+    test(`clients that end their side right behind their requests get every answer (${workers} workers)`, async (t) => {
+      const daemon = await daemonFor(t, await newGroup(), ['--workers', workers]);
+      const conversation = async (): Promise<void> => {
+        const client = await WireClient.open(daemon.socket);
+        const requests = Array.from({ length: 10 }, (_, i) => request({ type: CMD.flush, cookie: BigInt(i) }));
+        client.socket.end(Buffer.concat([clientFlags(), option(1, Buffer.from('vg/one')), ...requests]));
+        await client.take(GREETING_BYTES + EXPORT_NAME_BYTES);
+        for (let i = 0; i < 10; i++) assert.equal((await client.reply()).error, 0);
+        assert.equal((await client.rest()).length, 0);
+        client.close();
+      };
+      await Promise.all(Array.from({ length: 20 }, conversation));
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    });
+  }
 
   test('real clients: nbdinfo, qemu-io, and fio with verification', async (t) => {
     const daemon = await daemonFor(t, await newGroup());
@@ -203,6 +205,35 @@ describe('a worker that is killed', () => {
     assert.equal((await exportOf(daemon, 'vg/two')).clients, 1);
     two.close();
     one.close();
+    assert.equal(await daemon.stop(), 0, daemon.log());
+  });
+
+  test('does not lose what clients send while they wait for the next one', async (t) => {
+    const daemon = await daemonFor(t, await newGroup());
+    const victim = await workerOf(daemon, 'vg/one');
+    process.kill(victim, 'SIGKILL');
+    await waitForStatus(daemon, 'the supervisor to know', ({ workers }) =>
+      workers.some(({ restarts }) => restarts === 1),
+    );
+    const CLIENTS = 8;
+    const conversation = async (index: number): Promise<void> => {
+      const client = await WireClient.open(daemon.socket);
+      await client.take(GREETING_BYTES);
+      client.send(clientFlags(), option(1, Buffer.from('vg/one')));
+      const payload = Buffer.alloc(32 * 1024, index);
+      for (let i = 0; i < 10; i++) {
+        const bytes = request({ type: CMD.write, cookie: BigInt(i), offset: index * payload.length, payload });
+        client.send(bytes.subarray(0, 20 + i));
+        // A turn of the event loop, so that the halves arrive one after the other.
+        await new Promise((resolve) => setImmediate(resolve));
+        client.send(bytes.subarray(20 + i));
+      }
+      await client.take(EXPORT_NAME_BYTES);
+      for (let i = 0; i < 10; i++) assert.equal((await client.reply()).error, 0);
+      assert.equal(await reads(client, index * payload.length), index);
+      client.close();
+    };
+    await Promise.all(Array.from({ length: CLIENTS }, (_, index) => conversation(index)));
     assert.equal(await daemon.stop(), 0, daemon.log());
   });
 

@@ -10,7 +10,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Socket } from 'node:net';
 import type { VolumeId } from '../../lvm/live.ts';
-import { handleOf, takeBytes } from './handles.ts';
+import { handleOf, withBytesOf } from './handles.ts';
 import type {
   AdoptRequest,
   DeviceKey,
@@ -164,12 +164,9 @@ export class ForkedWorker implements WorkerHost {
   }
 
   async adopt(request: AdoptRequest, socket: Socket): Promise<void> {
-    const more = takeBytes(socket);
+    const whole = withBytesOf(socket, request);
     const handle = handleOf(socket);
     if (handle === null || socket.destroyed) throw new WorkerError('FAILED', this.index, 'the client has gone');
-    const { negotiated } = request;
-    const leftover = more.length === 0 ? negotiated.leftover : Buffer.concat([negotiated.leftover, more]);
-    const whole = { ...request, negotiated: { ...negotiated, leftover } };
     try {
       await this.#ask((id, failed) => {
         const channel = this.#child as ChildProcess & HandleSender;

@@ -3,10 +3,11 @@
  * listener; so it is the bare handle that travels, and each side knows its own socket only.
  *
  * Invariants
- *  - After `takeBytes` the system's buffer holds every byte that is not in what it gave: nothing reads in this process any more.
+ *  - After `withBytesOf` the system's buffer holds every byte that is not in what it gave: the socket reads no more.
  *  - The options of the connection (no delay, keep-alive) are the system's, and travel with it.
  */
 import { type BoundSocket, Socket } from 'node:net';
+import type { AdoptRequest } from './host.ts';
 
 /** What Node has under a socket. */
 interface Handle {
@@ -22,8 +23,15 @@ export function handleOf(socket: Socket): object | null {
   return handle;
 }
 
-/** Stops reading a paused socket that nobody listens to, and gives what was read and not taken. */
-export function takeBytes(socket: Socket): Buffer {
+/** Stops reading a paused socket that nobody listens to; gives the request with what was read behind its option. */
+export function withBytesOf(socket: Socket, request: AdoptRequest): AdoptRequest {
+  const more = takeBytes(socket);
+  if (more.length === 0) return request;
+  const { negotiated } = request;
+  return { ...request, negotiated: { ...negotiated, leftover: Buffer.concat([negotiated.leftover, more]) } };
+}
+
+function takeBytes(socket: Socket): Buffer {
   const { _handle: handle } = socket as Socket & Handled;
   handle?.readStop();
   const chunks: Buffer[] = [];

@@ -3,7 +3,9 @@
  *
  * Invariant: it can't be gone while the supervisor is there, so `gone` is never told.
  */
-import type { WorkerEvents, WorkerHost } from './host.ts';
+import type { Socket } from 'node:net';
+import { withBytesOf } from './handles.ts';
+import type { AdoptRequest, WorkerEvents, WorkerHost } from './host.ts';
 import { Worker, type WorkerLog, type WorkerSettings } from './worker.ts';
 
 export class LocalWorker extends Worker implements WorkerHost {
@@ -12,6 +14,10 @@ export class LocalWorker extends Worker implements WorkerHost {
 
   constructor(settings: WorkerSettings, log: WorkerLog, events: WorkerEvents) {
     super(settings, log, (connection) => events.connectionClosed(connection));
+  }
+
+  override adopt(request: AdoptRequest, socket: Socket): Promise<void> {
+    return super.adopt(withBytesOf(socket, request), socket);
   }
 
   kill(): void {
