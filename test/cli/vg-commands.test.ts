@@ -185,7 +185,12 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       assert.equal(partial.code, 5);
       assert.match(partial.stderr, /Refusing activation of partial LV vg\/gone\. {2}Use '--activationmode partial' to/);
       assert.equal((await twins.ours('vgchange -ay --activationmode partial vg')).code, 0);
-      await twins.sameCode(['vgchange --sysinit --addtag x vg', 'vgchange -ay --sysinit --poll y vg']);
+      await twins.sameCode([
+        'vgchange --sysinit --addtag x vg',
+        'vgchange -ay --sysinit --poll y vg',
+        'vgchange -ay --refresh vg',
+        'lvchange -ay --refresh vg/a',
+      ]);
       assert.equal((await twins.ours('vgck vg')).code, 5);
       const left = await twins.ours('vgreduce --removemissing vg');
       assert.equal(left.code, 5);

@@ -68,6 +68,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const properties = propertiesOf(context);
   const changes = properties.length > 0;
   if (!changes && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
+  if (options.has('activate') && options.has('refresh')) throw unmatched('Command does not accept option: --refresh.');
   if (args.length === 0 && !options.has('select')) throw noSuchSyntax(context.name);
   const change = await changeContext(context);
   let code: ExitCode = EXIT.ok;

@@ -12,7 +12,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { refreshVolumes, switchGroup } from '../lv/activation.ts';
 import { SELECT_OPTION } from '../criteria.ts';
-import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { CommandError, EXIT, type ExitCode, noSuchSyntax, UnmatchedSyntax } from '../messages.ts';
 import {
   ADDTAG_OPTION,
   ALLOC_OPTION,
@@ -146,6 +146,9 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
 }
 
 function checkCombinations({ options }: CommandContext, updates: boolean): void {
+  if (options.has('activate') && options.has('refresh')) {
+    throw new UnmatchedSyntax(['Command does not accept option: --refresh.']);
+  }
   const early = options.has('sysinit') || options.has('ignorelockingfailure');
   if (early && updates) {
     throw new CommandError(EXIT.badUsage, ['Only -a permitted with --ignorelockingfailure and --sysinit']);
