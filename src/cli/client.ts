@@ -13,7 +13,12 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { ControlClient } from '../daemon/client/control-client.ts';
-import { type CommandEvent, type CommandRequest, PASSED_VARIABLES } from '../daemon/client/messages.ts';
+import {
+  type CommandEvent,
+  type CommandRequest,
+  PASSED_VARIABLES,
+  type PromptAnswer,
+} from '../daemon/client/messages.ts';
 import { findControlSocket, SYSTEM_CONFIG } from '../daemon/client/socket-path.ts';
 import { COMMANDS } from './commands/table.ts';
 import { EXIT, type ExitCode } from './messages.ts';
@@ -110,19 +115,32 @@ async function configOf(named: NamedOptions, caller: Caller): Promise<FoundConfi
 async function converse(socket: string, request: CommandRequest, caller: Caller): Promise<ExitCode | null> {
   const { ControlClient, ControlClientError } = await import('../daemon/client/control-client.ts');
   const client = new ControlClient(socket);
+  let begun = false;
   try {
     const stream = await client.stream<CommandEvent>('POST', '/v1/commands', request);
+    begun = true;
     return await follow(client, stream.events, caller);
   } catch (error) {
     if (!(error instanceof ControlClientError)) throw error;
     // Nobody behind the socket, or a daemon that has nothing to do with these devices, or with commands at all.
-    if (error.code === 'UNREACHABLE' || error.reason === 'NOT_OURS' || error.status === 404) return null;
+    const notForUs = error.code === 'UNREACHABLE' || error.reason === 'NOT_OURS' || error.status === 404;
+    if (!begun && notForUs) return null;
     caller.progress.end();
     caller.err(`  ${error.message}.\n`);
-    if (error.code === 'LOST') {
+    if (begun || error.code === 'LOST') {
       caller.err('  What the command had committed stays; look at the result before it is repeated.\n');
     }
     return EXIT.failed;
+  }
+}
+
+/** Passes an answer on. A command, or a daemon, that has ended meanwhile says so in the stream. */
+async function answer(client: ControlClient, id: string, given: PromptAnswer): Promise<void> {
+  const { ControlClientError } = await import('../daemon/client/control-client.ts');
+  try {
+    await client.request('POST', `/v1/commands/${id}/answers`, given);
+  } catch (error) {
+    if (!(error instanceof ControlClientError)) throw error;
   }
 }
 
@@ -130,12 +148,13 @@ async function follow(client: ControlClient, events: AsyncIterable<CommandEvent>
   const { ControlClientError } = await import('../daemon/client/control-client.ts');
   let id = '';
   let interrupts = 0;
-  const stop = caller.onInterrupt(() => {
+  const interrupted = (): void => {
     if (++interrupts > 1) process.exit(EXIT.failed);
     caller.err('  Interrupted...\n');
     // A daemon that is gone is noticed by the stream.
     void client.request('DELETE', `/v1/commands/${id}`).catch((error: unknown) => caller.err(`  ${String(error)}\n`));
-  });
+  };
+  let stop = caller.onInterrupt(interrupted);
   try {
     for await (const event of events) {
       if (event.type === 'started') ({ id } = event);
@@ -146,8 +165,11 @@ async function follow(client: ControlClient, events: AsyncIterable<CommandEvent>
         if (event.type === 'exit') return event.code as ExitCode;
         if (event.type === 'prompt') {
           caller.err(event.question);
-          const answer = { id: event.id, line: await caller.readLine() };
-          await client.request('POST', `/v1/commands/${id}/answers`, answer);
+          // Reading blocks: an interrupt ends us at once, and our going is the command's no.
+          stop();
+          const line = await caller.readLine();
+          stop = caller.onInterrupt(interrupted);
+          await answer(client, id, { id: event.id, line });
         } else if (event.type === 'stdout') caller.out(event.text);
         else caller.err(event.text);
       }

@@ -244,25 +244,43 @@ describe('where there is no daemon for a command', () => {
     assert.match(stderr, /No orion-lvmd runs here/);
   });
 
-  test('a daemon that goes away while a command runs', async (t) => {
-    const place = await Place.open(t);
-    await place.start();
-    const before = await readFile(join(place.folder, 'pv0.img'));
-    const child = spawn(join(CHECKOUT, 'bin/orion-lvm'), ['vgremove', 'vg0'], {
-      cwd: place.folder,
-      env: { ...process.env, ...place.env },
-      stdio: ['pipe', 'pipe', 'pipe'],
+  for (const [signal, words] of [
+    ['SIGKILL', /orion-lvmd .*went away/],
+    ['SIGTERM', /\[n\]\n {2}Volume group "vg0" not removed\n$/],
+  ] as const) {
+    test(`a daemon that goes away by ${signal} while a command asks`, async (t) => {
+      const place = await Place.open(t);
+      await place.start();
+      const before = await readFile(join(place.folder, 'pv0.img'));
+      const { code, said } = await interrupted(place, () => place.daemon?.child.kill(signal));
+      assert.equal(code, 5, said);
+      assert.match(said, words);
+      assert.equal(said.match(/\[y\/n\]/g)?.length, 1, 'it is not run a second time');
+      assert.ok(before.equals(await readFile(join(place.folder, 'pv0.img'))), 'nothing was removed');
+      await place.daemon?.stop();
+      place.daemon = null;
+      assert.equal((await place.run(['lvs', '--noheadings', '-olv_name'])).stdout.trim(), 'a');
     });
-    let said = '';
-    child.stderr.on('data', (text: Buffer) => (said += text.toString()));
-    await waitFor('the question', () => said.includes('[y/n]'));
-    place.daemon?.child.kill('SIGKILL');
-    const closed = new Promise((resolve) => child.once('close', resolve));
-    child.stdin.end('y\n');
-    assert.equal(await closed, 5, said);
-    assert.match(said, /orion-lvmd .*(?:went away|cannot be reached)/);
-    assert.ok(before.equals(await readFile(join(place.folder, 'pv0.img'))), 'nothing was removed');
-    place.daemon = null;
-    assert.equal((await place.run(['lvs', '--noheadings', '-olv_name'])).stdout.trim(), 'a');
-  });
+  }
 });
+
+/** vgremove, which asks; then `during` happens, and the answer is yes. */
+async function interrupted(
+  place: Place,
+  during: () => void,
+): Promise<{ readonly code: unknown; readonly said: string }> {
+  const child = spawn(join(CHECKOUT, 'bin/orion-lvm'), ['vgremove', 'vg0'], {
+    cwd: place.folder,
+    env: { ...process.env, ...place.env },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
+  let said = '';
+  child.stderr.on('data', (text: Buffer) => (said += text.toString()));
+  const closed = new Promise((resolve) => child.once('close', resolve));
+  await waitFor('the question', () => said.includes('[y/n]'));
+  const ended = new Promise((resolve) => place.daemon?.child.once('exit', resolve));
+  during();
+  await ended;
+  child.stdin.end('y\n');
+  return { code: await closed, said };
+}
