@@ -5,7 +5,6 @@ import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { fromJSONSchema } from 'zod';
 import { ControlClient, ControlClientError, type EventStream } from '../../src/daemon/client/control-client.ts';
 import type { CommandEvent, CommandRequest } from '../../src/daemon/client/messages.ts';
 import { ROUTES } from '../../src/daemon/control/routes.ts';
@@ -14,28 +13,9 @@ import type { LiveChange } from '../../src/lvm/live.ts';
 import { type ControlStand, startControl } from '../helpers/control.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { hostedProcesses } from '../helpers/hosted.ts';
-import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
+import { check, documentOf } from '../helpers/openapi.ts';
+import { withTemporaryFolder } from '../helpers/shared.ts';
 import { TestGroup } from './images.ts';
-
-interface Operation {
-  readonly responses: Record<string, unknown>;
-}
-interface Document {
-  readonly paths: Record<string, Record<string, Operation>>;
-  readonly components: { readonly schemas: Record<string, object> };
-}
-
-async function documentOf(): Promise<Document> {
-  return JSON.parse(await readFile(join(CHECKOUT, 'docs/openapi.json'), 'utf8')) as Document;
-}
-
-/** Throws unless `value` is what the document says of a schema. */
-function check({ components }: Document, name: string, value: unknown): void {
-  const text = JSON.stringify({ ...components.schemas[name], $defs: components.schemas });
-  const schema = fromJSONSchema(JSON.parse(text.replaceAll('#/components/schemas/', '#/$defs/')));
-  const parsed = schema.safeParse(value);
-  assert.ok(parsed.success, `${name}: ${JSON.stringify(value)}: ${parsed.error?.message}`);
-}
 
 /** A stand on one VG with an LV, in a folder that goes with it. */
 async function withStand(

@@ -7,14 +7,17 @@ import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
+import { ControlClient } from '../../src/daemon/client/control-client.ts';
 import { type CommandOutcome, CommandRunner } from '../../src/daemon/commands/runner.ts';
 import { Daemon } from '../../src/daemon/compose.ts';
+import { ROUTES } from '../../src/daemon/control/routes.ts';
 import { loadSettings } from '../../src/daemon/config.ts';
 import { createLog } from '../../src/daemon/log.ts';
 import type { LiveVolumes } from '../../src/lvm/live.ts';
 import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { hostedProcesses } from '../helpers/hosted.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
+import { check, documentOf } from '../helpers/openapi.ts';
 import { mustRun, type Outcome, runProgram } from '../helpers/run.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
 import { CMD, ENOSPC, EINVAL, EPERM, request, WireClient } from '../nbd/wire.ts';
@@ -118,6 +121,24 @@ for (const workers of ['0', '2']) {
       assert.equal(await errorOf(client, 4096, CMD.read), 0);
       client.close();
       (await attached(stand.socket, 'vg1/b')).close();
+    });
+
+    test('what the control socket answers is what its document says', async (t) => {
+      const stand = await Stand.open(t);
+      await stand.start(workers);
+      const client = new ControlClient(join(dirname(stand.socket), 'control.sock'));
+      const document = await documentOf();
+      let checked = 0;
+      for (const { method, path } of ROUTES.filter((route) => route.method === 'GET')) {
+        const media = document.paths[path]?.[method.toLowerCase()]?.responses['200']?.content?.['application/json'];
+        const name = media?.schema['$ref']?.replace('#/components/schemas/', '');
+        if (name === undefined) continue;
+        check(document, name, await client.request(method, path));
+        checked++;
+      }
+      assert.ok(checked >= 2);
+      assert.match(await client.text('/metrics'), /^orion_lvm_build_info/m);
+      assert.equal(await client.request('POST', '/v1/rescan'), undefined);
     });
 
     test('volumes in use stay, but for --force; the read-only flag reaches who is connected', async (t) => {
