@@ -1,10 +1,16 @@
 /** The daemon's auto_recovery: when it runs a command, and when it does not. */
 import assert from 'node:assert/strict';
+import { open, readFile, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { CommandEvent, CommandRequest } from '../../src/daemon/client/messages.ts';
 import { pino } from 'pino';
 import { MetadataRecovery } from '../../src/daemon/recovery.ts';
 import type { Scan, VolumeGroup } from '../../src/lvm/model.ts';
+import { scanDevices } from '../../src/lvm/scan.ts';
+import { startDaemon, waitFor } from '../helpers/daemon.ts';
+import { mustRun } from '../helpers/run.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { group, pv, vg } from '../lvm/edit/groups.ts';
 
 interface Ran {
@@ -87,3 +93,35 @@ describe('the daemon repairs metadata', () => {
     assert.equal(ran.length, 0);
   });
 });
+
+void test('a running daemon repairs a stale copy when it starts', () =>
+  withTemporaryFolder(async (folder) => {
+    const images = [join(folder, 'pv0'), join(folder, 'pv1')];
+    const [first = '', second = ''] = images;
+    const config = join(folder, 'lvm.toml');
+    const lvm = (...argv: readonly string[]): Promise<string> => {
+      const env = { ORION_LVM_DEVICES: images.join(','), LVM_SYSTEM_DIR: folder };
+      return mustRun(join(CHECKOUT, 'bin/orion-lvm'), argv, { cwd: folder, env });
+    };
+    for (const image of images) {
+      await writeFile(image, '');
+      await truncate(image, 16 << 20);
+    }
+    await lvm('vgcreate', 'vg', first, second);
+    await lvm('lvcreate', '-an', '-Zn', '-l1', '-n', 'lv', 'vg');
+    const old = (await readFile(second)).subarray(0, 1 << 20);
+    await lvm('vgchange', '--addtag', 't', 'vg');
+    const file = await open(second, 'r+');
+    await file.write(old, 0, old.length, 0);
+    await file.close();
+    await writeFile(config, `devices = ${JSON.stringify(images)}\nauto_recovery = true\n`);
+    const daemon = await startDaemon(images, ['--config', config, '--workers', '0']);
+    try {
+      await waitFor('the repair', () => daemon.log().includes('stale and damaged metadata repaired'));
+      const { volumeGroups } = await scanDevices(images);
+      assert.deepEqual(volumeGroups[0]?.staleAreas, []);
+      assert.deepEqual(volumeGroups[0]?.vg.tags, ['t']);
+    } finally {
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    }
+  }));
