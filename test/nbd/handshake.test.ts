@@ -337,3 +337,34 @@ describe('handshake', () => {
     );
   });
 });
+
+describe('an export that can not be had after it was chosen', () => {
+  const negotiate = (bytes: Buffer): Handshake => {
+    const handshake = new Handshake(new TestDirectory([makeExport()]));
+    const { outcome } = handshake.receive(Buffer.concat([clientFlags(), bytes]));
+    assert.equal(outcome?.kind, 'negotiated');
+    return handshake;
+  };
+
+  test('is refused to GO, and what came behind is understood', () => {
+    for (const kind of ['unknown', 'policy'] as const) {
+      const handshake = negotiate(Buffer.concat([option(OPT.go, query('vg/lv')), option(OPT.go, query('vg/lv'))]));
+      const { replies, outcome } = handshake.refuse({ kind, text: 'it has gone' });
+      const [refusal] = optionReplies(Buffer.concat(replies));
+      assert.equal(refusal?.type, kind === 'policy' ? 0x80000002 : ERR.unknown);
+      assert.equal(refusal?.payload.toString(), 'it has gone');
+      assert.equal(outcome?.kind, 'negotiated', 'the second GO');
+      const again = handshake.refuse({ kind, text: 'still' });
+      assert.equal(again.outcome, null);
+      const rest = handshake.receive(option(OPT.abort));
+      assert.deepEqual([optionReplies(Buffer.concat(rest.replies))[0]?.type, rest.outcome?.kind], [ACK, 'close']);
+    }
+  });
+
+  test('ends the conversation of EXPORT_NAME', () => {
+    const handshake = negotiate(option(OPT.exportName, Buffer.from('vg/lv')));
+    const { replies, outcome } = handshake.refuse({ kind: 'unknown', text: 'it has gone' });
+    assert.equal(replies.length, 0);
+    assert.deepEqual(outcome, { kind: 'close', reason: 'EXPORT_NAME: it has gone' });
+  });
+});
