@@ -107,6 +107,7 @@ export class Daemon {
     this.#volumes = new VolumeSet({ log, slots: () => this.#workers.slots });
     this.#live = new DaemonVolumes({
       volumes: this.#volumes,
+      readOnly: settings.readOnly,
       holds: (identity) => this.#devices.holds(identity),
       refresh: (vgIds, reload) => this.#follow((vgId) => vgIds.has(vgId), reload),
       rescan: (reason) => this.rescan(reason),

@@ -26,6 +26,8 @@ import type { WorkerHost, WorkerVolume } from './worker/host.ts';
 /** The daemon as far as changes need it. */
 export interface LiveDaemon {
   readonly volumes: VolumeSet;
+  /** --read-only: nothing may be changed. */
+  readonly readOnly: boolean;
   /** Whether the device of this identity is claimed. */
   holds(identity: string): boolean;
   /** Reads these VGs again and makes their volumes follow, whatever changes of others are under way. */
@@ -67,6 +69,9 @@ export class DaemonVolumes implements LiveVolumes {
 
   async prepare(change: LiveChange): Promise<void> {
     const { volumes } = this.#daemon;
+    if (this.#daemon.readOnly) {
+      throw new CommandError('Devices are open for reading only by orion-lvmd (--read-only): nothing is changed.');
+    }
     const leaving = idsOf(change.leaving);
     this.#changes.set(change.key, change);
     this.#daemon.expect(change.groups);

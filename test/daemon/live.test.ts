@@ -44,6 +44,7 @@ function lab(): Lab {
   const problems: LiveProblem[] = [];
   const daemon: LiveDaemon = {
     volumes: volumes as Partial<VolumeSet> as VolumeSet,
+    readOnly: false,
     holds: () => true,
     async refresh(vgIds) {
       await noted(`refresh ${[...vgIds].join()} changing ${[...vgIds].map((id) => made.live.isChanging(id)).join()}`);

@@ -57,8 +57,8 @@ class Stand {
     return stand;
   }
 
-  async start(workers: string): Promise<void> {
-    this.daemon = await startDaemon(this.images, ['--workers', workers]);
+  async start(workers: string, ...args: readonly string[]): Promise<void> {
+    this.daemon = await startDaemon(this.images, ['--workers', workers, ...args]);
   }
 
   get socket(): string {
@@ -174,6 +174,15 @@ for (const workers of ['0', '2']) {
 function volumesText(rows: readonly (readonly [string, number])[]): string {
   return rows.map(([name, bytes]) => `${name} ${bytes / EXTENT}`).join(', ');
 }
+
+test('a daemon that only reads changes nothing', async (t) => {
+  const stand = await Stand.open(t);
+  await stand.start('0', '--read-only');
+  const { status, stderr } = await stand.run('lvrename', 'vg0', 'a', 'b');
+  assert.equal(status, 5);
+  assert.match(stderr, /open for reading only by orion-lvmd/);
+  assert.match(await stand.must('lvs', '--noheadings', '-olv_name,lv_attr'), /^ +a +-Ri-a-----/);
+});
 
 describe('a command that is killed', () => {
   /** Each on vg0/a of 4 extents; what there is afterwards if it was not, or was, committed. */
