@@ -1,7 +1,7 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `attach`, `audit`, `completion`, `config`, `detach`, `man`, `status` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
+ * Invariant: the names are LVM2's (and `attach`, `audit`, `completion`, `config`, `detach`, `man`, `rescan`, `status` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
  * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
