@@ -338,14 +338,15 @@ describe('handshake', () => {
   });
 });
 
-describe('an export that can not be had after it was chosen', () => {
-  const negotiate = (bytes: Buffer): Handshake => {
-    const handshake = new Handshake(new TestDirectory([makeExport()]));
-    const { outcome } = handshake.receive(Buffer.concat([clientFlags(), bytes]));
-    assert.equal(outcome?.kind, 'negotiated');
-    return handshake;
-  };
+/** A handshake in which an export was chosen. */
+function negotiate(bytes: Buffer): Handshake {
+  const handshake = new Handshake(new TestDirectory([makeExport()]));
+  const { outcome } = handshake.receive(Buffer.concat([clientFlags(), bytes]));
+  assert.equal(outcome?.kind, 'negotiated');
+  return handshake;
+}
 
+describe('an export that can not be had after it was chosen', () => {
   test('is refused to GO, and what came behind is understood', () => {
     for (const kind of ['unknown', 'policy'] as const) {
       const handshake = negotiate(Buffer.concat([option(OPT.go, query('vg/lv')), option(OPT.go, query('vg/lv'))]));
