@@ -270,6 +270,35 @@ describe('clients', () => {
   });
 });
 
+test('a worker that can not be started ends the start, and the others are ended', async () => {
+  const rules = noRules();
+  const slow = Promise.withResolvers<void>();
+  const ended: number[] = [];
+  const pool = new WorkerPool({
+    count: 2,
+    async start(index, events) {
+      if (index === 0) throw new Error('no such worker');
+      await slow.promise;
+      const host = new FakeWorker(index, rules, events);
+      host.drain = (): Promise<readonly string[]> => {
+        ended.push(index);
+        return Promise.resolve([]);
+      };
+      return host;
+    },
+    restore: () => Promise.resolve(),
+    lost: () => undefined,
+    connectionClosed: () => undefined,
+    log: LOG,
+  });
+  const opening = assert.rejects(pool.open(), /no such worker/);
+  const draining = pool.drain();
+  slow.resolve();
+  await opening;
+  assert.deepEqual(await draining, []);
+  assert.deepEqual(ended, [1]);
+});
+
 describe('a worker that keeps dying', () => {
   test('is started again ever more slowly', async () => {
     const bench = await Bench.open(1);

@@ -49,6 +49,8 @@ export class WorkerSlot {
   #lastEnd: string | null = null;
   #timer: NodeJS.Timeout | null = null;
   #ending = false;
+  /** The last start. */
+  #opening: Promise<void> = Promise.resolve();
 
   constructor(index: number, options: PoolOptions) {
     this.index = index;
@@ -86,7 +88,12 @@ export class WorkerSlot {
   }
 
   /** Starts the worker. Throws a WorkerError. */
-  async open(): Promise<void> {
+  open(): Promise<void> {
+    this.#opening = this.#open();
+    return this.#opening;
+  }
+
+  async #open(): Promise<void> {
     this.#startedAt = performance.now();
     const events: WorkerEvents = {
       connectionClosed: this.#options.connectionClosed,
@@ -130,6 +137,8 @@ export class WorkerSlot {
   async drain(): Promise<readonly string[]> {
     this.#ending = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
+    // One that is about to be there has to be ended too.
+    await Promise.allSettled([this.#opening]);
     const host = this.#host;
     if (host === null) {
       this.#ready.resolve(null);
@@ -157,7 +166,10 @@ export class WorkerPool {
 
   /** Starts all of them. Throws a WorkerError. */
   async open(): Promise<void> {
-    await Promise.all(this.slots.map((slot) => slot.open()));
+    // Even if one fails the others are waited for, so that they can be ended.
+    const outcomes = await Promise.allSettled(this.slots.map((slot) => slot.open()));
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
   }
 
   /** The workers that are there. */
