@@ -11,6 +11,7 @@ import { Volume } from '../src/dm/volume.ts';
 import { BufferPool } from '../src/nbd/buffer-pool.ts';
 import { Command } from '../src/nbd/command.ts';
 import { cacheScratch, Executor } from '../src/nbd/executor.ts';
+import { type Features, PLAIN } from '../src/nbd/features.ts';
 import { PayloadBudget } from '../src/nbd/payload-budget.ts';
 import { Transmission } from '../src/nbd/transmission.ts';
 import { judge } from '../src/nbd/validate.ts';
@@ -78,7 +79,7 @@ function requests(type: 0 | 1, bytes: number): Buffer {
 }
 
 /** From received bytes to collected replies, with everything between but sockets and devices. */
-export function wholePath(type: 0 | 1, bytes: number): Round {
+export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN): Round {
   const device = new NullDevice();
   const volume = linearVolume(device);
   const export_ = { name: 'x', readOnly: false, volume, canTrim: true };
@@ -87,7 +88,8 @@ export function wholePath(type: 0 | 1, bytes: number): Round {
   });
   const waiter = { roomForPayload: (): void => {} };
   const memory = { buffers: new BufferPool(), budget: new PayloadBudget(2 ** 30), waiter };
-  const transmission = new Transmission(export_, memory, { maxRequests: 256, maxBytes: 2 ** 26 }, executor);
+  const limits = { maxRequests: 256, maxBytes: 2 ** 26 };
+  const transmission = new Transmission(export_, memory, limits, executor, features);
   const input = requests(type, bytes);
   const pieces: Buffer[] = [];
   return () => {

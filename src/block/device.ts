@@ -45,6 +45,11 @@ export interface BlockDevice {
   readonly limits: DeviceLimits;
   /** Queues a request; `request.owner.ioDone` follows from a later callback. */
   submit(request: IoRequest): void;
+  /**
+   * Whether the whole range is known, without any I/O, to read as zeroes. From the `ioDone` of a read it tells of what was read.
+   * Absent: nothing is known.
+   */
+  readsZeroes?(offset: number, length: number): boolean;
   /** Waits for what is in flight, then lets the device go. Nothing may be submitted afterwards. */
   close(): Promise<void>;
 }

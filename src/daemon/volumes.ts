@@ -444,7 +444,8 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
         continue;
       }
       // What it was shown may have changed while it waited.
-      const info = waited ? describeExport(listed) : handover.negotiated.info;
+      const { features } = handover.negotiated;
+      const info = waited ? describeExport(listed, features) : handover.negotiated.info;
       const negotiated = { ...handover.negotiated, info };
       const readOnly = listed.readOnly && !served.facts.readOnly;
       this.#begin(connection, served);

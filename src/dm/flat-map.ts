@@ -128,6 +128,14 @@ export class FlatMap {
     this.length = length < bound ? length : bound;
   }
 
+  /** Whether no device holds any byte of the range, and all of them are zero. */
+  readsZeroes(offset: number, length: number): boolean {
+    if (offset + length > this.sizeBytes) return false;
+    const segment = this.find(offset);
+    // Adjacent segments of zeroes are one.
+    return this.#firstLegs[segment] === LEG_ZERO && offset + length <= this.#ends[segment]!;
+  }
+
   /** Legs that the segment deals its chunks to; 0 when it has no borders inside. */
   chunkedLegs(segment: number): number {
     return this.#chunks[segment] === 0 ? 0 : this.#legCounts[segment]!;

@@ -111,6 +111,11 @@ export class Volume implements BlockDevice {
     this.#mapper.submit(request);
   }
 
+  /** Whether the live table has nothing but zeroes there. */
+  readsZeroes(offset: number, length: number): boolean {
+    return this.#live?.map.readsZeroes(offset, length) ?? false;
+  }
+
   /**
    * Checks a table and puts it into the inactive slot, replacing what was there. `resolve` gives the devices that it names.
    * Throws TableError.

@@ -44,6 +44,8 @@ export class Command {
   pooled = false;
   /** WRITE: the segment that `buffer` is a part of, if it is where it was received. */
   received: Segment | null = null;
+  /** READ: it found nothing but zeroes, and is answered by saying so. */
+  hole = false;
   /** Bytes done, of a command that is performed in pieces. */
   progress = 0;
 
@@ -77,6 +79,7 @@ export class Command {
     this.bufferOffset = 0;
     this.pooled = false;
     this.received = null;
+    this.hole = false;
     this.progress = 0;
   }
 }

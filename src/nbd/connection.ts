@@ -88,7 +88,7 @@ export class Connection implements SessionTransport, Receiver {
     this.#socket = socket;
     this.#context = context;
     const fields = { connection: id, peer, export: start.export.name };
-    this.#session = new Session(start.export, context.shared, this, () => {
+    this.#session = new Session({ export: start.export, features: negotiated.features }, context.shared, this, () => {
       context.log.info({ ...fields, ...this.#session.counters }, 'client left');
       context.onClosed(this);
     });

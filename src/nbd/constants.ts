@@ -13,6 +13,7 @@ export const OPTION_MAGIC = { high: 0x49484156, low: 0x454f5054 } as const;
 export const OPTION_REPLY_MAGIC = { high: 0x0003e889, low: 0x045565a9 } as const;
 export const REQUEST_MAGIC = 0x25609513;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
+export const CHUNK_MAGIC = 0x668e33ef;
 
 export const GREETING_BYTES = 18;
 export const CLIENT_FLAGS_BYTES = 4;
@@ -24,6 +25,10 @@ export const OPTION_REPLY_HEADER_BYTES = 20;
 export const REQUEST_BYTES = 28;
 /** magic 4, error 4, cookie 8 */
 export const SIMPLE_REPLY_BYTES = 16;
+/** magic 4, flags 2, type 2, cookie 8, payload length 4 */
+export const CHUNK_HEADER_BYTES = 20;
+/** A chunk's header and the offset of its data, 8. */
+export const DATA_CHUNK_BYTES = 28;
 
 /** The server's and the client's handshake flags have the same two bits. */
 export const HandshakeFlag = { fixedNewstyle: 1, noZeroes: 2 } as const;
@@ -77,6 +82,7 @@ export const TransmissionFlag = {
   sendFua: 0x8,
   sendTrim: 0x20,
   sendWriteZeroes: 0x40,
+  sendDf: 0x80,
   canMultiConn: 0x100,
   sendCache: 0x400,
 } as const;
@@ -91,8 +97,20 @@ export const CommandType = {
   writeZeroes: 6,
 } as const;
 
-/** Command flags that this server takes; DF, REQ_ONE, FAST_ZERO and PAYLOAD_LEN belong to what it does not offer. */
-export const CommandFlag = { fua: 1, noHole: 2 } as const;
+/** Command flags that this server takes; FAST_ZERO and PAYLOAD_LEN belong to what it does not offer. */
+export const CommandFlag = { fua: 1, noHole: 2, df: 4 } as const;
+
+/** The last chunk of a reply says so. */
+export const CHUNK_DONE = 1;
+
+/** Types of chunks; errors have the highest bit set. */
+export const ChunkType = {
+  none: 0,
+  offsetData: 1,
+  offsetHole: 2,
+  error: 0x8001,
+  errorOffset: 0x8002,
+} as const;
 
 /** The only error numbers that may stand in a reply. */
 export const NbdErrno = {

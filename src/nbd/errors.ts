@@ -44,6 +44,19 @@ const REPLY_ERRNO: ReadonlyMap<number, NbdErrno> = new Map<number, NbdErrno>([
   [errno.ENOTSUP, NbdErrno.einval],
 ]);
 
+const FAILURE_TEXT: ReadonlyMap<NbdErrno, string> = new Map<NbdErrno, string>([
+  [NbdErrno.eperm, 'the volume takes no writes'],
+  [NbdErrno.eio, 'I/O error on the volume'],
+  [NbdErrno.enomem, 'the volume is out of memory'],
+  [NbdErrno.einval, 'the volume does not support this'],
+  [NbdErrno.enospc, 'no space left on the volume'],
+]);
+
+/** What became of a command that the volume failed to carry out, for people. */
+export function failureText(error: NbdErrno): string {
+  return FAILURE_TEXT.get(error) ?? `error ${error}`;
+}
+
 /** The number for a reply; `errnoOfVolume` is 0 or a positive errno of this system. Anything unlisted is EIO. */
 export function replyErrno(errnoOfVolume: number): NbdErrno {
   return REPLY_ERRNO.get(errnoOfVolume) ?? NbdErrno.eio;

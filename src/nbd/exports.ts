@@ -12,6 +12,7 @@
 import assert from 'node:assert/strict';
 import type { BlockDevice } from '../dm/io.ts';
 import { MAX_PAYLOAD_BYTES, MAX_STRING_BYTES, TransmissionFlag } from './constants.ts';
+import { type Features, PLAIN } from './features.ts';
 
 /** What the transmission phase needs of an export. */
 export interface NbdExport {
@@ -88,22 +89,23 @@ export interface ExportInfo {
 
 /**
  * Always multi-connection: all connections of an export share its one volume, which has no cache of its own per
- * connection. TRIM and WRITE_ZEROES are writes and not offered on a read-only export.
+ * connection. TRIM and WRITE_ZEROES are writes and not offered on a read-only export. DF is about chunks.
  */
-function transmissionFlags(export_: ListedExport): number {
+function transmissionFlags(export_: ListedExport, features: Features): number {
   let flags =
     TransmissionFlag.hasFlags |
     TransmissionFlag.sendFlush |
     TransmissionFlag.sendFua |
     TransmissionFlag.canMultiConn |
     TransmissionFlag.sendCache;
+  if (features.structuredReplies) flags |= TransmissionFlag.sendDf;
   if (export_.readOnly) return flags | TransmissionFlag.readOnly;
   flags |= TransmissionFlag.sendWriteZeroes;
   return export_.canTrim ? flags | TransmissionFlag.sendTrim : flags;
 }
 
-/** Takes the snapshot that a client is shown. */
-export function describeExport(export_: ListedExport): ExportInfo {
+/** Takes the snapshot that a client is shown, who agreed on `features`. */
+export function describeExport(export_: ListedExport, features: Features = PLAIN): ExportInfo {
   const preferred = export_.preferredBlockSize;
   assert(preferred >= 512 && preferred <= MAX_PAYLOAD_BYTES && Number.isInteger(Math.log2(preferred)));
   assert(export_.name !== '' && Buffer.byteLength(export_.name) <= MAX_STRING_BYTES && !export_.name.includes('\0'));
@@ -111,7 +113,7 @@ export function describeExport(export_: ListedExport): ExportInfo {
     name: export_.name,
     description: export_.description,
     sizeBytes: export_.sizeBytes,
-    flags: transmissionFlags(export_),
+    flags: transmissionFlags(export_, features),
     // Volumes serve any byte range, by read-modify-write where a device has larger blocks, so nothing is demanded.
     minimumBlockSize: 1,
     preferredBlockSize: preferred,

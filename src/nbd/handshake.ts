@@ -30,6 +30,7 @@ import {
   ReplyType,
 } from './constants.ts';
 import { describeExport, type ExportInfo, type ExportRefusal, type ExportView } from './exports.ts';
+import type { Features } from './features.ts';
 import { ackReply, errorReply, infoReplies, type Negotiated, serverReply } from './option-replies.ts';
 
 export type HandshakeOutcome =
@@ -106,6 +107,7 @@ export class Handshake {
   #fixedNewstyle = false;
   #noZeroes = false;
   #option = 0;
+  #structuredReplies = false;
   #optionsLeft = MAX_OPTIONS;
   #lists = 0;
   /** What the last option, an INFO, showed: a GO for the same name shows it again. */
@@ -253,6 +255,9 @@ export class Handshake {
       case OptionType.go:
         this.#infoOrGo(payload, shown);
         break;
+      case OptionType.structuredReply:
+        this.#structuredReply(payload);
+        break;
       case OptionType.starttls:
         this.#refuse(ReplyType.errUnsup, 'TLS is not offered by this server');
         break;
@@ -268,6 +273,20 @@ export class Handshake {
   #abort(): void {
     this.#replies.push(ackReply(this.#option));
     this.#close('');
+  }
+
+  /** Agreed to once; asking again changes nothing. */
+  #structuredReply(payload: Buffer): void {
+    if (payload.length > 0) {
+      this.#refuse(ReplyType.errInvalid, `NBD_OPT_STRUCTURED_REPLY takes no payload, ${payload.length} bytes came`);
+      return;
+    }
+    this.#structuredReplies = true;
+    this.#replies.push(ackReply(this.#option));
+  }
+
+  #features(): Features {
+    return { structuredReplies: this.#structuredReplies };
   }
 
   #list(payload: Buffer): void {
@@ -301,7 +320,7 @@ export class Handshake {
       this.#refuse(refusalType(refusal), refusal.text);
       return;
     }
-    const info = shown?.name === name ? shown.info : describeExport(found);
+    const info = shown?.name === name ? shown.info : describeExport(found, this.#features());
     if (this.#option === OptionType.go) {
       this.#negotiated(OptionType.go, name, info, infoTypes);
     } else {
@@ -318,11 +337,13 @@ export class Handshake {
     }
     const found = this.#directory.find(decoded.name);
     if (found === null) this.#close(`EXPORT_NAME: ${this.#directory.explain(decoded.name).text}`);
-    else this.#negotiated(OptionType.exportName, decoded.name, describeExport(found), []);
+    else this.#negotiated(OptionType.exportName, decoded.name, describeExport(found, this.#features()), []);
   }
 
   #negotiated(option: Negotiated['option'], exportName: string, info: ExportInfo, infoTypes: readonly number[]): void {
-    const negotiated = { exportName, option, noZeroes: this.#noZeroes, infoTypes, info, leftover: Buffer.alloc(0) };
+    const features = this.#features();
+    const leftover = Buffer.alloc(0);
+    const negotiated = { exportName, option, noZeroes: this.#noZeroes, infoTypes, info, features, leftover };
     this.#outcome = { kind: 'negotiated', negotiated };
   }
 }

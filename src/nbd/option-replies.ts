@@ -11,6 +11,7 @@
  * the bytes depend on the arguments only, so that the reply that ends a negotiation can be sent by another process.
  */
 import type { ExportInfo } from './exports.ts';
+import type { Features } from './features.ts';
 import {
   GREETING_BYTES,
   GREETING_MAGIC,
@@ -38,6 +39,7 @@ export interface Negotiated {
   /** What GO asked to be told, without NBD_INFO_EXPORT, which is always told. */
   readonly infoTypes: readonly number[];
   readonly info: ExportInfo;
+  readonly features: Features;
   /** Bytes that came after the option: the first of the transmission phase. */
   readonly leftover: Uint8Array;
 }

@@ -3,17 +3,32 @@
  * memory, and kept until the system has taken them.
  *
  *     simple reply   0 magic u32  4 error u32  8 cookie u64   (16 bytes), then the data of a READ that went well
+ *     chunk          0 magic u32  4 flags u16  6 type u16  8 cookie u64  16 length u32  20 payload
+ *       DATA           20 offset u64  28 data
+ *       HOLE           20 offset u64  28 bytes u32
+ *       ERROR          20 error u32  24 text length u16  26 text,  then offset u64 if it is an ERROR_OFFSET
+ *
+ * With structured replies a READ, and whatever fails, is answered by one chunk; the rest by simple replies, as is allowed.
  *
  * Invariants
  *  - A READ's reply is a slot with room for header and data, reserved when the command is accepted; all others are headers
  *    side by side. Replies of neighbouring slots leave as one piece.
  *  - A piece is sent once and released once, in the order of sending.
- *  - A header is written only when its data is known to be good: a simple reply can't be taken back.
+ *  - A header is written only when its data is known to be good: a reply can't be taken back.
  */
 import assert from 'node:assert/strict';
 import { type BufferPool, type Segment, SegmentArena } from './buffer-pool.ts';
 import type { Command } from './command.ts';
-import { SIMPLE_REPLY_BYTES, SIMPLE_REPLY_MAGIC } from './constants.ts';
+import {
+  CHUNK_DONE,
+  CHUNK_HEADER_BYTES,
+  CHUNK_MAGIC,
+  ChunkType,
+  CommandType,
+  DATA_CHUNK_BYTES,
+  SIMPLE_REPLY_BYTES,
+  SIMPLE_REPLY_MAGIC,
+} from './constants.ts';
 
 /** Bytes: room for the replies of about 31 READs of 4 KiB. */
 const DATA_SEGMENT_BYTES = 128 * 1024;
@@ -75,7 +90,30 @@ function writeHeader(buffer: Buffer, at: number, command: Command, error: number
   writeUint32(buffer, at + 12, command.cookieLow);
 }
 
+/** The only, and so the last, chunk of a reply. */
+function writeChunkHeader(buffer: Buffer, at: number, command: Command, type: number, payloadBytes: number): void {
+  assert(at + CHUNK_HEADER_BYTES + payloadBytes <= buffer.length);
+  writeUint32(buffer, at, CHUNK_MAGIC);
+  writeUint32(buffer, at + 4, CHUNK_DONE * 2 ** 16 + type);
+  writeUint32(buffer, at + 8, command.cookieHigh);
+  writeUint32(buffer, at + 12, command.cookieLow);
+  writeUint32(buffer, at + 16, payloadBytes);
+}
+
+function writeOffset(buffer: Buffer, at: number, offset: number): void {
+  writeUint32(buffer, at, Math.floor(offset / 2 ** 32));
+  writeUint32(buffer, at + 4, offset % 2 ** 32);
+}
+
+/** Bytes of an OFFSET_HOLE's payload. */
+const HOLE_BYTES = 12;
+/** Bytes of an error chunk's payload before its text. */
+const ERROR_BYTES = 6;
+
 export class ReplyQueue {
+  /** Bytes before the data of a READ; what a reply is taken for before it is known. */
+  readonly overhead: number;
+  readonly #structured: boolean;
   readonly #data: SegmentArena;
   readonly #headers: SegmentArena;
   /** READs that went well since the last `collect`. */
@@ -87,7 +125,9 @@ export class ReplyQueue {
   #newest: Batch | null = null;
   #spare: Batch | null = null;
 
-  constructor(pool: BufferPool) {
+  constructor(pool: BufferPool, structured: boolean) {
+    this.#structured = structured;
+    this.overhead = structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
     this.#data = new SegmentArena(pool, DATA_SEGMENT_BYTES);
     this.#headers = new SegmentArena(pool, HEADER_SEGMENT_BYTES);
   }
@@ -104,12 +144,12 @@ export class ReplyQueue {
 
   /** Gives a READ the place where its reply will be. */
   reserve(command: Command): void {
-    const bytes = SIMPLE_REPLY_BYTES + command.length;
+    const bytes = this.overhead + command.length;
     const segment = this.#data.reserve(bytes);
     command.segment = segment;
     command.slot = segment.used - bytes;
     command.buffer = segment.buffer;
-    command.bufferOffset = command.slot + SIMPLE_REPLY_BYTES;
+    command.bufferOffset = command.slot + this.overhead;
   }
 
   /** Gives back the place of a READ that won't be answered with data. */
@@ -123,18 +163,58 @@ export class ReplyQueue {
   addRead(command: Command): void {
     const { segment, slot } = command;
     assert(segment !== null);
-    writeHeader(segment.buffer, slot, command, 0);
+    if (this.#structured) {
+      writeChunkHeader(segment.buffer, slot, command, ChunkType.offsetData, 8 + command.length);
+      writeOffset(segment.buffer, slot + CHUNK_HEADER_BYTES, command.offset);
+    } else {
+      writeHeader(segment.buffer, slot, command, 0);
+    }
     const last = this.#reads.at(-1);
     if (last !== undefined && bySlot(last, command) > 0) this.#readsInOrder = false;
     this.#reads.push(command);
   }
 
-  /** A reply without data. */
-  addHeader(command: Command, error: number): void {
+  /** A reply without data and without a text; gives its bytes. */
+  addHeader(command: Command, error: number): number {
+    // A READ without data still is a READ.
+    if (this.#structured && command.type === CommandType.read) return this.#addChunk(command, ChunkType.none, 0).bytes;
     const segment = this.#headers.reserve(SIMPLE_REPLY_BYTES);
     const start = segment.used - SIMPLE_REPLY_BYTES;
     writeHeader(segment.buffer, start, command, error);
     this.#open.add(segment, start, segment.used);
+    return SIMPLE_REPLY_BYTES;
+  }
+
+  /** The reply of a READ that found nothing but zeroes; gives its bytes. */
+  addHole(command: Command): number {
+    const { buffer, at, bytes } = this.#addChunk(command, ChunkType.offsetHole, HOLE_BYTES);
+    writeOffset(buffer, at, command.offset);
+    writeUint32(buffer, at + 8, command.length);
+    return bytes;
+  }
+
+  /** A failure, and why; `offset` is where, null if that means nothing. Gives its bytes. Only for structured replies. */
+  addError(command: Command, error: number, text: string, offset: number | null): number {
+    const textBytes = Buffer.byteLength(text);
+    const type = offset === null ? ChunkType.error : ChunkType.errorOffset;
+    const payload = ERROR_BYTES + textBytes + (offset === null ? 0 : 8);
+    const { buffer, at, bytes } = this.#addChunk(command, type, payload);
+    writeUint32(buffer, at, error);
+    buffer.writeUInt16BE(textBytes, at + 4);
+    buffer.write(text, at + ERROR_BYTES, 'utf8');
+    if (offset !== null) writeOffset(buffer, at + ERROR_BYTES + textBytes, offset);
+    return bytes;
+  }
+
+  /** Gives where the payload is to be put, all of it, and the bytes of the chunk. */
+  #addChunk(command: Command, type: number, payloadBytes: number): { buffer: Buffer; at: number; bytes: number } {
+    assert(this.#structured);
+    const bytes = CHUNK_HEADER_BYTES + payloadBytes;
+    const segment = this.#headers.reserve(bytes);
+    const start = segment.used - bytes;
+    writeChunkHeader(segment.buffer, start, command, type, payloadBytes);
+    this.#open.add(segment, start, segment.used);
+    return { buffer: segment.buffer, at: start + CHUNK_HEADER_BYTES, bytes };
   }
 
   /**
@@ -145,7 +225,7 @@ export class ReplyQueue {
     const batch = this.#open;
     if (!this.#readsInOrder) this.#reads.sort(bySlot);
     for (const command of this.#reads) {
-      batch.add(command.segment!, command.slot, command.slot + SIMPLE_REPLY_BYTES + command.length);
+      batch.add(command.segment!, command.slot, command.slot + this.overhead + command.length);
       free(command);
     }
     this.#reads.length = 0;

@@ -13,6 +13,7 @@ import assert from 'node:assert/strict';
 import type { BufferPool } from './buffer-pool.ts';
 import { Executor, type ExecutorShared, type TransferCounters } from './executor.ts';
 import type { NbdExport } from './exports.ts';
+import type { Features } from './features.ts';
 import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
 import { Transmission, type TransmissionLimits } from './transmission.ts';
 import type { TurnQueue, TurnTaker } from './turn-queue.ts';
@@ -49,7 +50,13 @@ export class Session implements TurnTaker, BudgetWaiter {
   #gone = false;
   #released = false;
 
-  constructor(export_: NbdExport, shared: SessionShared, transport: SessionTransport, onReleased: () => void) {
+  constructor(
+    subject: { readonly export: NbdExport; readonly features: Features },
+    shared: SessionShared,
+    transport: SessionTransport,
+    onReleased: () => void,
+  ) {
+    const { export: export_, features } = subject;
     this.export = export_;
     this.#transport = transport;
     this.#turns = shared.turns;
@@ -60,7 +67,7 @@ export class Session implements TurnTaker, BudgetWaiter {
       else this.#turns.schedule(this);
     });
     const memory = { buffers: shared.buffers, budget: shared.budget, waiter: this };
-    this.#transmission = new Transmission(export_, memory, shared.limits, this.#executor);
+    this.#transmission = new Transmission(export_, memory, shared.limits, this.#executor, features);
   }
 
   get counters(): Readonly<TransferCounters> {

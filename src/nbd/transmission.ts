@@ -19,19 +19,14 @@
 import assert from 'node:assert/strict';
 import type { BufferPool } from './buffer-pool.ts';
 import { type Command, CommandPool } from './command.ts';
-import {
-  CommandType,
-  MAX_DRAINED_BYTES,
-  type NbdErrno,
-  NbdErrno as Errno,
-  REQUEST_BYTES,
-  SIMPLE_REPLY_BYTES,
-} from './constants.ts';
+import { CommandType, MAX_DRAINED_BYTES, type NbdErrno, NbdErrno as Errno, REQUEST_BYTES } from './constants.ts';
+import { failureText } from './errors.ts';
 import type { NbdExport } from './exports.ts';
+import { type Features, PLAIN } from './features.ts';
 import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
 import { Inlet } from './inlet.ts';
 import { ReplyQueue } from './reply-queue.ts';
-import { judge } from './validate.ts';
+import { judge, refusalText } from './validate.ts';
 
 /** Who carries out commands. */
 export interface CommandHost {
@@ -57,6 +52,10 @@ export interface TransmissionLimits {
 
 /** Longer payloads that are not all here get a buffer of their own. */
 const MAX_IN_PLACE_BYTES = 64 * 1024;
+/** Larger offsets are no exact numbers here, and inside no volume. */
+const MAX_OFFSET = Number.MAX_SAFE_INTEGER - 2 ** 32;
+/** A hole's length takes 4 bytes: a shorter one is better sent as data. */
+const SHORTEST_HOLE_BYTES = 4;
 /** Room for what follows a long payload, which may be the next one: little, so that little of that is copied. */
 const AFTER_LONG_BYTES = 4096;
 
@@ -66,6 +65,7 @@ export class Transmission {
   readonly #limits: TransmissionLimits;
   readonly #budget: PayloadBudget;
   readonly #waiter: BudgetWaiter;
+  readonly #features: Features;
   readonly #host: CommandHost;
   readonly #commands = new CommandPool();
   readonly #replies: ReplyQueue;
@@ -89,14 +89,21 @@ export class Transmission {
     this.#commands.release(command);
   };
 
-  constructor(export_: NbdExport, memory: TransmissionMemory, limits: TransmissionLimits, host: CommandHost) {
+  constructor(
+    export_: NbdExport,
+    memory: TransmissionMemory,
+    limits: TransmissionLimits,
+    host: CommandHost,
+    features: Features = PLAIN,
+  ) {
+    this.#features = features;
     this.#export = export_;
     this.#pool = memory.buffers;
     this.#budget = memory.budget;
     this.#waiter = memory.waiter;
     this.#limits = limits;
     this.#host = host;
-    this.#replies = new ReplyQueue(memory.buffers);
+    this.#replies = new ReplyQueue(memory.buffers, features.structuredReplies);
     this.#inlet = new Inlet(memory.buffers);
   }
 
@@ -183,7 +190,7 @@ export class Transmission {
     const held = this.#held;
     if (held === null) return;
     // The volume may have another size than when this arrived.
-    held.refusal = judge(held, this.#export);
+    held.refusal = judge(held, this.#export, this.#features);
     if (!this.#admits(held)) return;
     this.#held = null;
     this.#budget.leave(this.#waiter);
@@ -217,13 +224,21 @@ export class Transmission {
     if (this.#abandoned) {
       this.#forget(command);
       this.#settleAbandoned();
-    } else if (isRead && error === Errno.ok) {
+    } else if (isRead && error === Errno.ok && !this.#isHole(command)) {
       this.#replies.addRead(command);
     } else {
+      command.hole = isRead && error === Errno.ok;
       this.#discharge(command.payloadBytes);
       this.#forgetPayload(command);
       this.#answer(command, error);
     }
+  }
+
+  /** Whether what was read is nothing but zeroes: by the table that it was read through, which can't have been replaced yet. */
+  #isHole({ offset, length }: Command): boolean {
+    if (!this.#features.structuredReplies || length < SHORTEST_HOLE_BYTES) return false;
+    const { volume } = this.#export;
+    return volume.readsZeroes?.(offset, length) ?? false;
   }
 
   /** Appends the memory of all replies so far to `pieces`; if any were appended, one `sent` must follow when they left. */
@@ -262,7 +277,7 @@ export class Transmission {
 
   /** A WRITE whose payload will not come. */
   #drop(command: Command): void {
-    this.#discharge(SIMPLE_REPLY_BYTES + (command.refusal === Errno.ok ? command.length : 0));
+    this.#discharge(this.#replies.overhead + (command.refusal === Errno.ok ? command.length : 0));
     // The system may still put bytes into it.
     if (this.#direct) this.#pool.discard();
     else if (command.pooled) this.#pool.release(command.buffer);
@@ -295,7 +310,7 @@ export class Transmission {
       this.stop();
       return;
     }
-    command.refusal = judge(command, this.#export);
+    command.refusal = judge(command, this.#export, this.#features);
     if (this.#admits(command)) this.#accept(command);
     else this.#held = command;
   }
@@ -308,7 +323,7 @@ export class Transmission {
   #admits(command: Command): boolean {
     if (this.#requestsInFlight >= this.#limits.maxRequests) return false;
     const payload = command.refusal === Errno.ok ? command.payloadBytes : 0;
-    const bytes = SIMPLE_REPLY_BYTES + payload;
+    const bytes = this.#replies.overhead + payload;
     if (this.#bytesInFlight > 0 && this.#bytesInFlight + bytes > this.#limits.maxBytes) return false;
     if (this.#budget.admits(this.#waiter, this.#bytesInFlight, bytes)) return true;
     this.#budget.wait(this.#waiter);
@@ -316,7 +331,7 @@ export class Transmission {
   }
 
   #accept(command: Command): void {
-    this.#charge(SIMPLE_REPLY_BYTES);
+    this.#charge(this.#replies.overhead);
     if (command.type === CommandType.write && command.length > 0) {
       if (command.refusal === Errno.ok) this.#acceptWrite(command);
       else this.#refuseWrite(command);
@@ -345,7 +360,7 @@ export class Transmission {
       this.#receiving = command;
       return;
     }
-    this.#discharge(SIMPLE_REPLY_BYTES);
+    this.#discharge(this.#replies.overhead);
     const { length } = command;
     this.#commands.release(command);
     this.#break(`a WRITE of ${length} bytes`);
@@ -381,8 +396,31 @@ export class Transmission {
 
   /** Answers without data, and forgets the command. */
   #answer(command: Command, error: NbdErrno): void {
-    this.#replies.addHeader(command, error);
+    const bytes = this.#addReply(command, error);
+    const { overhead } = this.#replies;
+    if (bytes > overhead) this.#charge(bytes - overhead);
+    else this.#discharge(overhead - bytes);
     this.#commands.release(command);
+  }
+
+  /** Gives the bytes of the reply. */
+  #addReply(command: Command, error: NbdErrno): number {
+    const replies = this.#replies;
+    if (error === Errno.ok) return command.hole ? replies.addHole(command) : replies.addHeader(command, error);
+    if (!this.#features.structuredReplies) return replies.addHeader(command, error);
+    const refused = command.refusal !== Errno.ok;
+    const text = refused ? refusalText(command, this.#export, this.#features) : failureText(error);
+    return replies.addError(command, error, text, this.#failedAt(command));
+  }
+
+  /**
+   * Where in a command's range it failed: where the volume ends, if that is why, else its first byte, before which nothing was done.
+   * Null for commands without a range.
+   */
+  #failedAt({ type, offset, length }: Command): number | null {
+    const { sizeBytes } = this.#export.volume.limits;
+    if (length === 0 || type === CommandType.flush || offset > MAX_OFFSET) return null;
+    return offset < sizeBytes && offset + length > sizeBytes ? sizeBytes : offset;
   }
 
   #forgetPayload(command: Command): void {

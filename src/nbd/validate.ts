@@ -9,16 +9,18 @@
 import { CommandFlag, CommandType, MAX_PAYLOAD_BYTES, NbdErrno } from './constants.ts';
 import type { Command } from './command.ts';
 import type { NbdExport } from './exports.ts';
+import { type Features, PLAIN } from './features.ts';
 
 /** FUA is taken on every command, as it must be when offered; where there is nothing to make durable it means nothing. */
-function unknownFlags(command: Command): boolean {
-  const allowed = command.type === CommandType.writeZeroes ? CommandFlag.fua | CommandFlag.noHole : CommandFlag.fua;
-  return (command.flags & ~allowed) !== 0;
+function allowedFlags(type: number, features: Features): number {
+  if (type === CommandType.writeZeroes) return CommandFlag.fua | CommandFlag.noHole;
+  if (type === CommandType.read && features.structuredReplies) return CommandFlag.fua | CommandFlag.df;
+  return CommandFlag.fua;
 }
 
 /** 0, or the error that the command is answered with. The payload of a refused WRITE still has to be read. */
-export function judge(command: Command, export_: NbdExport): NbdErrno {
-  if (unknownFlags(command)) return NbdErrno.einval;
+export function judge(command: Command, export_: NbdExport, features: Features = PLAIN): NbdErrno {
+  if ((command.flags & ~allowedFlags(command.type, features)) !== 0) return NbdErrno.einval;
   const { sizeBytes } = export_.volume.limits;
   const inside = command.length <= sizeBytes && command.offset <= sizeBytes - command.length;
   switch (command.type) {
@@ -42,4 +44,33 @@ export function judge(command: Command, export_: NbdExport): NbdErrno {
     default:
       return NbdErrno.einval;
   }
+}
+
+const NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries({
+    READ: CommandType.read,
+    WRITE: CommandType.write,
+    FLUSH: CommandType.flush,
+    TRIM: CommandType.trim,
+    CACHE: CommandType.cache,
+    WRITE_ZEROES: CommandType.writeZeroes,
+  }).map(([name, type]) => [type, name]),
+);
+
+/** Why `judge` refused a command, for people. */
+export function refusalText(command: Command, export_: NbdExport, features: Features): string {
+  const { type, flags, offset, length } = command;
+  const name = NAMES.get(type);
+  if (name === undefined) return `command ${type} is not known to this server`;
+  const unknown = flags & ~allowedFlags(type, features);
+  if (unknown !== 0) return `${name}: flags 0x${unknown.toString(16)} are not known, or were not agreed on`;
+  if (command.refusal === NbdErrno.eperm) return `${name}: the export is read-only`;
+  if (type <= CommandType.write && length > MAX_PAYLOAD_BYTES) {
+    return `${name}: ${length} bytes, at most ${MAX_PAYLOAD_BYTES} are allowed`;
+  }
+  const { sizeBytes } = export_.volume.limits;
+  const inside = length <= sizeBytes && offset <= sizeBytes - length;
+  return inside
+    ? `${name} is not supported by this export`
+    : `${name}: ${length} bytes at offset ${offset} are not inside the ${sizeBytes} bytes of the export`;
 }

@@ -12,6 +12,7 @@ import type { DeviceSpec, WorkerHost } from '../../src/daemon/worker/host.ts';
 import { WorkerPool } from '../../src/daemon/worker/pool.ts';
 import type { LiveProblem } from '../../src/lvm/live.ts';
 import { describeExport } from '../../src/nbd/exports.ts';
+import { PLAIN } from '../../src/nbd/features.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { type FakeRules, FakeWorker, noRules } from './fake-worker.ts';
 
@@ -87,6 +88,7 @@ class Bench {
       noZeroes: true,
       infoTypes: [],
       info: describeExport(found),
+      features: PLAIN,
       leftover: Buffer.alloc(0),
     };
     const abort = new AbortController();

@@ -144,7 +144,7 @@ describe('handshake', () => {
     ['PEEK_EXPORT, withdrawn', option(4), ERR.unsup],
     ['STARTTLS', option(OPT.starttls), ERR.unsup],
     ['STARTTLS with payload', option(OPT.starttls, Buffer.from('x')), ERR.unsup],
-    ['STRUCTURED_REPLY', option(OPT.structured), ERR.unsup],
+    ['STRUCTURED_REPLY with payload', option(OPT.structured, Buffer.from('x')), ERR.invalid],
     ['LIST_META_CONTEXT', option(OPT.listMeta, Buffer.alloc(12)), ERR.unsup],
     ['SET_META_CONTEXT', option(OPT.setMeta, Buffer.alloc(12)), ERR.unsup],
     ['EXTENDED_HEADERS', option(OPT.extended), ERR.unsup],
@@ -172,6 +172,30 @@ describe('handshake', () => {
       assert.deepEqual(typesOf(bytes), [type]);
     });
   }
+
+  test('structured replies: may be asked for twice, change the flags shown, and are told to who serves the export', () => {
+    const both = Buffer.concat([option(OPT.structured), option(OPT.structured)]);
+    assert.deepEqual(
+      ask([both]).map(({ type }) => type),
+      [ACK, ACK],
+    );
+    const [before, , , after] = ask([
+      option(OPT.info, query('vg/lv')),
+      option(OPT.structured),
+      option(OPT.info, query('vg/lv')),
+    ]);
+    const flags = [before, after].map((reply) => reply!.payload.readUInt16BE(10));
+    assert.equal(flags[1]! ^ flags[0]!, 0x80);
+    for (const options of [[], [both]]) {
+      const { outcome } = converse([Buffer.concat([clientFlags(), ...options, option(OPT.go, query('vg/lv'))])]);
+      assert.equal(outcome?.kind, 'negotiated');
+      const { features, info } = outcome.kind === 'negotiated' ? outcome.negotiated : assert.fail();
+      assert.deepEqual(
+        [features.structuredReplies, (info.flags & 0x80) !== 0],
+        [options.length > 0, options.length > 0],
+      );
+    }
+  });
 
   test('a refusal carries the reason for people', () => {
     const [reply] = ask([option(OPT.go, query('vg/nope'))]);

@@ -7,10 +7,11 @@ import { MemoryDevice } from '../../src/block/memory.ts';
 import { BufferPool } from '../../src/nbd/buffer-pool.ts';
 import type { Command } from '../../src/nbd/command.ts';
 import type { NbdErrno } from '../../src/nbd/constants.ts';
+import { type Features, PLAIN } from '../../src/nbd/features.ts';
 import { PayloadBudget } from '../../src/nbd/payload-budget.ts';
 import { type CommandHost, Transmission, type TransmissionLimits } from '../../src/nbd/transmission.ts';
 import { makeExport, type TestExport } from './exports.ts';
-import { CMD, replies, type Reply } from './wire.ts';
+import { type Answer, answers, CMD, replies, type Reply } from './wire.ts';
 
 /** Buffers that a connection has as long as it lives, to read into, and their bytes while it is idle. */
 export const INLETS = 1;
@@ -21,6 +22,8 @@ export interface MachineOptions {
   readonly limits?: Partial<TransmissionLimits>;
   /** Bytes of payload of all machines that share it; default: no bound. */
   readonly budget?: PayloadBudget;
+  /** Default: none. */
+  readonly features?: Features;
   /** Bytes of the disk; default 1 MiB. */
   readonly sizeBytes?: number;
 }
@@ -38,12 +41,14 @@ export class Machine implements CommandHost {
   readonly #sent: Buffer[] = [];
   #entered = false;
 
-  constructor({ export: fields = {}, limits = {}, sizeBytes = 2 ** 20, budget }: MachineOptions = {}) {
+  constructor(options: MachineOptions = {}) {
+    const { export: fields = {}, limits = {}, sizeBytes = 2 ** 20, budget, features = PLAIN } = options;
     this.budget = budget ?? new PayloadBudget(2 ** 40);
     this.disk = Buffer.alloc(sizeBytes);
     const export_ = makeExport({ volume: new MemoryDevice({ sizeBytes }), ...fields });
     const all = { maxRequests: 256, maxBytes: 64 * 2 ** 20, ...limits };
-    this.transmission = new Transmission(export_, { buffers: this.pool, budget: this.budget, waiter: this }, all, this);
+    const memory = { buffers: this.pool, budget: this.budget, waiter: this };
+    this.transmission = new Transmission(export_, memory, all, this, features);
   }
 
   /** How often it was told that there may be room. */
@@ -104,6 +109,11 @@ export class Machine implements CommandHost {
   /** All replies so far. */
   replies(): Reply[] {
     return replies(Buffer.concat(this.#sent), this.#readLengths);
+  }
+
+  /** All replies so far of a connection with structured replies. */
+  answers(): Answer[] {
+    return answers(Buffer.concat(this.#sent));
   }
 
   /** The error numbers of all replies so far, by cookie. */

@@ -64,6 +64,9 @@ export function optionReplies(bytes: Buffer): OptionReply[] {
   return replies;
 }
 
+/** Flags of commands. */
+export const FLAG = { fua: 1, noHole: 2, df: 4, reqOne: 8, fastZero: 16 };
+
 export const CMD = { read: 0, write: 1, disc: 2, flush: 3, trim: 4, cache: 5, writeZeroes: 6, blockStatus: 7 };
 
 export interface Request {
@@ -106,6 +109,69 @@ export function replies(bytes: Buffer, readLengths: ReadonlyMap<bigint, number> 
     at = end;
   }
   return found;
+}
+
+/** A reply with structured replies on: a simple one, or one chunk. */
+export interface Answer {
+  readonly cookie: bigint;
+  readonly kind: 'simple' | 'none' | 'data' | 'hole' | 'status' | 'error' | 'errorOffset';
+  readonly error: number;
+  /** Of an error. */
+  readonly text: string;
+  /** Of data, of a hole, of an error that has one; else -1. */
+  readonly offset: number;
+  /** Data; or for a hole or a status the rest of the payload. */
+  readonly data: Buffer;
+}
+
+const CHUNK_KINDS = new Map([
+  [0, 'none'],
+  [1, 'data'],
+  [2, 'hole'],
+  [5, 'status'],
+  [0x8001, 'error'],
+  [0x8002, 'errorOffset'],
+] as const);
+
+/** All replies in `bytes`, which must be nothing else; READs are answered by chunks, so each says how long it is. */
+export function answers(bytes: Buffer): Answer[] {
+  const found: Answer[] = [];
+  for (let at = 0; at < bytes.length;) {
+    const cookie = bytes.readBigUInt64BE(at + 8);
+    const nothing = { cookie, error: 0, text: '', offset: -1, data: Buffer.alloc(0) };
+    if (bytes.readUInt32BE(at) === 0x67446698) {
+      found.push({ ...nothing, kind: 'simple', error: bytes.readUInt32BE(at + 4) });
+      at += 16;
+      continue;
+    }
+    assert.equal(bytes.readUInt32BE(at), 0x668e33ef, `no reply at ${at}`);
+    assert.equal(bytes.readUInt16BE(at + 4), 1, 'each reply is one chunk');
+    const kind = CHUNK_KINDS.get(bytes.readUInt16BE(at + 6) as 0);
+    const end = at + 20 + bytes.readUInt32BE(at + 16);
+    assert.ok(end <= bytes.length, 'a cut reply');
+    const payload = bytes.subarray(at + 20, end);
+    at = end;
+    assert.ok(kind !== undefined, 'an unknown chunk');
+    found.push({ ...nothing, kind, ...chunkFields(kind, payload) });
+  }
+  return found;
+}
+
+function chunkFields(kind: Answer['kind'], payload: Buffer): Partial<Answer> {
+  if (kind === 'none') assert.equal(payload.length, 0);
+  if (kind === 'data' || kind === 'hole') {
+    assert.ok(kind === 'data' ? payload.length > 8 : payload.length === 12);
+    return { offset: Number(payload.readBigUInt64BE(0)), data: payload.subarray(8) };
+  }
+  if (kind === 'status') return { data: payload };
+  if (kind !== 'error' && kind !== 'errorOffset') return {};
+  const textEnd = 6 + payload.readUInt16BE(4);
+  assert.equal(payload.length, textEnd + (kind === 'errorOffset' ? 8 : 0));
+  return {
+    error: payload.readUInt32BE(0),
+    text: payload.toString('utf8', 6, textEnd),
+    offset: kind === 'errorOffset' ? Number(payload.readBigUInt64BE(textEnd)) : -1,
+  };
 }
 
 /** Every way to cut `bytes` in two, and byte by byte. */

@@ -1,7 +1,7 @@
 /**
  * Real NBD clients against the server alone, over a volume of memory devices: two of them linear, one that takes only
  * 4096-byte blocks, so that odd requests are served by read-modify-write. What they negotiate, copy, verify, and how they
- * fare with requests that no proper client sends.
+ * fare with requests that no proper client sends. Another one has a line of zeroes.
  */
 import assert from 'node:assert/strict';
 import { randomFillSync } from 'node:crypto';
@@ -25,10 +25,13 @@ let uri = '';
 let readOnlyUri = '';
 let listUri = '';
 let tcpUri = '';
+let holesUri = '';
 const buffers = new BufferPool({ poison: true });
 const volume = makeVolume();
+const holes = makeHoles();
 const directory = new TestDirectory([
   makeExport({ name: 'vg/lv', description: '24 MiB linear', volume }),
+  makeExport({ name: 'vg/holes', description: 'zero from 1 MiB to 3 MiB', volume: holes }),
   makeExport({ name: 'vg/ro', description: 'the same, read-only', volume, readOnly: true, preferredBlockSize: 65_536 }),
 ]);
 const server = new LocalServer({ directory, buffers });
@@ -46,6 +49,22 @@ function makeVolume(): Volume {
       { start: half, length: half, target: 'linear', params: { device: 'blocks', offset: 2048 } },
     ],
     (name) => devices.get(name)!,
+  );
+  made.resume();
+  return made;
+}
+
+function makeHoles(): Volume {
+  const made = new Volume('vg/holes', { targets });
+  const device = new MemoryDevice({ sizeBytes: 16 * MIB });
+  const mib = 2048;
+  made.load(
+    [
+      { start: 0, length: mib, target: 'linear', params: { device: 'plain', offset: 2048 } },
+      { start: mib, length: 2 * mib, target: 'zero', params: {} },
+      { start: 3 * mib, length: mib, target: 'linear', params: { device: 'plain', offset: 8192 } },
+    ],
+    () => device,
   );
   made.resume();
   return made;
@@ -71,12 +90,14 @@ before(async () => {
   const tcp = await server.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
   uri = `nbd+unix:///vg/lv?socket=${path}`;
   readOnlyUri = `nbd+unix:///vg/ro?socket=${path}`;
+  holesUri = `nbd+unix:///vg/holes?socket=${path}`;
   listUri = `nbd+unix:///?socket=${path}`;
   tcpUri = tcp.kind === 'tcp' ? `nbd://127.0.0.1:${tcp.port}/vg/lv` : '';
 });
 after(async () => {
   await server.close();
   await volume.close();
+  await holes.close();
   await rm(folder, { recursive: true, force: true });
   assert.equal(buffers.outstanding, 0);
 });
@@ -91,7 +112,7 @@ describe('libnbd', () => {
       is_rotational: false,
       is_read_only: false,
       can_cache: true,
-      can_df: false,
+      can_df: true,
       can_fast_zero: false,
       can_flush: true,
       can_fua: true,
@@ -116,6 +137,7 @@ describe('libnbd', () => {
       list.map((item) => [item['export-name'], item['description']]),
       [
         ['vg/lv', '24 MiB linear'],
+        ['vg/holes', 'zero from 1 MiB to 3 MiB'],
         ['vg/ro', 'the same, read-only'],
       ],
     );
@@ -198,6 +220,40 @@ expect("alive", lambda: h.pread(512, 0))
       cache: '0',
       alive: '0',
     });
+  });
+
+  test('structured replies: chunks, a hole where the table is zero, errors with their text', async () => {
+    const output = await nbdsh(
+      `
+assert h.get_structured_replies_negotiated()
+h.pwrite(b"x" * 8192, 0)
+for flags, offset, size in ((0, 4095, 2), (nbd.CMD_FLAG_DF, 0, 8192), (nbd.CMD_FLAG_DF, 1 << 20, 65536), (0, (1 << 20) - 1, 2)):
+    chunks = []
+    def chunk(data, at, status, err):
+        chunks.append((len(data), at, status))
+    data = h.pread_structured(size, offset, chunk, flags)
+    print(chunks, bytes(data).count(0))
+def told(context, message):
+    if "server message" in message:
+        print(message)
+    return 0
+h.set_debug_callback(told)
+h.set_debug(True)
+try:
+    h.pread(512, h.get_size())
+except nbd.Error as e:
+    print(e.errno)
+`,
+      holesUri,
+    );
+    assert.deepEqual(output.trim().split('\n'), [
+      '[(2, 4095, 1)] 0',
+      '[(8192, 0, 1)] 0',
+      '[(65536, 1048576, 2)] 65536',
+      '[(2, 1048575, 1)] 2',
+      'structured error server message: READ: 512 bytes at offset 4194304 are not inside the 4194304 bytes of the export',
+      'EINVAL',
+    ]);
   });
 
   test('a read-only export refuses what writes', async () => {

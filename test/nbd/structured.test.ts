@@ -1,0 +1,228 @@
+/** Structured replies: which chunk answers which command, byte for byte, and that what is accounted for is given back. */
+import assert from 'node:assert/strict';
+import { randomFillSync } from 'node:crypto';
+import { describe, test } from 'node:test';
+import * as fc from 'fast-check';
+import { MemoryDevice } from '../../src/block/memory.ts';
+import { EIO, EINVAL, ENOSPC, EPERM, everySplit, CMD, FLAG, request } from './wire.ts';
+import { Machine, type MachineOptions } from './machine.ts';
+
+const SIZE = 2 ** 20;
+const features = { structuredReplies: true };
+
+function machine(options: MachineOptions = {}): Machine {
+  const made = new Machine({ ...options, features });
+  randomFillSync(made.disk);
+  return made;
+}
+
+/** A volume of which a range is known to be zero. */
+function sparse(start: number, end: number): MachineOptions {
+  const device = new MemoryDevice({ sizeBytes: SIZE });
+  const volume = {
+    name: device.name,
+    limits: device.limits,
+    submit: () => assert.fail('the host has its own disk'),
+    readsZeroes: (offset: number, length: number) => offset >= start && offset + length <= end,
+    close: () => device.close(),
+  };
+  return { export: { volume } };
+}
+
+describe('replies to good commands', () => {
+  test('a READ is one OFFSET_DATA chunk, with DF or without', () => {
+    const m = machine();
+    m.feed(request({ type: CMD.read, cookie: 2n ** 64n - 2n, offset: 4097, length: 1000 }));
+    m.feed(request({ type: CMD.read, cookie: 7n, offset: SIZE - 3, length: 3, flags: FLAG.df }));
+    m.settle();
+    const [first, second, ...more] = m.answers();
+    assert.deepEqual([first?.kind, first?.cookie, first?.offset], ['data', 2n ** 64n - 2n, 4097]);
+    assert.deepEqual(first?.data, m.disk.subarray(4097, 5097));
+    assert.deepEqual([second?.kind, second?.cookie, second?.data], ['data', 7n, m.disk.subarray(SIZE - 3)]);
+    assert.deepEqual(more, []);
+    m.dispose();
+  });
+
+  test('the largest READ, with DF, is one chunk', () => {
+    const m = machine({ sizeBytes: 2 ** 26 });
+    m.feed(request({ type: CMD.read, length: 2 ** 26, flags: FLAG.df }));
+    m.settle();
+    const [answer] = m.answers();
+    assert.equal(answer?.kind, 'data');
+    assert.ok(answer.data.equals(m.disk));
+    m.dispose();
+  });
+
+  test('a READ of nothing is NONE', () => {
+    const m = machine();
+    m.feed(request({ type: CMD.read, cookie: 1n, offset: 5 }));
+    m.settle();
+    assert.deepEqual(
+      m.answers().map(({ kind, cookie }) => [kind, cookie]),
+      [['none', 1n]],
+    );
+    m.dispose();
+  });
+
+  test('what the map knows to be zero is a hole, unless that is longer than its data', () => {
+    const m = machine(sparse(65_536, 131_072));
+    m.disk.fill(0, 65_536, 131_072);
+    m.feed(
+      request({ type: CMD.read, cookie: 1n, offset: 65_536, length: 65_536 }),
+      request({ type: CMD.read, cookie: 2n, offset: 65_537, length: 4, flags: FLAG.df }),
+      request({ type: CMD.read, cookie: 3n, offset: 65_537, length: 3 }),
+      request({ type: CMD.read, cookie: 4n, offset: 65_535, length: 2 }),
+    );
+    m.settle();
+    const found = m.answers().toSorted((a, b) => Number(a.cookie - b.cookie));
+    assert.deepEqual(
+      found.map(({ kind, offset }) => [kind, offset]),
+      [
+        ['hole', 65_536],
+        ['hole', 65_537],
+        ['data', 65_537],
+        ['data', 65_535],
+      ],
+    );
+    assert.deepEqual([found[0]?.data.readUInt32BE(), found[1]?.data.readUInt32BE()], [65_536, 4]);
+    assert.equal(m.transmission.bytesInFlight, 0);
+    m.dispose();
+  });
+
+  test('other commands that went well get simple replies', () => {
+    const m = machine();
+    m.feed(
+      request({ type: CMD.write, payload: Buffer.from('abc') }),
+      request({ type: CMD.flush }),
+      request({ type: CMD.trim, length: 512 }),
+      request({ type: CMD.writeZeroes, length: 512 }),
+      request({ type: CMD.cache, length: 512 }),
+    );
+    m.settle();
+    assert.deepEqual(
+      m.answers().map(({ kind, error }) => [kind, error]),
+      Array.from({ length: 5 }, () => ['simple', 0]),
+    );
+    m.dispose();
+  });
+});
+
+describe('errors', () => {
+  type Row = readonly [string, Parameters<typeof request>[0], number, number, RegExp];
+  const refused: readonly Row[] = [
+    [
+      'READ across the end',
+      { type: CMD.read, offset: SIZE - 10, length: 20 },
+      EINVAL,
+      SIZE,
+      /READ: 20 bytes at offset/,
+    ],
+    ['READ behind the end', { type: CMD.read, offset: SIZE, length: 1 }, EINVAL, SIZE, /not inside/],
+    ['READ at 2^64-512', { type: CMD.read, offset: 2n ** 64n - 512n, length: 512 }, EINVAL, -1, /not inside/],
+    ['READ of 65 MiB', { type: CMD.read, length: 65 * 2 ** 20 }, EINVAL, SIZE, /at most 67108864/],
+    ['WRITE across the end', { type: CMD.write, offset: SIZE - 1, payload: Buffer.alloc(2) }, ENOSPC, SIZE, /WRITE/],
+    ['TRIM with DF', { type: CMD.trim, length: 1, flags: FLAG.df }, EINVAL, 0, /flags 0x4/],
+    ['READ with REQ_ONE', { type: CMD.read, length: 1, flags: FLAG.reqOne }, EINVAL, 0, /flags 0x8/],
+    ['WRITE_ZEROES with FAST_ZERO', { type: CMD.writeZeroes, length: 1, flags: FLAG.fastZero }, EINVAL, 0, /0x10/],
+    ['an unknown command', { type: 99 }, EINVAL, -1, /command 99/],
+  ];
+  for (const [name, fields, error, offset, text] of refused) {
+    test(`refused: ${name}`, () => {
+      const m = machine();
+      m.feed(request({ ...fields, cookie: 9n }), request({ type: CMD.flush }));
+      m.settle();
+      const [answer, next] = m.answers();
+      assert.deepEqual([answer?.cookie, answer?.error, answer?.offset], [9n, error, offset]);
+      assert.match(answer?.text ?? '', text);
+      assert.equal(next?.kind, 'simple', 'the connection lives');
+      m.dispose();
+    });
+  }
+
+  test('writes to a read-only export, and failures of the volume', () => {
+    const m = machine({ export: { readOnly: true } });
+    m.feed(request({ type: CMD.write, offset: 4096, payload: Buffer.alloc(4096) }));
+    m.feed(request({ type: CMD.read, offset: 512, length: 512 }), request({ type: CMD.flush }));
+    while (m.pending.length > 0) m.finish(m.pending[0], EIO);
+    m.flush();
+    assert.deepEqual(
+      m.answers().map(({ kind, error, offset, text }) => [kind, error, offset, text]),
+      [
+        ['errorOffset', EPERM, 4096, 'WRITE: the export is read-only'],
+        ['errorOffset', EIO, 512, 'I/O error on the volume'],
+        ['error', EIO, -1, 'I/O error on the volume'],
+      ],
+    );
+    m.dispose();
+  });
+
+  test('DF without structured replies is EINVAL', () => {
+    const m = new Machine();
+    m.feed(request({ type: CMD.read, length: 1, flags: FLAG.df, cookie: 1n }));
+    m.settle();
+    assert.deepEqual(m.errors(), { 1: EINVAL });
+    m.dispose();
+  });
+});
+
+test('any requests, cut anywhere, finished in any order, ending at any time: each answered once, nothing leaks', () => {
+  const anyRequest = fc.record({
+    type: fc.constantFrom(0, 0, 0, 1, 3, 4, 5, 6, 7, 99),
+    flags: fc.constantFrom(0, 0, 0, FLAG.df, FLAG.fua, 0xffff),
+    offset: fc.oneof(fc.nat(SIZE + 10), fc.constant(2n ** 63n)),
+    length: fc.oneof(fc.nat(9000), fc.constantFrom(0, 1, SIZE, 0xffffffff)),
+  });
+  fc.assert(
+    fc.property(fc.array(anyRequest, { maxLength: 30 }), fc.infiniteStream(fc.nat(1000)), (list, random) => {
+      const m = machine({ ...sparse(8192, 400_000), limits: { maxRequests: 8, maxBytes: 100_000 } });
+      m.disk.fill(0, 8192, 400_000);
+      const next = (): number => random.next().value as number;
+      const bytes = Buffer.concat(
+        list.map(({ length, ...fields }, i) =>
+          fields.type === CMD.write
+            ? request({ ...fields, cookie: BigInt(i), payload: Buffer.alloc(length % 9000) })
+            : request({ ...fields, cookie: BigInt(i), length }),
+        ),
+      );
+      for (let at = 0; at < bytes.length;) {
+        const count = 1 + (next() % 500);
+        m.feed(bytes.subarray(at, at + count));
+        at += count;
+        while (m.pending.length > 0 && next() % 3 > 0) {
+          m.finish(m.pending[next() % m.pending.length], next() % 5 === 0 ? EIO : 0);
+        }
+        m.flush();
+      }
+      m.settle();
+      const found = m.answers();
+      assert.deepEqual(
+        found.map(({ cookie }) => Number(cookie)).toSorted((a, b) => a - b),
+        list.map((_, i) => i),
+      );
+      for (const { kind, cookie, data, offset } of found) {
+        const { type, length } = list[Number(cookie)]!;
+        if (type === CMD.read) assert.notEqual(kind, 'simple');
+        if (kind === 'data') assert.equal(data.length, length);
+        if (kind === 'hole') assert.ok(offset >= 8192 && offset + data.readUInt32BE() <= 400_000);
+      }
+      m.dispose();
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test('requests cut in two anywhere are answered alike', () => {
+  const bytes = Buffer.concat([
+    request({ type: CMD.read, cookie: 1n, offset: 1, length: 5, flags: FLAG.df }),
+    request({ type: CMD.write, cookie: 2n, offset: SIZE, payload: Buffer.from('xy') }),
+    request({ type: CMD.read, cookie: 3n }),
+  ]);
+  for (const chunks of everySplit(bytes)) {
+    const m = machine();
+    m.feed(...chunks);
+    m.settle();
+    const kinds = Object.fromEntries(m.answers().map(({ kind, cookie }) => [String(cookie), kind]));
+    assert.deepEqual(kinds, { 1: 'data', 2: 'errorOffset', 3: 'none' });
+    m.dispose();
+  }
+});
