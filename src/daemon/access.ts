@@ -67,7 +67,7 @@ export function mayRun(
 ): Permission {
   if (role === null) return { allowed: false, reason: `${name} is refused: your user has no role here` };
   const needed = roleFor(name, argv);
-  const option = hostOption(name, argv, daemonDevices);
+  const option = hostOption(name, argv, daemonDevices) ?? lockOption(needed, argv);
   if (option !== null && needed !== 'administrator' && role !== 'administrator') {
     return refusal(`${name} with --${option}`, role, 'administrator');
   }
@@ -96,7 +96,7 @@ const OPERATOR_COMMANDS: ReadonlySet<string> = new Set(
 
 /** Options that make a report a change, by command. */
 const CHANGING_OPTIONS: Readonly<Record<string, readonly string[]>> = {
-  pvscan: ['activate', 'cache'],
+  pvscan: ['activate', 'cache', 'vgonline'],
   vgck: ['updatemetadata'],
 };
 
@@ -157,6 +157,12 @@ function hostOption(name: string, argv: readonly string[], daemonDevices: Readon
     if (!own) return host;
   }
   return SHORT_FILE.has(name) && shortWords(argv).some(({ letters }) => letters.includes('f')) ? 'file' : null;
+}
+
+/** --nolocking where it would let a change pass those of others by. */
+function lockOption(needed: Role, argv: readonly string[]): string | null {
+  if (needed === 'observer') return null;
+  return longOptions(argv).some((option) => isOneOf(['nolocking'], option)) ? 'nolocking' : null;
 }
 
 interface LongOption {
