@@ -1,6 +1,6 @@
 /** The control socket on a daemon that only notes what it is asked: its document, its refusals, and commands from their begin to their end. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
@@ -172,6 +172,80 @@ describe('requests', () => {
       }
       assert.deepEqual(methodsOf(stand), []);
     });
+  });
+});
+
+describe('a caller that is not to be believed', () => {
+  const REQUEST: CommandRequest = {
+    name: 'lvs',
+    argv: [],
+    cwd: '/',
+    env: {},
+    terminal: { isTTY: false, columns: 80 },
+    devices: null,
+    configFile: null,
+    configDevices: [],
+  };
+
+  test("a command that names no devices gets the daemon's, whatever is said of them", async () => {
+    await withTemporaryFolder(async (folder) => {
+      const path = join(folder, 'pv.img');
+      await writeFile(path, '');
+      const started: CommandRequest[] = [];
+      await using stand = await startControl([path], {
+        start(request, listener) {
+          started.push(request);
+          queueMicrotask(() => {
+            listener({ type: 'started', id: '1' });
+            listener({ type: 'exit', code: 0 });
+          });
+          return { id: '1', answer: () => undefined, cancel: () => undefined };
+        },
+      });
+      stand.role = 'observer';
+      const client = new ControlClient(stand.socket);
+      const devices = [(await identityAt(path)) ?? ''];
+      const lies: readonly Partial<CommandRequest>[] = [{}, { devices }, { devices: ['1:2', ...devices] }];
+      for (const lie of lies) await follow(await begin(client, { ...REQUEST, ...lie }));
+      for (const { env } of started) assert.equal(env['ORION_LVM_DEVICES'], path);
+      assert.equal(started.length, lies.length);
+      // Where ".." leads to is for the kernel to say, not for us.
+      const cwd = `${folder}/elsewhere/..`;
+      const astray = await refusal(begin(client, { ...REQUEST, devices, cwd, argv: ['--devices', 'pv.img'] }));
+      assert.deepEqual([astray.status, astray.reason], [400, 'BAD_BODY']);
+      const relative = { ...REQUEST, devices, cwd: folder, argv: ['--devices', 'pv.img'] };
+      assert.equal((await follow(await begin(client, relative))).code, 0);
+    });
+  });
+
+  test('who takes nothing is let go, and told no progress meanwhile', { timeout: 60_000 }, async () => {
+    let cancelled = false;
+    let progress = 0;
+    await using stand = await startControl([], {
+      start(_request, listener) {
+        listener({ type: 'started', id: '1' });
+        const text = 'x'.repeat(2 ** 20);
+        const timer = setInterval(() => {
+          listener({ type: 'stdout', text });
+          listener({ type: 'progress', label: 'x', done: ++progress, total: 1e9, unit: 'bytes' });
+        }, 1);
+        return {
+          id: '1',
+          answer: () => undefined,
+          cancel() {
+            clearInterval(timer);
+            cancelled = true;
+          },
+        };
+      },
+    });
+    const body = JSON.stringify(REQUEST);
+    const socket = connect(stand.socket);
+    socket.write(`POST /v1/commands HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+    socket.pause();
+    await waitFor('the caller to be let go', () => cancelled);
+    socket.destroy();
+    assert.ok(progress >= 60 && progress < 100, `${progress} MiB were kept`);
   });
 });
 

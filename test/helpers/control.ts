@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Role } from '../../src/daemon/access.ts';
 import { type CommandOutcome, CommandRunner } from '../../src/daemon/commands/runner.ts';
-import { CommandResource } from '../../src/daemon/control/commands.ts';
+import { CommandResource, type CommandSurroundings } from '../../src/daemon/control/commands.ts';
 import type { ControlledDaemon } from '../../src/daemon/control/routes.ts';
 import { ControlServer } from '../../src/daemon/control/server.ts';
 import { createLog } from '../../src/daemon/log.ts';
@@ -51,8 +51,11 @@ export interface ControlStand extends AsyncDisposable {
   role: Role | null;
 }
 
-/** A control socket of a daemon that holds `devices`. */
-export async function startControl(devices: readonly string[]): Promise<ControlStand> {
+/** A control socket of a daemon that holds `devices`; `fake` takes the place of its runner. */
+export async function startControl(
+  devices: readonly string[],
+  fake?: CommandSurroundings['runner'],
+): Promise<ControlStand> {
   const folder = await mkdtemp(join(tmpdir(), 'orion-control-'));
   const identities = new Set<string>();
   for (const path of devices) identities.add((await identityAt(path)) ?? '');
@@ -73,7 +76,7 @@ export async function startControl(devices: readonly string[]): Promise<ControlS
     refusals.push([...what, reason]);
   };
   const commands = new CommandResource({
-    runner,
+    runner: fake ?? runner,
     known: () => ({ identities, paths: new Set(devices) }),
     settings: () => ({ devices, configFile: null }),
     refused,

@@ -5,9 +5,10 @@
  * Invariants
  *  - A command is run if it concerns this daemon's devices and its caller may run it; otherwise nothing of it is begun.
  *  - Settings and files of the daemon's host that a caller's environment or lvm.toml name count as the options that name them.
- *  - Only who began a command, or an administrator, answers and cancels it. A caller that goes away cancels.
+ *  - Only who began a command, or an administrator, answers and cancels it. A caller that goes away cancels, and so does one
+ *    that does not take what it is told: nobody makes the daemon keep more than MAX_UNTAKEN_BYTES for him.
  */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { mayRun } from '../access.ts';
 import type { CommandEvent, CommandRequest } from '../client/messages.ts';
@@ -20,7 +21,8 @@ import type { Call } from './routes.ts';
 const REQUEST = z.strictObject({
   name: z.string().regex(/^[a-z]+$/),
   argv: z.array(z.string()),
-  cwd: z.string().startsWith('/'),
+  // As the kernel sees it: what is written relative to it is compared with paths of devices.
+  cwd: z.string().refine((path) => resolve(path) === path, 'must be an absolute path without "." and ".."'),
   env: z.partialRecord(z.enum(PASSED_VARIABLES), z.string()),
   terminal: z.strictObject({ isTTY: z.boolean(), columns: z.int().min(0) }),
   devices: z.array(z.string()).nullable(),
@@ -31,7 +33,7 @@ const ANSWER = z.strictObject({ id: z.int(), line: z.string().nullable() });
 
 /** What of the daemon commands depend on. */
 export interface CommandSurroundings {
-  readonly runner: CommandRunner;
+  readonly runner: Pick<CommandRunner, 'start'>;
   /** Devices that it holds or looks at: identities and paths. */
   known(): { readonly identities: ReadonlySet<string>; readonly paths: ReadonlySet<string> };
   /** Its configuration: where it looks for devices (empty: everywhere), and the file. */
@@ -87,7 +89,10 @@ export class CommandResource {
     let ended = false;
     const command = this.#around.runner.start(this.#completed(request), (event) => {
       if (event.type === 'started') this.#begin(call, event.id);
+      // Who does not read has no use for how far it was then.
+      if (event.type === 'progress' && response.writableNeedDrain) return;
       response.write(`${JSON.stringify(event satisfies CommandEvent)}\n`);
+      if (response.writableLength > MAX_UNTAKEN_BYTES) response.destroy();
       if (event.type !== 'exit') return;
       ended = true;
       this.#listed.delete(command?.id ?? '');
@@ -175,13 +180,17 @@ export class CommandResource {
     const config = request.configFile ?? configFile;
     delete env['ORION_LVM_CONFIG'];
     if (config !== null) env['ORION_LVM_CONFIG'] = config;
-    if (this.#usesOurDevices(request) && devices.length > 0) env['ORION_LVM_DEVICES'] = devices.join(',');
+    // Whatever the caller says of devices, a command that names none must not come to look at all those of this host.
+    const named = (env['ORION_LVM_DEVICES'] ?? '') !== '' && request.devices !== null;
+    if (config === configFile && !named && devices.length > 0) env['ORION_LVM_DEVICES'] = devices.join(',');
     return { ...request, env };
   }
 }
 
 /** A client has this long to take what is left when its command has ended. */
 const TAKING_MS = 10_000;
+/** What a client may leave unread of what its command says; with more it is taken for gone. */
+const MAX_UNTAKEN_BYTES = 64 * 2 ** 20;
 
 function checked<Schema extends z.ZodType>(schema: Schema, body: unknown): z.infer<Schema> {
   const parsed = schema.safeParse(body);
