@@ -19,6 +19,8 @@ import type { Logger } from './log.ts';
 import { packageVersion } from './version.ts';
 
 const REPEAT_MS = 60_000;
+const MAX_RECORDED_CHARACTERS = 16_384;
+const MAX_RECORDED_WORDS = 1024;
 
 /** What became of a command (commands/runner.ts's CommandOutcome, as far as it is recorded). */
 export interface FinishedCommand {
@@ -80,13 +82,19 @@ export class AuditTrail {
     this.#begun.delete(id);
     if (begun === undefined) return;
     const groups = auditedGroups(changes.flatMap((change) => change.groups));
-    const argv = [request.name, ...request.argv];
+    const argv = shortened([request.name, ...request.argv]);
     if (groups.length === 0 && changesNothing(request.name, request.argv)) return;
     await this.#append({ event: 'command', ...begun, argv, exitCode, groups });
   }
 
   async refused(peer: Identity, what: readonly string[], reason: string): Promise<void> {
-    await this.#append({ event: 'refused', who: this.#actor(peer), from: placeOf(peer), what, reason });
+    await this.#append({
+      event: 'refused',
+      who: this.#actor(peer),
+      from: placeOf(peer),
+      what: shortened(what),
+      reason,
+    });
   }
 
   /** Clients ask again and again: the same refusal is recorded once in REPEAT_MS. */
@@ -140,6 +148,21 @@ function tellPlace(
   message: string,
 ): void {
   log.info({ file: audit?.path, head: `${seq}:${hash}` }, message);
+}
+
+/** Nobody fills the disk with one long command line: what is cut says by how much. */
+export function shortened(words: readonly string[]): readonly string[] {
+  const kept: string[] = [];
+  let room = MAX_RECORDED_CHARACTERS;
+  for (const [at, word] of words.entries()) {
+    if (word.length > room || kept.length >= MAX_RECORDED_WORDS) {
+      const left = words.slice(at).reduce((sum, each) => sum + each.length, 0);
+      return [...kept, `${word.slice(0, room)}… (${words.length - at} words, ${left} characters)`];
+    }
+    kept.push(word);
+    room -= word.length;
+  }
+  return kept;
 }
 
 /** "unix", and the program where the system tells (it may have ended). */

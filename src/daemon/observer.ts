@@ -16,7 +16,7 @@ import { prometheusText } from '../observe/prometheus.ts';
 import type { Numbers } from '../observe/stats.ts';
 import type { Identity } from './access.ts';
 import { Accounts } from './accounts.ts';
-import { AuditTrail, type FinishedCommand } from './audit-trail.ts';
+import { AuditTrail, type FinishedCommand, shortened } from './audit-trail.ts';
 import type { Settings } from './config.ts';
 import type { Logger } from './log.ts';
 import { MetricsServer } from './metrics-server.ts';
@@ -121,7 +121,7 @@ export class Observer {
   }
 
   refused(peer: Identity, what: readonly string[], reason: string): void {
-    this.#options.log.warn({ uid: peer.uid, pid: peer.pid, what, reason }, 'refused');
+    this.#options.log.warn({ uid: peer.uid, pid: peer.pid, what: shortened(what), reason }, 'refused');
     void this.#trail.refused(peer, what, reason);
   }
 
