@@ -390,6 +390,7 @@ export class Changes {
     let outcome: Committed;
     try {
       await ready?.();
+      await this.#runEffects(plan, withPlanned(plan), (effect) => isBefore(effect));
       outcome = await this.#commit(plan, around);
     } catch (error) {
       if (change !== null) await live.abandoned(change);
@@ -400,13 +401,13 @@ export class Changes {
     try {
       if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, around.print);
       if (outcome.problems.length > 0) throw new CommandError(outcome.problems);
-      await this.#runEffects(plan, group, 'wipe-lv');
+      await this.#runEffects(plan, group, (effect) => effect.kind === 'wipe-lv' && !isBefore(effect));
       complete = true;
     } finally {
       // Whatever went wrong after the commit, the volumes are what the metadata says before the lock is let go.
       if (change !== null) this.#tellProblems(await live.committed(complete ? change : withoutNew(change)));
     }
-    await this.#runEffects(plan, group, 'erase');
+    await this.#runEffects(plan, group, ({ kind }) => kind === 'erase');
     return group;
   }
 
@@ -443,10 +444,10 @@ export class Changes {
     }
   }
 
-  async #runEffects(plan: Plan, group: VolumeGroup | null, kind: Effect['kind']): Promise<void> {
+  async #runEffects(plan: Plan, group: VolumeGroup | null, isDue: (effect: Effect) => boolean): Promise<void> {
     const around: EffectContext = { group, open: (device) => this.#open(device), change: this.context };
     for (const effect of plan.effects) {
-      if (effect.kind === kind) await reported(() => runEffect(this.context.effects, effect, around));
+      if (isDue(effect)) await reported(() => runEffect(this.context.effects, effect, around));
     }
   }
 
@@ -491,6 +492,21 @@ export class Changes {
     this.#said.add(message);
     this.context.err(message);
   }
+}
+
+function isBefore(effect: Effect): boolean {
+  return effect.kind === 'wipe-lv' && effect.beforeCommit === true;
+}
+
+/** The VG with what the plan says, though nothing of it is committed. */
+function withPlanned({ before, after }: Plan): VolumeGroup | null {
+  if (before === null || after === null) return before;
+  const texts = new Map(after.physicalVolumes.map((text) => [text.id, text]));
+  const pvs = before.pvs.map((pv) => {
+    const text = texts.get(pv.uuid);
+    return text === undefined ? pv : { ...pv, text };
+  });
+  return { ...before, vg: after, pvs };
 }
 
 /** Why this host may not change the VG at all; null if it may. */

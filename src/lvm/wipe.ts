@@ -14,6 +14,7 @@ import { PLAIN_HOST } from './access.ts';
 import { activationPlan } from './activate.ts';
 import type { ChangeContext, EffectContext, WorkProgress } from './command.ts';
 import { CommandError } from './edit/errors.ts';
+import { withStatus } from './edit/lv-facts.ts';
 import type { Effect, EraseMethod } from './edit/plan.ts';
 import type { PhysicalVolume, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
@@ -23,14 +24,15 @@ import { wipeSignatures } from './wipe-signatures.ts';
 /** A signature was found on a new LV and is to stay: the LV is not wanted then. */
 export class WipeRefused extends CommandError {}
 
-/** The LV as a block device; closing it closes its PVs. Throws CommandError. */
+/** The LV's own extents as a block device, whatever else is made of them; closing it closes its PVs. Throws CommandError. */
 export async function openLv(
   group: VolumeGroup,
   lvName: string,
   open: (device: ScannedDevice) => Promise<OpenedDevice>,
 ): Promise<{ readonly device: BlockDevice; close(): Promise<void> }> {
   const name = `${group.vg.name}/${lvName}`;
-  const only = { ...group.vg, logicalVolumes: group.vg.logicalVolumes.filter((lv) => lv.name === lvName) };
+  const own = group.vg.logicalVolumes.filter((lv) => lv.name === lvName);
+  const only = { ...group.vg, logicalVolumes: own.map((lv) => withStatus(lv, 'VISIBLE', true)) };
   // Who got this far may use the VG: its system ID is this host's, or one that it may use.
   const systemId = group.vg.systemId ?? null;
   const [entry] = activationPlan(

@@ -1,5 +1,5 @@
 /**
- * lvcreate: a new LV, linear or striped on PVs, or of type error or zero.
+ * lvcreate: a new LV, linear or striped on PVs, or of type error or zero; or a COW snapshot of one.
  *
  * Its head is wiped and zeroed as soon as it exists, unless it is made read-only, inactive or to be skipped: LVM2 can't write to
  * such an LV, and so doesn't.
@@ -7,6 +7,7 @@
 import { hostname } from 'node:os';
 import type { NewSize, LvCreateRequest } from '../../lvm/edit/lv-create.ts';
 import { createLv } from '../../lvm/edit/lv-create.ts';
+import { createSnapshot, type SnapshotRequest } from '../../lvm/edit/lv-snapshot.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { removeLv } from '../../lvm/edit/lv-remove.ts';
 import { emptyPlan } from '../../lvm/edit/plan.ts';
@@ -17,7 +18,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { allocationSettings, noted } from '../lv/edit.ts';
-import { defaultVg, findPv, newLvName, vgNameOf } from '../lv/names.ts';
+import { defaultVg, findPv, newLvName, splitLvName, vgNameOf } from '../lv/names.ts';
 import * as option from '../lv/options.ts';
 import {
   badUsage,
@@ -53,29 +54,21 @@ const DEFAULT_STRIPE_KIB = 64;
 const MIN_STRIPE_SECTORS = 8;
 const MAX_STRIPE_SECTORS = 2 ** 31;
 const MAX_STRIPES = 128;
+const DEFAULT_CHUNK_SECTORS = 8;
+const MAX_CHUNK_SECTORS = 1024;
 
 /** Types of LVM2 that can be told apart from nonsense. */
-const OTHER_TYPES =
-  /^(?:mirror|raid\d+(?:_\w+)?|snapshot|thin|thin-pool|cache|cache-pool|writecache|vdo|vdo-pool|integrity)$/;
+const OTHER_TYPES = /^(?:mirror|raid\d+(?:_\w+)?|thin|thin-pool|cache|cache-pool|writecache|vdo|vdo-pool|integrity)$/;
 
 function typeCheck(value: string): boolean {
-  if (['linear', 'striped', 'error', 'zero'].includes(value) || OTHER_TYPES.test(value)) return true;
+  if (['linear', 'striped', 'error', 'zero', 'snapshot'].includes(value) || OTHER_TYPES.test(value)) return true;
   throw new Error(`WARNING: Unrecognised segment type ${value}`);
 }
 
 /** Options that stand for types which can't be created yet: they are known, so that the refusal can say what is missing. */
 const OTHER_TYPE_OPTIONS: readonly (OptionSpec & { readonly type: string })[] = [
-  { long: 'snapshot', short: 's', type: 'snapshot', description: 'Not possible yet: a snapshot of an LV.' },
   { long: 'thin', short: 'T', type: 'thin', description: 'Not possible yet: a thin pool or a thin LV.' },
   { long: 'thinpool', argument: 'LV', type: 'thin', description: 'Not possible yet: the thin pool of a thin LV.' },
-  {
-    long: 'virtualsize',
-    short: 'V',
-    argument: 'Size[m|UNIT]',
-    check: sizeCheck('m', '-'),
-    type: 'thin',
-    description: 'Not possible yet: the size of a thin or sparse LV.',
-  },
   { long: 'cache', short: 'H', type: 'cache', description: 'Not possible yet: a cached LV.' },
   { long: 'cachepool', argument: 'LV', type: 'cache', description: 'Not possible yet: the cache pool of a cached LV.' },
   { long: 'vdo', type: 'vdo', description: 'Not possible yet: a VDO LV.' },
@@ -86,9 +79,28 @@ const OPTIONS: readonly OptionSpec[] = [
   { long: 'name', short: 'n', argument: 'Name', description: 'The name of the LV. Default: lvolN.' },
   {
     long: 'type',
-    argument: 'linear|striped|error|zero',
+    argument: 'linear|striped|error|zero|snapshot',
     check: typeCheck,
     description: 'The type of the LV. Default: linear, or striped with -i.',
+  },
+  {
+    long: 'snapshot',
+    short: 's',
+    description: 'Make a snapshot of the LV that is named instead of a VG; its size is what may differ from it.',
+  },
+  {
+    long: 'chunksize',
+    short: 'c',
+    argument: 'Size[k|UNIT]',
+    check: sizeCheck('k', '-'),
+    description: 'What a snapshot copies at a time: a power of 2 from 4 KiB to 512 KiB. Default: 4 KiB.',
+  },
+  {
+    long: 'virtualsize',
+    short: 'V',
+    argument: 'Size[m|UNIT]',
+    check: sizeCheck('m', '-'),
+    description: 'With --type snapshot: the size of a sparse LV, which has room for as much as -L says.',
   },
   option.STRIPES,
   option.STRIPESIZE,
@@ -133,7 +145,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 export const command: Command = {
   summary: 'Create a logical volume',
-  argumentsUsage: 'VG [ PV ... ]',
+  argumentsUsage: 'VG|LV [ PV ... ]',
   options: OPTIONS,
   run,
 };
@@ -148,6 +160,8 @@ interface Parsed {
   readonly stripeSizeSectors: number;
   readonly pvs: readonly string[];
   readonly policy: LvCreateRequest['policy'];
+  /** Of a snapshot; null: it is none. */
+  readonly snapshot: Pick<SnapshotRequest, 'origin' | 'chunkSectors'> | null;
 }
 
 async function run(context: CommandContext): Promise<ExitCode> {
@@ -159,7 +173,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   return EXIT.ok;
 }
 
-async function create(context: CommandContext, changes: Changes, parsed: Parsed): Promise<void> {
+async function create(context: CommandContext, changes: Changes, { snapshot, ...parsed }: Parsed): Promise<void> {
   const { options, output } = context;
   const group = await changes.volumeGroup({ vgName: parsed.vgName });
   const readAhead = options.value('readahead') ?? defaultReadAhead(context);
@@ -172,7 +186,7 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
     tags: tagsOf(options, 'addtag'),
     skipActivation: isYes(options.value('setactivationskip')),
     noAutoActivate: ['n', '0'].includes(options.value('setautoactivation') ?? 'y'),
-    ...zeroing(context, parsed.type),
+    ...(snapshot === null ? zeroing(context, parsed.type) : { zero: true, wipeSignatures: false }),
     readOnlyVolumes: context.settings.strings('activation/read_only_volume_list'),
     volumeList: context.settings.strings('activation/volume_list'),
     hostTags: hostTags(
@@ -183,7 +197,9 @@ async function create(context: CommandContext, changes: Changes, parsed: Parsed)
     hostName: hostname(),
     settings: allocationSettings(context),
   };
-  const { plan, lvName } = noted(context, (notes) => createLv(group, request, notes));
+  const { plan, lvName } = noted(context, (notes) =>
+    snapshot === null ? createLv(group, request, notes) : createSnapshot(group, { ...request, ...snapshot }, notes),
+  );
   try {
     await changes.apply(plan, { activate: isToBeActive(context) ? [lvName] : [] });
   } catch (error) {
@@ -239,8 +255,13 @@ function parse(context: CommandContext): Parsed {
   const { options, args, output } = context;
   const type = typeOf(context);
   const named = options.has('name') ? newLvName(context, options.value('name') ?? '') : null;
+  const isSnapshot = isSnapshotWanted(context);
   const [first, ...pvs] = args;
-  const vgName = vgNameFor(context, first, named?.vg ?? null);
+  const originName = isSnapshot && !options.has('virtualsize') ? originOf(context, first, named?.vg ?? null) : null;
+  const vgName = originName?.vg ?? vgNameFor(context, first, named?.vg ?? null);
+  if (isSnapshot && !options.has('size') && !options.has('extents')) {
+    throw new CommandError('Please specify either size or extents with snapshots.');
+  }
   if (!options.has('size') && !options.has('extents')) throw noSuchSyntax(context.name);
   if (pvs.length > 0 && type !== 'striped') throw unmatched(`Command does not accept argument: ${pvs[0]}.`);
   refuseZeroes(context);
@@ -253,7 +274,58 @@ function parse(context: CommandContext): Parsed {
     if (readNumber(mirrors) > 0) throw unsupported('mirrored');
     output.print('Redundant mirrors argument: default is 0');
   }
-  return { vgName, name: named?.lv ?? null, type, size: sizeOf(context), pvs, policy: policyOf(context), ...stripes };
+  const snapshot = isSnapshot ? snapshotOf(context, originName) : null;
+  const size = sizeOf(context, originName !== null);
+  return { vgName, name: named?.lv ?? null, type, size, pvs, policy: policyOf(context), snapshot, ...stripes };
+}
+
+/** -s or --type snapshot. */
+function isSnapshotWanted({ options, settings }: CommandContext): boolean {
+  const typed = options.value('type');
+  const wanted = options.has('snapshot') || typed === 'snapshot';
+  if (wanted && typed !== undefined && typed !== 'snapshot') {
+    throw unmatched(`Command does not accept option: --type ${typed}.`);
+  }
+  const other = ['mirrors', 'chunksize', 'virtualsize'].find(
+    (long) => options.has(long) && (long === 'mirrors') === wanted,
+  );
+  if (other === 'virtualsize') throw unsupported('thin');
+  if (other !== undefined) {
+    throw unmatched(`Command does not accept option: --${other} ${options.value(other)}.`);
+  }
+  // Without a type a sparse LV is a thin one, unless lvm.conf says otherwise.
+  const sparse = settings.string('global/sparse_segtype_default');
+  if (options.has('virtualsize') && typed === undefined && sparse !== 'snapshot') throw unsupported('thin');
+  return wanted;
+}
+
+/** The origin as typed: "VG/LV", or an LV of the VG that the new name or the environment says. */
+function originOf(
+  context: CommandContext,
+  argument: string | undefined,
+  vgOfName: string | null,
+): { readonly vg: string; readonly lv: string } {
+  if (argument === undefined) throw noSuchSyntax(context.name);
+  const { vg: typed, lv } = splitLvName(context, argument);
+  const vg = typed ?? vgOfName ?? defaultVg(context);
+  if (vg === null) throw badUsage('The origin name should include the volume group.');
+  if (vgOfName !== null && vg !== vgOfName) {
+    throw badUsage(`Inconsistent volume group names given: "${vgOfName}" and "${vg}"`);
+  }
+  return { vg, lv };
+}
+
+function snapshotOf(context: CommandContext, origin: { readonly lv: string } | null): NonNullable<Parsed['snapshot']> {
+  const typed = context.options.value('chunksize');
+  const chunkSectors = typed === undefined ? DEFAULT_CHUNK_SECTORS : parseSizeArgument(typed, 'k').sectors;
+  const isPower = Number.isInteger(Math.log2(chunkSectors));
+  if (chunkSectors < DEFAULT_CHUNK_SECTORS || chunkSectors > MAX_CHUNK_SECTORS || !isPower) {
+    throw badUsage('Chunk size must be a power of 2 in the range 4K to 512K.');
+  }
+  if (origin !== null) return { origin: { name: origin.lv }, chunkSectors };
+  const virtualSectors = parseSizeArgument(context.options.value('virtualsize') ?? '0', 'm').sectors;
+  if (virtualSectors === 0) throw badUsage('--virtualsize may not be zero.');
+  return { origin: { virtualSectors }, chunkSectors };
 }
 
 function unsupported(type: string): CommandError {
@@ -265,7 +337,7 @@ function typeOf({ options }: CommandContext): NewType {
   if (other !== undefined) throw unsupported(other.type);
   const type = options.value('type') ?? 'striped';
   if (OTHER_TYPES.test(type)) throw unsupported(type);
-  const striped = type === 'striped' || type === 'linear';
+  const striped = type === 'striped' || type === 'linear' || type === 'snapshot';
   for (const long of ['stripes', 'stripesize']) {
     const value = options.value(long);
     const refused = !striped || (type === 'linear' && (long === 'stripesize' || readNumber(value ?? '1') > 1));
@@ -312,14 +384,14 @@ function stripesOf(
   return { stripes, stripeSizeSectors: sectors };
 }
 
-function sizeOf(context: CommandContext): NewSize {
+function sizeOf(context: CommandContext, hasOrigin: boolean): NewSize {
   const size = readSize(context);
   if (size === null) throw noSuchSyntax(context.name);
   if (size.kind === 'sectors') return size;
   const { count, percentOf } = size;
   if (percentOf === null) return { kind: 'extents', count };
-  if (percentOf === 'LV' || percentOf === 'ORIGIN') {
-    throw new CommandError('Please express size as %FREE, %PVS or %VG.');
+  if (percentOf === 'LV' || (percentOf === 'ORIGIN' && !hasOrigin)) {
+    throw new CommandError(`Please express size as %FREE${hasOrigin ? ', %ORIGIN' : ''}, %PVS or %VG.`);
   }
   return { kind: 'percent', percent: count, of: percentOf };
 }

@@ -28,7 +28,19 @@ import { type Effect, emptyPlan, type Plan } from './plan.ts';
 export type NewSize =
   | { readonly kind: 'sectors'; readonly sectors: number }
   | { readonly kind: 'extents'; readonly count: number }
-  | { readonly kind: 'percent'; readonly percent: number; readonly of: 'VG' | 'FREE' | 'PVS' };
+  | { readonly kind: 'percent'; readonly percent: number; readonly of: 'VG' | 'FREE' | 'PVS' | 'ORIGIN' };
+
+/** What the size of a COW store depends on (lv-snapshot.ts). */
+export interface StoreNeeds {
+  /** Sectors. */
+  readonly chunkSectors: number;
+  /** Of the origin; null: it is a virtual one, whose store may be of any size. */
+  readonly origin: {
+    readonly extents: number;
+    /** Extents of a store that never fills up. */
+    readonly mostExtents: number;
+  } | null;
+}
 
 type PercentSize = Extract<NewSize, { readonly kind: 'percent' }>;
 
@@ -57,6 +69,8 @@ export interface LvCreateRequest {
   /** Zero its first 4 KiB. */
   readonly zero: boolean;
   readonly wipeSignatures: boolean;
+  /** It becomes the COW store of a snapshot, and is zeroed before the commit. Absent: it does not. */
+  readonly store?: StoreNeeds;
   /** `activation/read_only_volume_list`: LVs that are only ever active read-only; null: not set. */
   readonly readOnlyVolumes: readonly string[] | null;
   /** `activation/volume_list`: LVs that may be active; null: not set. */
@@ -70,6 +84,8 @@ export interface LvCreateRequest {
 
 /** What of a new LV is zeroed: where most file systems, labels and tables have their magic. */
 export const ZEROED_HEAD_BYTES = 4096;
+const SECTOR_BYTES = 512;
+const MIN_STORE_CHUNKS = 3;
 
 /** The plan for a new LV, and its name. Throws CommandError (5). */
 export function createLv(
@@ -82,6 +98,7 @@ export function createLv(
   if (request.name !== null) refuseUsedName(group, request.name);
   const stripeSizeSectors = stripeSize(group, request, notes);
   const extents = roundedToStripes(group, wanted, request.stripes, notes);
+  if (request.store !== undefined) refuseSmallStore(group, request.store, extents, notes);
   refuseUnplaceable(group, request, extents, candidates);
   const name = request.name ?? generatedName(vg, 'lvol');
   refuseTooMany(group);
@@ -102,10 +119,34 @@ function wantedExtents(
   const typed =
     size.kind === 'sectors' ? extentsOfSize(group, size.sectors, notes) : size.kind === 'extents' ? size.count : 0;
   const candidates = pvs.length === 0 ? null : namedCandidates(group, pvs, (line) => notes.warn(line), findPv);
-  if (size.kind !== 'percent') return { wanted: typed, candidates };
-  const extents = extentsOfPercent(group, size, candidates, notes);
+  if (size.kind !== 'percent') return { wanted: asStore(group, request, typed, notes), candidates };
+  const extents = extentsOfPercent(group, size, { candidates, store: request.store }, notes);
   if (extents === 0) throw new CommandError('Calculated size of logical volume is 0 extents. Needs to be larger.');
-  return { wanted: downToStripes(group, request, extents, notes), candidates };
+  return { wanted: downToStripes(group, request, asStore(group, request, extents, notes), notes), candidates };
+}
+
+/** A COW store is no larger than it can ever be filled. */
+function asStore(
+  { vg }: VolumeGroup,
+  { store }: Pick<LvCreateRequest, 'store'>,
+  extents: number,
+  notes: Notes,
+): number {
+  const most = store?.origin?.mostExtents ?? extents;
+  if (extents <= most) return extents;
+  const show = (count: number): string => notes.size(count * vg.extentSizeSectors);
+  notes.print(`Reducing COW size ${show(extents)} down to maximum usable size ${show(most)}.`);
+  return most;
+}
+
+/** A header, a metadata area and data: a chunk each. */
+function refuseSmallStore({ vg }: VolumeGroup, { chunkSectors }: StoreNeeds, extents: number, notes: Notes): void {
+  const least = MIN_STORE_CHUNKS * chunkSectors;
+  if (extents * vg.extentSizeSectors >= least) return;
+  const leastExtents = Math.ceil(least / vg.extentSizeSectors);
+  throw new CommandError(
+    `Snapshot volume cannot be smaller than ${MIN_STORE_CHUNKS} chunks (${leastExtents} extents, ${notes.size(least)}).`,
+  );
 }
 
 function stripeSize({ vg }: VolumeGroup, { stripeSizeSectors: asked }: LvCreateRequest, notes: Notes): number {
@@ -150,8 +191,8 @@ function refuseTooMany({ vg }: VolumeGroup): void {
   }
 }
 
-/** Whole extents for a size in sectors; a part of one counts as one. */
-function extentsOfSize({ vg }: VolumeGroup, sectors: number, notes: Notes): number {
+/** Whole extents for a size in sectors; a part of one counts as one. Throws CommandError (5). */
+export function extentsOfSize({ vg }: VolumeGroup, sectors: number, notes: Notes): number {
   const { extentSizeSectors } = vg;
   const extents = Math.ceil(sectors / extentSizeSectors);
   const whole = extents * extentSizeSectors;
@@ -166,9 +207,15 @@ function extentsOfSize({ vg }: VolumeGroup, sectors: number, notes: Notes): numb
 function extentsOfPercent(
   { vg }: VolumeGroup,
   { percent, of }: PercentSize,
-  candidates: readonly CandidatePv[] | null,
+  { candidates, store }: { readonly candidates: readonly CandidatePv[] | null; readonly store: StoreNeeds | undefined },
   notes: Notes,
 ): number {
+  if (of === 'ORIGIN') {
+    const origin = store?.origin ?? null;
+    if (origin === null) throw new CommandError('Please express size as %FREE, %PVS or %VG.');
+    // What the store needs besides the data is not the user's affair.
+    return origin.mostExtents - origin.extents + Math.ceil((percent * origin.extents) / 100);
+  }
   const map = allocationMapOf(vg);
   const part = (extents: number): number => Math.floor((percent * extents) / 100);
   if (of === 'FREE') return part(map.free);
@@ -255,7 +302,11 @@ function newLv(request: LvCreateRequest, name: string, segments: readonly Segmen
 
 function wipes(group: VolumeGroup, request: LvCreateRequest, lv: LogicalVolumeText, notes: Notes): readonly Effect[] {
   if (request.type !== 'striped') return [];
-  const { zero, wipeSignatures, writable } = request;
+  const { zero, wipeSignatures, writable, store } = request;
+  if (store !== undefined) {
+    const zeroBytes = store.chunkSectors * SECTOR_BYTES;
+    return [{ kind: 'wipe-lv', lvName: lv.name, zeroBytes, signatures: false, beforeCommit: true }];
+  }
   if (isListed(request.readOnlyVolumes ?? [], group.vg, lv, request.hostTags)) {
     notes.warnAfter(`WARNING: Read-only activated logical volume ${displayName(group.vg, lv)} not zeroed.`);
     return [];

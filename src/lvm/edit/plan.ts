@@ -6,7 +6,7 @@
  *  - `after` is a whole volume group; its seqno is that of `before` (the commit raises it), or the one to write if there is
  *    no `before`. PVs of `before` that it no longer lists become orphans, but for those that moved away.
  *  - Labels are listed only where their content changes: the commit adds what the protocol itself demands.
- *  - Effects run after the commit, in order; a crash between them leaves a valid volume group.
+ *  - Effects run after the commit, in order, unless they say otherwise; a crash between them leaves a valid volume group.
  */
 import type { VolumeGroupText } from '../../ondisk/metadata.ts';
 import type { LabelledDevice, ScannedDevice, VolumeGroup } from '../model.ts';
@@ -39,10 +39,17 @@ export interface PvLabelWipe {
 /** How bytes that nobody may read again are made unreadable. */
 export type EraseMethod = 'zero' | 'random' | 'discard';
 
-/** What follows a commit. */
+/** What follows a commit, or comes right before it. */
 export type Effect =
   /** Zero the first bytes of a new LV and wipe known signatures; extents as in `after`. */
-  | { readonly kind: 'wipe-lv'; readonly lvName: string; readonly zeroBytes: number; readonly signatures: boolean }
+  | {
+      readonly kind: 'wipe-lv';
+      readonly lvName: string;
+      readonly zeroBytes: number;
+      readonly signatures: boolean;
+      /** Its extents are still free then: once the LV is there, nobody ever sees what they held, not even after a crash. */
+      readonly beforeCommit?: true;
+    }
   /** Overwrite ranges of devices (secure deletion). Bytes. */
   | {
       readonly kind: 'erase';

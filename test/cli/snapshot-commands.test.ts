@@ -1,0 +1,162 @@
+/**
+ * Commands about COW snapshots: sizes and messages are those of LVM2 2.03.16 (noted from its lvcreate and lvresize), LVM2 accepts what
+ * is stored, and with a daemon the snapshot has what the origin had while clients write on.
+ */
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { open, readFile, truncate, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { startDaemon, waitFor } from '../helpers/daemon.ts';
+import { NbdWriter } from '../helpers/nbd-writer.ts';
+import { mustRun, type Outcome, runProgram } from '../helpers/run.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
+import { withLvm2 } from '../lvm/lvm2.ts';
+
+const MIB = 2 ** 20;
+
+interface Stand {
+  readonly folder: string;
+  readonly image: string;
+  readonly env: NodeJS.ProcessEnv;
+  run(command: string, ...args: readonly string[]): Promise<Outcome>;
+  must(command: string, ...args: readonly string[]): Promise<string>;
+}
+
+function standOf(folder: string, control: string): Stand {
+  const image = join(folder, 'pv0');
+  const env = { ORION_LVM_DEVICES: image, ORION_LVM_CONTROL: control, LVM_SYSTEM_DIR: folder };
+  const bin = (command: string): string => join(CHECKOUT, 'bin', command);
+  return {
+    folder,
+    image,
+    env,
+    run: (command, ...args) => runProgram(bin(command), args, { cwd: folder, env }),
+    must: (command, ...args) => mustRun(bin(command), args, { cwd: folder, env }),
+  };
+}
+
+/** A VG with vg/o of 40 MiB. */
+async function withStand(use: (stand: Stand) => Promise<void>): Promise<void> {
+  await withTemporaryFolder(async (folder) => {
+    const stand = standOf(folder, '');
+    await writeFile(stand.image, '');
+    await truncate(stand.image, 256 * MIB);
+    await stand.must('vgcreate', 'vg', stand.image);
+    await stand.must('lvcreate', '-L40M', '-no', 'vg');
+    await use(stand);
+  });
+}
+
+async function volumes(stand: Stand): Promise<readonly string[]> {
+  const fields = 'lv_name,lv_attr,lv_size,origin,chunksize,data_percent';
+  const text = await stand.must('lvs', '-a', '--noheadings', '--separator', ' ', '-o', fields, 'vg');
+  return text.split('\n').flatMap((line) => (line.trim() === '' ? [] : [line.trim()]));
+}
+
+describe('without a daemon', () => {
+  test('snapshots are as large as in LVM2, which accepts them', async () => {
+    await withStand(async (stand) => {
+      const { must } = stand;
+      await must('lvcreate', '-s', '-L8M', '-ns', 'vg/o');
+      await must('lvcreate', '-s', '-l50%ORIGIN', '-c16k', '-nt', '--addtag', 'x', 'vg/o');
+      assert.match(
+        await must('lvcreate', '-s', '-L100M', '-pr', 'vg/o'),
+        /^ {2}Reducing COW size 100\.00 MiB down to maximum usable size 44\.00 MiB\.\n {2}Logical volume "lvol0" created\.$/m,
+      );
+      await must('lvcreate', '-s', '-l100%ORIGIN', '-c512k', '-nu', 'vg/o');
+      await must('lvcreate', '--type', 'snapshot', '-V100M', '-L8M', '-nsp', 'vg');
+      assert.deepEqual(await volumes(stand), [
+        'lvol0 sri---s--- 44.00m o 4.00k',
+        'o owi---s--- 40.00m  0',
+        's swi---s--- 8.00m o 4.00k',
+        'sp swi---s--- 8.00m [sp_vorigin] 4.00k',
+        '[sp_vorigin] ori---s--- 100.00m  0',
+        't swi---s--- 24.00m o 16.00k',
+        'u swi---s--- 44.00m o 512.00k',
+      ]);
+      await withLvm2([stand.image], async (lvm) => {
+        const checked = await lvm.run('vgck', 'vg');
+        assert.equal(checked.status, 0, checked.stderr);
+        const report = await lvm.run('lvs', '--noheadings', '--separator', ' ', '-o', 'lv_name,origin,lv_size', 'vg');
+        assert.match(report.stdout, /^ +t o 24\.00m$/m, report.stderr);
+      });
+      assert.match(await must('lvremove', '-f', 'vg/o', 'vg/sp'), /"u" successfully[^]*"o" successfully/);
+      assert.deepEqual(await volumes(stand), []);
+    });
+  });
+
+  test('what is at the head of a new store is no snapshot', async () => {
+    await withStand(async (stand) => {
+      const file = await open(stand.image, 'r+');
+      try {
+        // The magic of a COW store, valid, with version 1 and chunks of 8 sectors, at the extent that is allocated next.
+        const header = Buffer.alloc(16);
+        header.write('SnAp', 'latin1');
+        header.writeUInt32LE(1, 4);
+        header.writeUInt32LE(1, 8);
+        header.writeUInt32LE(8, 12);
+        await file.write(header, 0, 16, 41 * MIB);
+        await stand.must('lvcreate', '-s', '-l2', '-c8k', '-ns', 'vg/o');
+        const { buffer } = await file.read(Buffer.alloc(8192, 1), 0, 8192, 41 * MIB);
+        assert.ok(buffer.every((byte) => byte === 0));
+      } finally {
+        await file.close();
+      }
+    });
+  });
+
+  test('what cannot be is refused in LVM2 words', async () => {
+    await withStand(async ({ must, run }) => {
+      await must('lvcreate', '-s', '-L8M', '-ns', 'vg/o');
+      const refused: readonly (readonly [string, number, string])[] = [
+        ['lvcreate -s -L8M vg/s', 5, 'Snapshots of snapshots are not supported.'],
+        ['lvcreate -s -L8M vg/nope', 5, 'Snapshot origin LV nope not found in Volume group vg.'],
+        ['lvcreate -s vg/o', 5, 'Please specify either size or extents with snapshots.'],
+        ['lvcreate -s -L8M -c 3k vg/o', 3, 'Chunk size must be a power of 2 in the range 4K to 512K.'],
+        ['lvcreate -s -l5%LV vg/o', 5, 'Please express size as %FREE, %ORIGIN, %PVS or %VG.'],
+        ['lvcreate -s -L8M o', 3, 'The origin name should include the volume group.'],
+        ['lvcreate -c 8k -L8M vg', 3, 'Command does not accept option: --chunksize 8k.'],
+        ['lvcreate -s -L8M -n s vg/o', 5, 'Logical Volume "s" already exists in volume group "vg"'],
+      ];
+      for (const [line, code, message] of refused) {
+        const [command = '', ...args] = line.split(' ');
+        const outcome = await run(command, ...args);
+        assert.equal(outcome.status, code, `${line}: ${outcome.stderr}`);
+        assert.ok(outcome.stderr.includes(`  ${message}\n`), `${line}: ${outcome.stderr}`);
+      }
+    });
+  });
+});
+
+for (const workers of ['0', '2']) {
+  test(`with --workers ${workers} snapshots come and go under writes`, { timeout: 120_000 }, async (t) => {
+    await withStand(async ({ folder, image }) => {
+      const daemon = await startDaemon([image], ['--workers', workers]);
+      t.after(() => daemon.stop());
+      const stand = standOf(folder, join(dirname(daemon.socket), 'control.sock'));
+      const hash = async (name: string): Promise<string> => {
+        const copy = join(folder, 'copy');
+        await mustRun('nbdcopy', [daemon.uri(name), copy]);
+        return createHash('sha256')
+          .update(await readFile(copy))
+          .digest('hex');
+      };
+      const writer = new NbdWriter(() => daemon.socket, 'vg/o', 40 * MIB);
+      writer.start();
+      await waitFor('writes', () => writer.writes > 100);
+      await stand.must('lvcreate', '-s', '-L44M', '-ns', 'vg/o');
+      const content = await hash('vg/s');
+      await stand.must('lvcreate', '-s', '-L8M', '-c64k', '-nx', 'vg/o');
+      const before = writer.writes;
+      await waitFor('more writes', () => writer.writes > before + 50);
+      await stand.must('lvremove', '-f', 'vg/x');
+      assert.equal(await hash('vg/s'), content, 'the snapshot is what it was');
+      await writer.stop();
+      await stand.must('lvcreate', '-s', '-L8M', '-nquiet', 'vg/o');
+      assert.equal(await hash('vg/quiet'), await hash('vg/o'));
+      await stand.must('lvremove', '-f', 'vg/o');
+      assert.deepEqual(await volumes(stand), []);
+    });
+  });
+}
