@@ -144,6 +144,15 @@ describe('requests', () => {
       const half = connect(stand.socket);
       half.write('POST /v1/commands HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{');
       half.destroy();
+      const slow = connect(stand.socket);
+      const begun = performance.now();
+      slow.on('error', () => undefined);
+      const drip = setInterval(() => void slow.write('x'), 50);
+      slow.write('POST /v1/commands HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n');
+      await new Promise((resolve) => slow.once('close', resolve));
+      clearInterval(drip);
+      assert.ok(performance.now() - begun >= 900, 'a request has its time');
+      assert.deepEqual(stand.errors, []);
       assert.equal(await new ControlClient(stand.socket).text('/metrics'), '# no metrics\n');
     });
   });

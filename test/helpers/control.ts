@@ -47,6 +47,8 @@ export interface ControlStand extends AsyncDisposable {
   readonly runner: CommandRunner;
   readonly outcomes: CommandOutcome[];
   readonly refusals: (readonly string[])[];
+  /** What was logged as an error. */
+  readonly errors: readonly unknown[];
   /** What peers may do. */
   role: Role | null;
 }
@@ -61,6 +63,8 @@ export async function startControl(
   for (const path of devices) identities.add((await identityAt(path)) ?? '');
   const live = new NotingLive(identities);
   const log = createLog({ level: 'silent', format: 'json' });
+  const errors: unknown[] = [];
+  log.error = (...said: readonly unknown[]): void => void errors.push(said);
   const outcomes: CommandOutcome[] = [];
   const refusals: (readonly string[])[] = [];
   const runner = new CommandRunner({
@@ -90,7 +94,7 @@ export async function startControl(
     commands,
   };
   const stand = { role: 'administrator' as Role | null };
-  const server = new ControlServer({ daemon, log, roleOf: () => stand.role, refused });
+  const server = new ControlServer({ daemon, log, roleOf: () => stand.role, refused, requestMs: 1000 });
   const socket = join(folder, 'control.sock');
   await server.listen({ kind: 'unix', path: socket, mode: 0o600 });
   return Object.assign(stand, {
@@ -99,6 +103,7 @@ export async function startControl(
     runner,
     outcomes,
     refusals,
+    errors,
     async [Symbol.asyncDispose](): Promise<void> {
       await runner.close();
       await server.close();

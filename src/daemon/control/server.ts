@@ -4,8 +4,8 @@
  * Invariants
  *  - Every peer is known by the kernel's word (SO_PEERCRED) before a byte of it is looked at; one that isn't is let go.
  *  - Every answer ends its connection; an error has `code` and `message`.
- *  - A client that sends or takes nothing for IDLE_MS is let go, so that nobody holds the daemon up; only the stream of a
- *    command may be silent.
+ *  - A client that sends or takes nothing for IDLE_MS is let go, and so is one whose request is not whole after REQUEST_MS, so that
+ *    nobody holds the daemon up; only the stream of a command may be silent.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket, Server as SocketServer } from 'node:net';
@@ -17,6 +17,7 @@ import { type Peer, peerOf } from './peer.ts';
 import { type ControlledDaemon, permission, routeOf } from './routes.ts';
 
 const IDLE_MS = 10_000;
+const REQUEST_MS = 30_000;
 
 export interface ControlOptions {
   readonly daemon: ControlledDaemon;
@@ -25,6 +26,8 @@ export interface ControlOptions {
   readonly roleOf: (peer: Peer) => Role | null;
   /** Told of every peer that may not do what it asked for. */
   readonly refused: (peer: Peer, what: readonly string[], reason: string) => void;
+  /** How long a request may take to arrive; default REQUEST_MS. */
+  readonly requestMs?: number;
 }
 
 export class ControlServer {
@@ -32,6 +35,8 @@ export class ControlServer {
   readonly #http: Server;
   readonly #peers = new WeakMap<Socket, Peer>();
   readonly #sockets = new Set<Socket>();
+  /** Of sockets whose request has not arrived: the HTTP server's own does not run, as it does not listen itself. */
+  readonly #deadlines = new WeakMap<Socket, NodeJS.Timeout>();
   readonly #listeners: SocketServer[] = [];
 
   constructor(options: ControlOptions) {
@@ -52,7 +57,12 @@ export class ControlServer {
 
   #accept(socket: Socket): void {
     this.#sockets.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
+    const deadline = setTimeout(() => socket.destroy(), this.#options.requestMs ?? REQUEST_MS);
+    this.#deadlines.set(socket, deadline);
+    socket.once('close', () => {
+      clearTimeout(deadline);
+      this.#sockets.delete(socket);
+    });
     // Until HTTP takes over, a peer that is gone is just gone.
     socket.once('error', () => socket.destroy());
     socket.setTimeout(IDLE_MS, () => socket.destroy());
@@ -67,9 +77,14 @@ export class ControlServer {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const arrived = (): void => clearTimeout(this.#deadlines.get(request.socket));
+    if (request.method === 'POST') request.once('end', arrived);
+    else arrived();
     try {
       await this.#handle(request, response);
     } catch (error) {
+      // A client that went away in the middle of its request is its own affair.
+      if (!(error instanceof Refusal) && request.destroyed && !request.complete) return;
       if (!(error instanceof Refusal)) this.#options.log.error({ err: error, url: request.url }, 'a request failed');
       const refusal = error instanceof Refusal ? error : new Refusal(500, 'FAILED', messageOf(error));
       if (response.headersSent) response.destroy();
