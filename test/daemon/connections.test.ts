@@ -92,8 +92,8 @@ for (const workers of ['0', '2']) {
     const pids = [...new Set([daemon.child.pid ?? 0, ...slots.flatMap(({ pid }) => pid ?? [])])];
     const look = (what: (pid: number) => Promise<number>): Promise<number[]> => Promise.all(pids.map(what));
 
-    // What is made once, and the pools, are there after a first round.
-    await visits(Math.min(CYCLES, 500));
+    // What is made once, and the pools, are there after a first round; in a long run they take thousands to be full.
+    await visits(Math.max(Math.min(CYCLES, 500), CYCLES / 2));
     const [before, beforeKib] = [await look(descriptors), await look(residentKib)];
     await visits(CYCLES);
     await waitFor('the descriptors to be closed', async () => {
