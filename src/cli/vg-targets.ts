@@ -3,6 +3,7 @@
  *
  * Invariant: tags are looked up before any lock of a VG is taken, and what was found is read again under its lock.
  */
+import { accessProblem, useProblem } from '../lvm/access.ts';
 import {
   type Changes,
   type ChangeContext,
@@ -27,20 +28,25 @@ export async function eachVgArgument(
   const criteria = new Criteria(context, 'vg');
   if (parsed === null) throw new CommandError(EXIT.badUsage, []);
   const { vgNames, tags } = parsed;
-  const names = context.args.length === 0 ? null : [...vgNames, ...(await taggedVgs(change, tags, vgNames))];
+  const names = context.args.length === 0 ? null : [...vgNames, ...(await taggedVgs(change, request, tags, vgNames))];
   await eachVolumeGroup(change, names, request, async (group, changes) => {
     if (criteria.takesVg(changes.scan, group)) await body(group, changes);
   });
 }
 
+/** Those that this host may not use are passed over: nobody named them. */
 async function taggedVgs(
   change: ChangeContext,
+  { allowExported = false }: Pick<VolumeGroupRequest, 'allowExported'>,
   tags: readonly string[],
   known: readonly string[],
 ): Promise<readonly string[]> {
   if (tags.length === 0) return [];
   return withChanges(change, { globalLock: 'read' }, ({ scan }) => {
-    const tagged = scan.volumeGroups.filter(({ vg }) => vg.tags.some((tag) => tags.includes(tag)));
+    const problem = allowExported ? accessProblem : useProblem;
+    const tagged = scan.volumeGroups.filter(
+      ({ vg }) => vg.tags.some((tag) => tags.includes(tag)) && problem(vg, change.host) === null,
+    );
     return Promise.resolve(tagged.map(({ vg }) => vg.name).filter((name) => !known.includes(name)));
   });
 }

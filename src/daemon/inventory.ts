@@ -3,7 +3,7 @@
  * Pure: nothing is opened.
  *
  * Invariants
- *  - Every visible LV has one entry, active or with the reason why not; a name that two LVs share is not served at all.
+ *  - Every visible LV has one entry, active or with the reason why not; a name that two LVs would be served by is not served at all.
  *  - All physical volumes of a VG are held when anything of it is served, so that nobody else changes its metadata.
  *  - A VG of which another program holds a device is not served; a device that fails otherwise takes only its own LVs.
  *  - A VG that appears while the daemon runs is activated when its last PV is there; at the start, what can be served is.
@@ -11,7 +11,7 @@
  */
 import type { DeviceError } from '../block/errors.ts';
 import { withoutLostSnapshots } from '../lvm/activate-snapshots.ts';
-import { activationPlan, type LvActivation } from '../lvm/activate.ts';
+import { type ActivationOptions, activationPlan, type LvActivation } from '../lvm/activate.ts';
 import { volumeId, type VolumeId } from '../lvm/live.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
 import { relationsOf, segmentTypeName } from '../lvm/relations.ts';
@@ -33,8 +33,8 @@ export interface Inventory {
   readonly waiting: ReadonlySet<string>;
 }
 
-/** What was decided for a volume by a command: active or not, whatever its flags say. */
-export type Decisions = ReadonlyMap<VolumeId, boolean>;
+/** What was decided for a volume by a command: active or not, whatever its flags say, or even without the PVs that are missing. */
+export type Decisions = ReadonlyMap<VolumeId, boolean | 'partial'>;
 
 type InventorySettings = Pick<Settings, 'readOnly' | 'systemId' | 'extraSystemIds' | 'activationList'>;
 
@@ -156,24 +156,33 @@ function planGroup(group: VolumeGroup, rules: Rules, ignoreDuplicates = false): 
   };
   const options = { host, readOnly: settings.readOnly, ignoreDuplicates, moves: 'mirror' } as const;
   const automatic = activationPlan(group, options);
-  let byName: readonly LvActivation[] | null = null;
+  const anyway = { ...options, ignoreActivationSkip: true, ignoreNoAutoActivate: true };
+  const other = new Map<true | 'partial' | 'served', readonly LvActivation[]>();
   const list = settings.activationList;
   const plan = automatic.map((entry, i) => {
     const id = volumeId(group.vg, entry.follows ?? entry.lv);
     const decision = decisions.get(id);
     if (decision === false) return inactive(entry, 'deactivated');
     let wished = entry;
-    if (!entry.active && (decision === true || holding.served(id) !== null)) {
-      byName ??= activationPlan(group, { ...options, ignoreActivationSkip: true, ignoreNoAutoActivate: true });
-      wished = byName[i] ?? entry;
+    if (!entry.active && (decision !== undefined || holding.served(id) !== null)) {
+      const how = decision ?? 'served';
+      const known =
+        other.get(how) ?? activationPlan(group, { ...anyway, ...(how === 'served' ? {} : asDecided(group, how)) });
+      other.set(how, known);
+      wished = known[i] ?? entry;
     }
-    if (wished.active && decision !== true && rules.waiting.has(group.vg.id)) {
-      return inactive(wished, incompleteMessage(group));
-    }
-    if (!wished.active || decision === true || list === null || isListed(list, group, wished)) return wished;
+    if (!wished.active || decision !== undefined) return wished;
+    if (rules.waiting.has(group.vg.id)) return inactive(wished, incompleteMessage(group));
+    if (list === null || isListed(list, group, wished)) return wished;
     return inactive(wished, 'not in activation.auto_activation_volume_list');
   });
   return withoutLostSnapshots(plan);
+}
+
+/** What a command decided: it has looked at whose VG this is, by the host's own settings. */
+function asDecided({ vg }: VolumeGroup, decision: true | 'partial'): Partial<ActivationOptions> {
+  const host = { systemId: vg.systemId ?? null, extraSystemIds: [], allowForeign: false, allowShared: false };
+  return { host, partial: decision === 'partial' };
 }
 
 /** "volume group vg0 waits for physical volume UUID (last written to /dev/sdb)". */
@@ -257,11 +266,11 @@ function describe(group: VolumeGroup, { lv }: LvActivation): string {
   return `${[...types].join(' and ')} logical volume of volume group ${group.vg.name}`;
 }
 
-/** Of volumes with one name the one that is served goes on; otherwise none is served. */
+/** Of volumes with one name that could all be served the one that is goes on; otherwise none is served. */
 function refuseSharedNames(volumes: readonly DesiredVolume[], holding: Holding): readonly DesiredVolume[] {
   const counts = new Map<string, number>();
-  for (const { name } of volumes) counts.set(name, (counts.get(name) ?? 0) + 1);
-  const unique = volumes.filter(({ name }) => counts.get(name) === 1);
+  for (const { name, plan } of volumes) if (plan.active) counts.set(name, (counts.get(name) ?? 0) + 1);
+  const unique = volumes.filter(({ name }) => (counts.get(name) ?? 0) <= 1);
   const shared = [...counts].filter(([, count]) => count > 1);
   const reason = 'two volume groups have this name: rename one of them, or leave its devices out';
   const refused = shared.flatMap(([name]) => {

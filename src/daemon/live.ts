@@ -18,6 +18,7 @@ import type {
   VolumeId,
 } from '../lvm/live.ts';
 import { moveStatusOf } from '../lvm/pvmove/live-status.ts';
+import { snapshotStatusOf } from '../lvm/snapshot-status.ts';
 import { ignoreGone } from './group-change.ts';
 import { groupOf } from './served-volume.ts';
 import type { VolumeSet } from './volumes.ts';
@@ -47,14 +48,14 @@ export class DaemonVolumes implements LiveVolumes {
   readonly present = true;
   readonly #daemon: LiveDaemon;
   readonly #changes = new Map<string, LiveChange>();
-  readonly #decisions = new Map<VolumeId, boolean>();
+  readonly #decisions = new Map<VolumeId, boolean | 'partial'>();
 
   constructor(daemon: LiveDaemon) {
     this.#daemon = daemon;
   }
 
   /** What commands decided, by volume. */
-  get decisions(): ReadonlyMap<VolumeId, boolean> {
+  get decisions(): ReadonlyMap<VolumeId, boolean | 'partial'> {
     return this.#decisions;
   }
 
@@ -132,7 +133,9 @@ export class DaemonVolumes implements LiveVolumes {
   }
 
   #decide(decisions: readonly LiveDecision[]): void {
-    for (const { volume, active } of decisions) this.#decisions.set(volume.id, active);
+    for (const { volume, active, partial } of decisions) {
+      this.#decisions.set(volume.id, active && partial === true ? 'partial' : active);
+    }
   }
 
   async activate({ vgId, decisions, refresh, force }: LiveActivation): Promise<readonly LiveProblem[]> {
@@ -148,13 +151,22 @@ export class DaemonVolumes implements LiveVolumes {
     }
   }
 
-  status(vgId?: string): Promise<ReadonlyMap<VolumeId, LiveStatus>> {
-    const all = [...this.#daemon.volumes.liveStatus(vgId).values()].map((status): LiveStatus => {
+  async status(vgId?: string): Promise<ReadonlyMap<VolumeId, LiveStatus>> {
+    const statuses = [...this.#daemon.volumes.liveStatus(vgId).values()].map((status): LiveStatus => {
       if (this.#decisions.get(status.id) !== false) return status;
       const { reason: _, ...wished } = status;
       return wished;
     });
-    return Promise.resolve(new Map(all.map((status) => [status.id, status])));
+    const all = await Promise.all(statuses.map((status) => this.#withSnapshot(status)));
+    return new Map(all.map((status) => [status.id, status]));
+  }
+
+  /** How full it is, only the worker of a snapshot knows. */
+  async #withSnapshot(status: LiveStatus): Promise<LiveStatus> {
+    const host = status.active ? this.#daemon.volumes.snapshotHost(status.id) : null;
+    const volume = host === null ? null : await statusAt(host, status.id);
+    const snapshot = volume === null ? null : snapshotStatusOf(volume.lines);
+    return snapshot === null ? status : { ...status, snapshot };
   }
 
   async moveStatus(pvmoveLv: VolumeId): Promise<MoveStatus | null> {

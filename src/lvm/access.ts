@@ -17,6 +17,8 @@ export interface HostContext {
   readonly extraSystemIds: readonly string[];
   /** `--foreign`: look at VGs of other hosts. */
   readonly allowForeign: boolean;
+  /** VGs (by uuid) in which this host has active LVs: they may be looked at, and deactivated, whoever they belong to. */
+  readonly active?: ReadonlySet<string>;
   /** `--shared`: look at VGs that need lvmlockd. */
   readonly allowShared: boolean;
 }
@@ -30,7 +32,8 @@ export function accessProblem(vg: VolumeGroupText, host: HostContext): string | 
   if (isShared(vg) && !host.allowShared) {
     return `Cannot access VG ${vg.name} with lock type ${lockType(vg)} that requires lvmlockd.`;
   }
-  if (isForeign(vg, host) && !host.allowForeign) return foreignMessage(vg, host);
+  const allowed = host.allowForeign || host.active?.has(vg.id) === true;
+  if (isForeign(vg, host) && !allowed) return foreignMessage(vg, host);
   return null;
 }
 
@@ -54,6 +57,11 @@ export function isShared(vg: VolumeGroupText): boolean {
 export function isForeign(vg: VolumeGroupText, host: HostContext): boolean {
   const owner = vg.systemId ?? '';
   return owner !== '' && owner !== host.systemId && !host.extraSystemIds.includes(owner);
+}
+
+/** The warning where LVs of another host's VG are active here. */
+export function activeForeignMessage({ name, systemId }: VolumeGroupText): string {
+  return `WARNING: Found LVs active in VG ${name} with foreign system ID ${systemId}.  Possible data corruption.`;
 }
 
 function lockType(vg: VolumeGroupText): string {

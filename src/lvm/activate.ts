@@ -6,7 +6,7 @@
  *  - An active entry's table says the whole truth about the LV's bytes. A volume whose content also depends on something
  *    that the table does not express (a cache) is inactive, or is served read-only where reading it plainly is right: the
  *    external origin of thin LVs.
- *  - No table touches a missing PV, or reaches past the end of a device.
+ *  - No table touches a missing PV (asked for, it has errors in its place), or reaches past the end of a device.
  *  - Pure: devices are named by path, nothing is opened.
  */
 import type { Table } from '../dm/table.ts';
@@ -37,6 +37,8 @@ export interface ActivationOptions {
   readonly ignoreNoAutoActivate?: boolean;
   /** Plan LVs of a VG with duplicate PVs too: they are active already, and the question is what their tables are. */
   readonly ignoreDuplicates?: boolean;
+  /** Activate LVs of which PVs are missing too: their extents there are errors. */
+  readonly partial?: boolean;
   /** Serve everything read-only. */
   readonly readOnly?: boolean;
   /** Whether LVs on a pvmove in progress copy what is moved while they are served. Default: source. */
@@ -101,9 +103,9 @@ interface Context {
 }
 
 /** A move that nobody could go on with keeps only the LVs on it from being served. */
-function tablesOf(group: VolumeGroup, { moves = 'source', readOnly }: ActivationOptions): TableSource {
+function tablesOf(group: VolumeGroup, { moves = 'source', readOnly, partial = false }: ActivationOptions): TableSource {
   try {
-    return tableSource(group, readOnly === true ? 'source' : moves);
+    return { ...tableSource(group, readOnly === true ? 'source' : moves), partial };
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     return { ...tableSource({ ...group, vg: { ...group.vg, logicalVolumes: [] } }, 'source'), group };

@@ -138,6 +138,8 @@ export interface VolumeGroupRequest {
   /** The command keeps segments that it does not know. */
   readonly handlesUnknownSegments?: boolean;
   readonly allowExported?: boolean;
+  /** It only looks at the VG, and may at one of another host. Counts with `allowExported`. */
+  readonly allowForeign?: boolean;
 }
 
 export interface LockChoice {
@@ -215,9 +217,7 @@ async function usableGroups(
   request: Omit<VolumeGroupRequest, 'vgName'>,
 ): Promise<readonly { readonly vgName: string; readonly vgId: string }[]> {
   return withChanges(context, { globalLock: 'read' }, (changes) => {
-    const usable = vgsInOrder(changes.scan).filter(
-      ({ vg }) => refusal(vg, context.host, request.allowExported ?? false) === null,
-    );
+    const usable = vgsInOrder(changes.scan).filter(({ vg }) => refusal(vg, context.host, request) === null);
     return Promise.resolve(usable.map(({ vg }) => ({ vgName: vg.name, vgId: vg.id })));
   });
 }
@@ -510,15 +510,19 @@ function withPlanned({ before, after }: Plan): VolumeGroup | null {
 }
 
 /** Why this host may not change the VG at all; null if it may. */
-function refusal(vg: VolumeGroup['vg'], host: HostContext, allowExported: boolean): string | null {
-  return allowExported && isExported(vg)
-    ? accessProblem(vg, { ...host, allowForeign: false, allowShared: false })
+function refusal(
+  vg: VolumeGroup['vg'],
+  host: HostContext,
+  { allowExported = false, allowForeign = false }: Pick<VolumeGroupRequest, 'allowExported' | 'allowForeign'>,
+): string | null {
+  return allowExported && (isExported(vg) || allowForeign)
+    ? accessProblem(vg, { ...host, allowForeign, allowShared: false })
     : useProblem(vg, host);
 }
 
 function checkUsable(group: VolumeGroup, request: VolumeGroupRequest, host: HostContext): void {
   const { vg } = group;
-  const problem = refusal(vg, host, request.allowExported ?? false);
+  const problem = refusal(vg, host, request);
   if (problem !== null) {
     const advice = vg.status.includes('CLUSTERED')
       ? ['See lvmlockd(8) for changing a clvm/clustered VG to a shared VG.']

@@ -14,6 +14,8 @@
  *  - Everything here is plain data, so that it can cross a process's border.
  */
 
+import type { SnapshotStatus } from './snapshot-status.ts';
+
 /** `VG-uuid LV-uuid`, both in display form: what stays when names change. */
 export type VolumeId = string;
 
@@ -60,6 +62,8 @@ export interface LiveGroup {
 export interface LiveDecision {
   readonly volume: LiveVolumeRef;
   readonly active: boolean;
+  /** Active even if PVs are missing: what lies on them is errors, as with LVM2's `--activationmode partial`. */
+  readonly partial?: boolean;
 }
 
 /** lvchange and vgchange -a, --refresh. */
@@ -89,6 +93,8 @@ export interface LiveStatus {
   readonly openCount: number;
   /** A table is loaded into the inactive slot. */
   readonly inactiveTable: boolean;
+  /** Of a COW snapshot, or an origin that takes one in. */
+  readonly snapshot?: SnapshotStatus;
   /** Why it is not active; absent where it is, or where somebody wished it so. */
   readonly reason?: string;
 }

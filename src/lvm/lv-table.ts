@@ -38,6 +38,8 @@ export interface TableSource {
   /** By the name of the pvmove LV. */
   readonly moves: ReadonlyMap<string, PvMove>;
   readonly mode: MoveTables;
+  /** What lies on PVs that are missing is errors. */
+  readonly partial?: boolean;
 }
 
 /** Throws CommandError if a move in the VG is of a form that nobody could go on with. */
@@ -129,11 +131,15 @@ export class LvTable {
     let at = start;
     for (const run of runs) {
       const length = this.#sectors(run);
-      const params: LinearParams =
-        run.copy === undefined
-          ? this.#place(run.place, run.length)
-          : { device: this.#layer([run], run.copy.move), offset: 0 };
-      this.lines.push({ start: at, length, target: 'linear', params });
+      if (this.#isError(run.place)) {
+        this.lines.push({ start: at, length, target: 'error', params: {} });
+      } else {
+        const params: LinearParams =
+          run.copy === undefined
+            ? this.#place(run.place, run.length)
+            : { device: this.#layer([run], run.copy.move), offset: 0 };
+        this.lines.push({ start: at, length, target: 'linear', params });
+      }
       at += length;
     }
   }
@@ -142,8 +148,11 @@ export class LvTable {
   #whole(area: SegmentArea, extents: number): LinearParams {
     const runs = this.#runs(area, extents);
     const [only, more] = runs;
-    if (only !== undefined && more === undefined && only.copy === undefined)
-      return this.#place(only.place, only.length);
+    if (only !== undefined && more === undefined && only.copy === undefined) {
+      if (!this.#isError(only.place)) return this.#place(only.place, only.length);
+      const table: TableLine[] = [{ start: 0, length: this.#sectors(only), target: 'error', params: {} }];
+      return { device: { name: `${this.#source.group.vg.name}/${area.name}-missing`, table }, offset: 0 };
+    }
     const move = this.#source.moves.get(area.name);
     assert(move !== undefined, 'an area on a PV is one run');
     return { device: this.#layer(runs, move), offset: 0 };
@@ -155,7 +164,9 @@ export class LvTable {
     let start = 0;
     for (const run of runs) {
       const length = this.#sectors(run);
-      if (run.copy === undefined) {
+      if (this.#isError(run.place)) {
+        table.push({ start, length, target: 'error', params: {} });
+      } else if (run.copy === undefined) {
         table.push({ start, length, target: 'linear', params: this.#place(run.place, run.length) });
       } else {
         table.push({ start, length, target: 'mirror', params: this.#mirror(run, run.copy, length) });
@@ -172,6 +183,12 @@ export class LvTable {
 
   #sectors({ length }: Run): number {
     return length * this.#source.group.vg.extentSizeSectors;
+  }
+
+  /** Whether errors stand for what is on this PV. */
+  #isError({ name }: SegmentArea): boolean {
+    const pv = this.#source.pvs.get(name);
+    return this.#source.partial === true && pv !== undefined && (pv.found === null || pv.missing);
   }
 
   /** The place on a device of `extents` of a PV, all of which must be there. */

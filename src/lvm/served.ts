@@ -20,6 +20,12 @@ export function servedStatus({ vg, served }: VolumeGroup, lv: LogicalVolumeText)
   return status?.active === true ? status : null;
 }
 
+/** Whether any LV of a VG is active. */
+export function hasActiveVolumes({ vg, served }: VolumeGroup): boolean {
+  const prefix = volumeId(vg, { id: '' });
+  return [...(served?.values() ?? [])].some(({ id, active }) => active && id.startsWith(prefix));
+}
+
 /** LVs of a VG that clients have open. */
 export function openVolumes(group: VolumeGroup): number {
   if (group.served === undefined) return 0;

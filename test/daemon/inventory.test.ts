@@ -8,8 +8,9 @@ import { DeviceError } from '../../src/block/errors.ts';
 import { ensureDemo } from '../../src/daemon/demo-volume-group.ts';
 import { DeviceSet } from '../../src/daemon/devices.ts';
 import { type Inventory, takeInventory } from '../../src/daemon/inventory.ts';
-import type { Scan } from '../../src/lvm/model.ts';
+import type { Scan, VolumeGroup } from '../../src/lvm/model.ts';
 import { scanDevices } from '../../src/lvm/scan.ts';
+import { newUuid } from '../../src/ondisk/uuid.ts';
 import { TestGroup } from './images.ts';
 
 const SETTINGS = { readOnly: false, systemId: null, extraSystemIds: [], activationList: null };
@@ -50,6 +51,41 @@ describe('inventory', () => {
       inventory.devices.map(({ path }) => path),
       [...images, join(folder, 'other.img')],
     );
+  });
+
+  test('of two groups of one name the one that is of this host is served', () => {
+    const own = scan.volumeGroups.find(({ vg }) => vg.name === 'other');
+    assert.ok(own !== undefined);
+    const twin = { ...own, vg: { ...own.vg, id: newUuid() } };
+    const both = (other: VolumeGroup): Inventory => takeInventory({ ...scan, volumeGroups: [own, other] }, SETTINGS);
+    const shared = both(twin).volumes.map(({ plan }) => plan.active);
+    assert.deepEqual(shared, [false, false]);
+    const foreign = both({ ...twin, vg: { ...twin.vg, systemId: 'elsewhere' } });
+    assert.deepEqual(
+      foreign.volumes.map(({ id, plan }) => [id.startsWith(own.vg.id), plan.active]),
+      [
+        [true, true],
+        [false, false],
+      ],
+    );
+  });
+
+  test('a command decides by what it knows of the host, and about what is missing', async () => {
+    const system = scan.volumeGroups.map((group) => ({ ...group, vg: { ...group.vg, systemId: 'by lvm.conf' } }));
+    const found = { ...scan, volumeGroups: system };
+    const ids = takeInventory(found, SETTINGS).volumes.map(({ id }) => id);
+    const decided = new Map(ids.map((id) => [id, true] as const));
+    for (const { plan } of takeInventory(found, SETTINGS).volumes) assert.equal(plan.active, false);
+    for (const { plan } of takeInventory(found, SETTINGS, undefined, undefined, decided).volumes) {
+      assert.equal(plan.active, true);
+    }
+    const partial = await scanDevices(images.slice(1));
+    const withPart = (decision: true | 'partial'): Record<string, string> => {
+      const decisions = new Map(ids.map((id) => [id, decision] as const));
+      return outcomes(takeInventory(partial, SETTINGS, undefined, undefined, decisions));
+    };
+    assert.match(withPart(true)['demo/stripes'] ?? '', /is missing/);
+    for (const outcome of Object.values(withPart('partial'))) assert.equal(outcome, 'active');
   });
 
   test('a group of which nothing is served is not held', () => {

@@ -244,6 +244,36 @@ describe('missing and doubtful devices', () => {
     }
   });
 
+  test('asked for, what is on the missing PV is errors', async () => {
+    const [group] = (await scanImages(imagesOf(text).slice(0, 1))).volumeGroups;
+    assert.ok(group !== undefined);
+    const partial = { ...OPTIONS, partial: true };
+    const both = entry(group, 'both', partial);
+    assert.ok(both.active);
+    assert.deepEqual(both.table, [
+      { start: 0, length: 4096, target: 'linear', params: { device: '/img/pv0', offset: 2048 + 8 * 2048 } },
+      { start: 4096, length: 4096, target: 'error', params: {} },
+    ]);
+    assert.deepEqual(both.devices, ['/img/pv0']);
+    assert.deepEqual(entry(group, 'left', partial), entry(group, 'left'));
+  });
+
+  test('a stripe on the missing PV is errors', async () => {
+    const striped = 'start_extent = 0\nextent_count = 4\n\ntype = "striped"\nstripe_count = 2\nstripe_size = 128\n';
+    const body = `${striped}\nstripes = [\n"pv0", 0,\n"pv1", 0\n]`;
+    const images = imagesOf(vgText([{ name: 'a', segments: [body] }]));
+    const [group] = (await scanImages(images.slice(0, 1))).volumeGroups;
+    assert.ok(group !== undefined);
+    const found = entry(group, 'a', { ...OPTIONS, partial: true });
+    assert.ok(found.active);
+    const table = [{ start: 0, length: 4096, target: 'error', params: {} }];
+    const stripes = [
+      { device: '/img/pv0', offset: 2048 },
+      { device: { name: 'vg1/pv1-missing', table }, offset: 0 },
+    ];
+    assert.deepEqual(found.table, [{ start: 0, length: 8192, target: 'striped', params: { chunkSize: 128, stripes } }]);
+  });
+
   test('a PV flagged MISSING that came back with old data is not touched', async () => {
     const flagged = text.replace(/(pv1 \{[^}]*?flags = )\[\]/, '$1["MISSING"]');
     const group = await groupOf(flagged);

@@ -113,12 +113,26 @@ export async function listedTests(name: string): Promise<readonly string[]> {
   return text.split('\n').flatMap((line) => (/^[^#\s]/.test(line) ? (line.split(/\s/, 1)[0] ?? []) : []));
 }
 
-/** Runs tests and gives their results by name. */
+/** Runs tests and gives their results by name: first those that need no daemon, then those that ask what is active. */
 export async function runSuite(options: SuiteOptions): Promise<ReadonlyMap<string, Result>> {
+  const served = new Set(await testsWithDaemon());
+  const groups = [
+    { withDaemon: false, tests: options.tests.filter((test) => !served.has(test)) },
+    { withDaemon: true, tests: options.tests.filter((test) => served.has(test)) },
+  ];
+  const results = new Map<string, Result>();
+  for (const { withDaemon, tests } of groups) {
+    if (tests.length === 0) continue;
+    for (const [test, result] of await runTests({ ...options, tests }, withDaemon)) results.set(test, result);
+  }
+  return results;
+}
+
+async function runTests(options: SuiteOptions, withDaemon: boolean): Promise<ReadonlyMap<string, Result>> {
   const source = await lvm2Source();
   const work = await mkdtemp(join(tmpdir(), 'orion-lvm-suite-'));
   try {
-    const commands = await makeCommands(work);
+    const commands = await makeCommands(work, withDaemon);
     const table = join(work, 'results.tsv');
     const where = ['--cmds', commands, '--src', source, '--tsv', table, '--keep', options.logs ?? join(work, 'logs')];
     const how = ['-j', String(options.jobs), '--timeout', String(options.timeoutSeconds)];
@@ -133,13 +147,17 @@ export async function runSuite(options: SuiteOptions): Promise<ReadonlyMap<strin
   }
 }
 
-/** One executable per command of LVM2, and `lvm` itself, each of them ours. */
-async function makeCommands(work: string): Promise<string> {
+/** One executable per command of LVM2, and `lvm` itself, each of them ours; with a daemon, they see to it that one is there. */
+async function makeCommands(work: string, withDaemon: boolean): Promise<string> {
   const directory = join(work, 'commands');
   await mkdir(directory);
   const launcher = join(CHECKOUT, 'bin/orion-lvm');
+  const before = withDaemon ? `. '${join(import.meta.dirname, 'with-daemon.sh')}' '${CHECKOUT}/bin/orion-lvmd'\n` : '';
   const make = async (name: string, command: string): Promise<void> => {
-    await writeFile(join(directory, name), `#!/bin/sh\nexec '${launcher}' ${command}"$@"\n`);
+    await writeFile(
+      join(directory, name),
+      `#!/bin/${withDaemon ? 'bash' : 'sh'}\n${before}exec '${launcher}' ${command}"$@"\n`,
+    );
     await chmod(join(directory, name), 0o755);
   };
   await make('lvm', '');
@@ -165,6 +183,12 @@ function parseResults(table: string): ReadonlyMap<string, Result> {
 
 function isOutcome(text: string | undefined): text is Outcome {
   return text === 'PASS' || text === 'FAIL' || text === 'TIMEOUT' || text === 'SKIP';
+}
+
+/** Tests that run with an orion-lvmd of their own. */
+export async function testsWithDaemon(): Promise<readonly string[]> {
+  const text = await readFile(join(import.meta.dirname, 'with-daemon.txt'), 'utf8');
+  return text.split('\n').filter((line) => /^[^#\s]/.test(line));
 }
 
 /** Tests that are known to fail, each with the reason. */

@@ -13,7 +13,7 @@ import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
-import { refreshVolumes, switchVolumes } from '../lv/activation.ts';
+import { refreshVolumes, switchVolumes, withActiveForeign } from '../lv/activation.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
@@ -70,7 +70,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   if (!changes && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
   if (options.has('activate') && options.has('refresh')) throw unmatched('Command does not accept option: --refresh.');
   if (args.length === 0 && !options.has('select')) throw noSuchSyntax(context.name);
-  const change = await changeContext(context);
+  const change = await withActiveForeign(context, await changeContext(context));
   let code: ExitCode = EXIT.ok;
   if (changes) {
     code = await eachVgOfLvs(context, change, { handlesMissing: true }, (meant, session) =>

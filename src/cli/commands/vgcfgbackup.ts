@@ -37,7 +37,13 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const { options, output, cwd } = context;
   const file = options.value('file');
   const change = await changeContext(context);
-  const request = { mode: 'read', handlesMissing: true, handlesUnknownSegments: true, allowExported: true } as const;
+  const request = {
+    mode: 'read',
+    handlesMissing: true,
+    handlesUnknownSegments: true,
+    allowExported: true,
+    allowForeign: options.has('foreign'),
+  } as const;
   const written = new Set<string>();
   await eachVgArgument(context, change, request, async (group) => {
     const { name } = group.vg;
@@ -77,6 +83,7 @@ export const command: Command = {
       description:
         'The file to write instead of the one in the backup directory; %s in it stands for the name of the VG.',
     },
+    { long: 'foreign', description: 'Also back up foreign volume groups, those of another system ID.' },
     REPORTFORMAT_OPTION,
   ],
   run,

@@ -3,14 +3,20 @@ import type { Changes } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { changeVgPlan, systemIdPlan, type VgChangeRequest } from '../../lvm/edit/vg-change.ts';
-import { partialVolumes } from '../../lvm/edit/vg-reduce.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { ACTIVATION_OPTIONS } from '../lv/options.ts';
 import { newUuid } from '../../ondisk/uuid.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
-import { refreshVolumes, switchGroup } from '../lv/activation.ts';
+import {
+  isPartialMode,
+  partialNames,
+  refreshVolumes,
+  refusingPartial,
+  switchGroup,
+  withActiveForeign,
+} from '../lv/activation.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { CommandError, EXIT, type ExitCode, noSuchSyntax, UnmatchedSyntax } from '../messages.ts';
 import {
@@ -130,7 +136,7 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
   if (setsSystemId && (updates || context.args.length !== 1)) throw noSuchSyntax(context.name);
   checkCombinations(context, updates || setsSystemId);
   const request = requestOf(context);
-  const change = await changeContext(context);
+  const change = await withActiveForeign(context, await changeContext(context));
   const mode = updates || setsSystemId ? 'write' : 'read';
   await eachVgArgument(context, change, { mode, handlesMissing: !unsafe }, async (group, changes) => {
     // Each VG gets a uuid of its own.
@@ -221,14 +227,12 @@ async function refreshed(context: CommandContext, group: VolumeGroup): Promise<v
 }
 
 /** Without a daemon nothing is served: nothing is claimed here that did not happen. */
-function tellOfActivation({ output, options }: CommandContext, group: VolumeGroup): void {
+function tellOfActivation(context: CommandContext, group: VolumeGroup): void {
+  const { output, options } = context;
   const { vg } = group;
   const activates = options.value('activate')?.endsWith('n') !== true;
-  const anyway = options.has('partial') || options.value('activationmode') === 'partial';
-  const refused = activates && !anyway ? visiblePartial(group) : [];
-  for (const name of refused) {
-    output.error(`Refusing activation of partial LV ${vg.name}/${name}.  Use '--activationmode partial' to override.`);
-  }
+  const refused = activates && !isPartialMode(context) ? partialNames(group) : [];
+  for (const name of refused) output.error(refusingPartial(`${vg.name}/${name}`));
   if (activates) {
     output.error(
       `WARNING: Logical volumes of ${vg.name} are served by orion-lvmd as it is configured; nothing was activated.`,
@@ -236,13 +240,4 @@ function tellOfActivation({ output, options }: CommandContext, group: VolumeGrou
   }
   output.print(`0 logical volume(s) in volume group "${vg.name}" now active`);
   if (refused.length > 0) throw new Refusal([]);
-}
-
-/** LVs that users see of which some part is on a PV that is missing. */
-function visiblePartial({ vg, pvs }: VolumeGroup): readonly string[] {
-  const missing = new Set(pvs.filter((pv) => pv.missing).map(({ text }) => text?.label ?? ''));
-  if (missing.size === 0) return [];
-  return partialVolumes(vg, missing)
-    .filter(({ status }) => status.includes('VISIBLE'))
-    .map(({ name }) => name);
 }

@@ -29,7 +29,8 @@ async function vgrename(context: CommandContext): Promise<ExitCode> {
   checkNewName(context, old, name);
   const change = await changeContext(context);
   const id = uuidOf(old);
-  const known = id === null ? { vgName: old } : { vgName: await nameOf(change, id, old), vgId: id };
+  const named = id === null ? { vgName: old } : { vgName: await nameOf(change, id, old), vgId: id };
+  const known = { ...named, allowExported: true };
   if (known.vgName === name) throw new CommandError(EXIT.failed, ['New VG name must differ from the old VG name.']);
   const vgs = [known.vgName, name].map((vgName) => ({ name: vgName, mode: 'write' as const }));
   return withChanges(change, { globalLock: 'write', vgs }, async (changes) => {

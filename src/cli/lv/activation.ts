@@ -8,7 +8,12 @@
  * Source: lvchange(8), vgchange(8); messages of LVM2 2.03.16.
  */
 import { hostname } from 'node:os';
+import { activeForeignMessage, isForeign, PLAIN_HOST } from '../../lvm/access.ts';
+import type { ChangeContext } from '../../lvm/command.ts';
+import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
+import { hostIds } from '../scan.ts';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
+import { partialVolumes } from '../../lvm/edit/vg-reduce.ts';
 import { type LiveActivation, volumeId } from '../../lvm/live.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { relationsOf } from '../../lvm/relations.ts';
@@ -33,25 +38,64 @@ export async function switchVolumes(
 ): Promise<ExitCode> {
   const { activate } = readActivation(context.options.value('activate'));
   const active = await ActiveVolumes.of(context.live, group.vg);
+  if ((group.vg.systemId ?? '') !== '' && isForeign(group.vg, { ...PLAIN_HOST, ...hostIds(context) })) {
+    context.output.error(activeForeignMessage(group.vg));
+    if (activate) throw new Refusal(`Cannot activate LVs in VG ${group.vg.name}: it is another host's.`);
+  }
+  const partial = isPartialMode(context);
+  const refused = new Set(activate && !partial ? partialNames(group) : []);
   let code: ExitCode = EXIT.ok;
   const decisions: LiveActivation['decisions'][number][] = [];
   for (const lv of lvs) {
     const volume = refOf(group, lv);
     if (activate ? !isWanted(context, group, lv) : !active.isActive(lv.name)) continue;
-    if (!activate && active.isOpen(lv.name)) {
+    if (refused.has(lv.name)) {
+      context.output.error(refusingPartial(volume.name));
+      code = EXIT.failed;
+    } else if (!activate && active.isOpen(lv.name)) {
       context.output.error(`Logical volume ${volume.name} in use.`);
       code = EXIT.failed;
-    } else decisions.push({ volume, active: activate });
+    } else decisions.push({ volume, active: activate, ...(activate && partial ? { partial } : {}) });
   }
   if (decisions.length === 0 || context.options.has('test')) return code;
   const problems = await context.live.activate({ vgId: group.vg.id, decisions, refresh: [], force: false });
-  const asked = new Set(decisions.map(({ volume }) => volume.id));
-  for (const { volume, reason } of problems) {
-    if (!asked.has(volume.id)) continue;
-    context.output.error(`Cannot activate ${volume.name}: ${reason}.`);
+  const reasons = new Map(problems.map(({ volume, reason }) => [volume.id, reason]));
+  const now = await context.live.status(group.vg.id);
+  for (const { volume, active: wanted } of decisions) {
+    const status = now.get(volume.id);
+    const reason = reasons.get(volume.id) ?? (wanted && status?.active !== true ? status?.reason : undefined);
+    if (reason === undefined) continue;
+    context.output.error(`Cannot ${wanted ? '' : 'de'}activate ${volume.name}: ${reason}.`);
     code = EXIT.failed;
   }
   return code;
+}
+
+/** `change`, by which VGs of other hosts may be deactivated if any of their LVs is active here. */
+export async function withActiveForeign(context: CommandContext, change: ChangeContext): Promise<ChangeContext> {
+  if (!context.live.present || !context.options.has('activate')) return change;
+  const statuses = [...(await context.live.status()).values()].filter(({ active }) => active);
+  const active = new Set(statuses.flatMap(({ id }) => id.split(' ', 1)));
+  return { ...change, host: { ...change.host, active } };
+}
+
+/** Whether LVs of which PVs are missing are activated too. */
+export function isPartialMode({ options, settings }: CommandContext): boolean {
+  const mode = options.value('activationmode') ?? settings.string('activation/activation_mode');
+  return options.has('partial') || mode === 'partial';
+}
+
+export function refusingPartial(name: string): string {
+  return `Refusing activation of partial LV ${name}.  Use '--activationmode partial' to override.`;
+}
+
+/** LVs that users see of which some part is on a PV that is missing. */
+export function partialNames({ vg, pvs }: VolumeGroup): readonly string[] {
+  const missing = new Set(pvs.filter((pv) => pv.missing).map(({ text }) => text?.label ?? ''));
+  if (missing.size === 0) return [];
+  return partialVolumes(vg, missing)
+    .filter(({ status }) => status.includes('VISIBLE'))
+    .map(({ name }) => name);
 }
 
 /** Whether flags and lists let -a activate an LV. */

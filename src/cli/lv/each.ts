@@ -6,6 +6,7 @@
  *  - A failure is printed and the rest goes on; the command then ends with 5.
  *  - Hidden LVs are only meant when they are named.
  */
+import { useProblem } from '../../lvm/access.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { withChanges, type ChangeContext, type Changes, type VolumeGroupRequest } from '../../lvm/command.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
@@ -60,12 +61,18 @@ export async function eachVgOfLvs(
   return code;
 }
 
-/** Tags are looked for in every VG; a name that no VG has is then no error, as LVM2 only looks at VGs that there are. */
+/**
+ * Tags and criteria are looked for in every VG that this host may use; a name that no VG has is then no error, as LVM2 only looks at
+ * VGs that there are.
+ */
 async function vgsOf(change: ChangeContext, args: LvArguments): Promise<readonly string[]> {
   if (args.tags.length === 0 && !isEverything(args)) return args.vgNames.toSorted();
   return withChanges(change, { globalLock: 'read' }, (changes) => {
     const all = changes.scan.volumeGroups.filter(
-      ({ vg }) => isEverything(args) || hasTag(vg.tags, args) || isMeant(vg.name, args, vg),
+      ({ vg }) =>
+        args.vgNames.includes(vg.name) ||
+        (useProblem(vg, change.host) === null &&
+          (isEverything(args) || hasTag(vg.tags, args) || vg.logicalVolumes.some((lv) => hasTag(lv.tags, args)))),
     );
     return Promise.resolve([...new Set(all.map(({ vg }) => vg.name))].toSorted());
   });
@@ -74,10 +81,6 @@ async function vgsOf(change: ChangeContext, args: LvArguments): Promise<readonly
 /** Only criteria were given: they are for every LV. */
 function isEverything(args: LvArguments): boolean {
   return args.vgNames.length === 0 && args.tags.length === 0;
-}
-
-function isMeant(name: string, args: LvArguments, vg: VolumeGroup['vg']): boolean {
-  return args.vgNames.includes(name) || vg.logicalVolumes.some((lv) => hasTag(lv.tags, args));
 }
 
 function hasTag(tags: readonly string[], args: LvArguments): boolean {

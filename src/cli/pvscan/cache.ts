@@ -4,7 +4,7 @@
  *
  * Invariants
  *  - Only block devices are recorded, and only by root: LVM2 on the same host counts what is recorded.
- *  - Nothing is activated here: the daemon serves a VG by itself when its last PV appears.
+ *  - Activation is the daemon's: a running one is told to activate the VG that is complete.
  *
  * Source: pvscan(8); messages of LVM2 2.03.16 (tools/pvscan.c).
  */
@@ -17,6 +17,7 @@ import { deviceNamed } from '../../lvm/pv-devices.ts';
 import { relationsOf } from '../../lvm/relations.ts';
 import type { CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { switchGroup } from '../lv/activation.ts';
 import { readVolumeGroups, type Reading } from '../scan.ts';
 
 interface OnlinePv {
@@ -51,10 +52,11 @@ export async function pvscanCache(context: CommandContext): Promise<ExitCode> {
   const everything = args.length === 0 && !options.has('major');
   if (everything && options.has('cache')) await records?.clear();
   const pvs = everything ? everyPv(reading.scan) : await namedPvs(context, reading.scan, records);
+  let code: ExitCode = EXIT.ok;
   for (const pv of pvs) {
-    if (!ignored(context, reading, pv)) await online(context, records, pv);
+    if (!ignored(context, reading, pv) && !(await online(context, records, pv))) code = EXIT.failed;
   }
-  return EXIT.ok;
+  return code;
 }
 
 function say({ output }: CommandContext, text: string): void {
@@ -128,7 +130,8 @@ function ignored(context: CommandContext, { systemId, extraSystemIds }: Reading,
   return true;
 }
 
-async function online(context: CommandContext, records: OnlineRecords | null, pv: OnlinePv): Promise<void> {
+/** Gives whether all that was asked for was done. */
+async function online(context: CommandContext, records: OnlineRecords | null, pv: OnlinePv): Promise<boolean> {
   const { options } = context;
   const { found, group } = pv;
   const { path, kind } = found.device;
@@ -138,13 +141,13 @@ async function online(context: CommandContext, records: OnlineRecords | null, pv
   if (group === null) {
     say(context, `PV ${path} online.`);
     if (lists) context.output.print('VG unknown');
-    return;
+    return true;
   }
   if (!checks) {
     if (!lists) say(context, `PV ${path} online.`);
     if (lists) context.output.print(`VG ${group.vg.name}`);
     if (options.has('listlvs')) listVolumes(context, group, found, null);
-    return;
+    return true;
   }
   await records?.noteMembers(group);
   const missing =
@@ -153,7 +156,8 @@ async function online(context: CommandContext, records: OnlineRecords | null, pv
   if (!options.has('udevoutput')) say(context, `PV ${path} online, VG ${group.vg.name} ${state}.`);
   if (lists) await listVg(context, records, group, missing === 0);
   if (options.has('listlvs')) listVolumes(context, group, found, missing === 0);
-  if (options.has('activate') && missing === 0) await activate(context, records, group);
+  if (!options.has('activate') || missing > 0) return true;
+  return activate(context, records, group);
 }
 
 async function listVg(
@@ -193,15 +197,21 @@ function listVolumes(
   }
 }
 
-/** The first one to complete a VG says so; a running daemon has seen its devices too. */
-async function activate(context: CommandContext, records: OnlineRecords | null, { vg }: VolumeGroup): Promise<void> {
+/** The first one to complete a VG has it activated. Gives whether that went well. */
+async function activate(context: CommandContext, records: OnlineRecords | null, group: VolumeGroup): Promise<boolean> {
+  const { vg } = group;
   if ((await records?.noteVg(vg.name)) === false && context.args.length > 0) {
     say(context, `VG ${vg.name} skip autoactivation.`);
-    return;
+    return true;
   }
   say(context, `VG ${vg.name} run autoactivation.`);
-  if (context.live.present) return;
+  if (context.live.present) {
+    if ((await switchGroup(context, group)) === EXIT.ok) return true;
+    context.output.error(`pvscan[${process.pid}] ${vg.name}: autoactivation failed.`);
+    return false;
+  }
   context.output.error(
     `WARNING: Logical volumes of ${vg.name} are served by orion-lvmd as it is configured; nothing was activated.`,
   );
+  return true;
 }

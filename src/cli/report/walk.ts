@@ -10,9 +10,17 @@
  * Source: lvm(8), and comparison with pvs, vgs and lvs 2.03.16.
  */
 import { statSync } from 'node:fs';
-import { accessProblem, type HostContext, isExported, isForeign, isShared } from '../../lvm/access.ts';
+import {
+  accessProblem,
+  activeForeignMessage,
+  type HostContext,
+  isExported,
+  isForeign,
+  isShared,
+} from '../../lvm/access.ts';
 import { allocationMapOf, type PvSegment } from '../../lvm/allocation-map.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';
+import { hasActiveVolumes } from '../../lvm/served.ts';
 import { type LvFacts, relationsOf } from '../../lvm/relations.ts';
 import { devicesInOrder, vgsInOrder } from '../../lvm/vg-order.ts';
 import { EXIT, type ExitCode, type Output } from '../messages.ts';
@@ -98,7 +106,9 @@ export class Walk {
     const { host, exported } = this.#options;
     this.#warn(vg.vg.name);
     const problem = accessProblem(vg.vg, host);
-    if (problem !== null) {
+    if (problem !== null && isForeign(vg.vg, host) && hasActiveVolumes(vg)) {
+      this.#options.output.error(activeForeignMessage(vg.vg));
+    } else if (problem !== null) {
       const foreign = isForeign(vg.vg, host);
       // LVM2 tells of foreign VGs even where it only skips them.
       if (foreign) this.#options.output.error(problem);

@@ -8,7 +8,7 @@ import { allocationMapOf } from '../../../lvm/allocation-map.ts';
 import type { LabelledDevice, VolumeGroup } from '../../../lvm/model.ts';
 import { relationsOf } from '../../../lvm/relations.ts';
 import type { AllocationPolicy } from '../../../ondisk/metadata.ts';
-import type { FieldType, FieldValue, ReportField } from '../field.ts';
+import type { FieldType, FieldValue, PvPart, ReportField } from '../field.ts';
 import { fieldsOf, type FieldOptions } from './define.ts';
 import { areasInUse, leastFreeSectors, leastSizeSectors } from './usage.ts';
 
@@ -104,10 +104,15 @@ export function countAreasInUse(group: VolumeGroup): number {
   return labels(group).reduce((sum, label) => sum + areasInUse(label).length, 0);
 }
 
+/** The PV's header says that a VG uses it, which is not found. */
+function isOfUnknownVg(part: PvPart | null): boolean {
+  return part !== null && part.pv !== null && !part.duplicate && part.label?.inUse === true;
+}
+
 export const VG_FIELDS: readonly ReportField[] = [
   vgField('vg_fmt', 'Fmt', 'string', 'Type of metadata.', (group) => group.vg.format ?? 'lvm2'),
   vgField('vg_uuid', 'VG UUID', 'string', 'Unique identifier.', (group) => group.vg.id, null, { width: 38 }),
-  vgField('vg_name', 'VG', 'string', 'Name.', (group) => group.vg.name),
+  make('vg_name', 'VG', 'string', 'Name.', ({ vg, pv }) => vg?.vg.name ?? (isOfUnknownVg(pv) ? '[unknown]' : null)),
   vgField('vg_attr', 'Attr', 'string', 'Various attributes - see man page.', vgAttr, 'r-----'),
   vgField(
     'vg_permissions',
