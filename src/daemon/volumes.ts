@@ -23,6 +23,8 @@ import type { WorkerSlot } from './worker/pool.ts';
 /** A volume that goes away is waited for this long; then its end goes on behind our back. */
 const RETIRE_TIMEOUT_MS = 30_000;
 
+const SNAPSHOT_TARGETS: ReadonlySet<string> = new Set(['snapshot', 'snapshot-merge']);
+
 export interface VolumeSetOptions {
   readonly log: Logger;
   readonly slots: () => readonly WorkerSlot[];
@@ -382,6 +384,14 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       if (liveOn !== null && live) hosts.set(liveOn, [...(hosts.get(liveOn) ?? []), id]);
     }
     return hosts;
+  }
+
+  /** The worker of a volume that is a snapshot, or takes one in; null: it is none, or not live. */
+  snapshotHost(id: VolumeId): WorkerHost | null {
+    const served = this.#served.get(id);
+    if (served?.live !== true) return null;
+    const isSnapshot = served.load.spec.table.some(({ target }) => SNAPSHOT_TARGETS.has(target));
+    return isSnapshot ? served.liveOn : null;
   }
 
   status(): readonly ExportStatus[] {

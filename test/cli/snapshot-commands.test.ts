@@ -19,14 +19,17 @@ interface Stand {
   readonly folder: string;
   readonly image: string;
   readonly env: NodeJS.ProcessEnv;
-  run(command: string, ...args: readonly string[]): Promise<Outcome>;
-  must(command: string, ...args: readonly string[]): Promise<string>;
+  readonly run: (command: string, ...args: readonly string[]) => Promise<Outcome>;
+  readonly must: (command: string, ...args: readonly string[]) => Promise<string>;
+}
+
+function bin(command: string): string {
+  return join(CHECKOUT, 'bin', command);
 }
 
 function standOf(folder: string, control: string): Stand {
   const image = join(folder, 'pv0');
   const env = { ORION_LVM_DEVICES: image, ORION_LVM_CONTROL: control, LVM_SYSTEM_DIR: folder };
-  const bin = (command: string): string => join(CHECKOUT, 'bin', command);
   return {
     folder,
     image,
@@ -52,6 +55,12 @@ async function volumes(stand: Stand): Promise<readonly string[]> {
   const fields = 'lv_name,lv_attr,lv_size,origin,chunksize,data_percent';
   const text = await stand.must('lvs', '-a', '--noheadings', '--separator', ' ', '-o', fields, 'vg');
   return text.split('\n').flatMap((line) => (line.trim() === '' ? [] : [line.trim()]));
+}
+
+/** Writes the first `mib` MiB of an export. */
+async function fill(uri: string, mib: number): Promise<void> {
+  const job = `--name=f --ioengine=nbd --uri=${uri} --rw=write --bs=64k --iodepth=8 --size=${mib}m --end_fsync=1`;
+  await mustRun('fio', job.split(' '));
 }
 
 describe('without a daemon', () => {
@@ -106,6 +115,30 @@ describe('without a daemon', () => {
     });
   });
 
+  test('stores and inactive origins grow as in LVM2', async () => {
+    await withStand(async ({ must, run }) => {
+      await must('lvcreate', '-s', '-L8M', '-ns', 'vg/o');
+      await must('lvcreate', '-s', '-l50%ORIGIN', '-c16k', '-nt', 'vg/o');
+      const changes: readonly (readonly [string, RegExp])[] = [
+        ['lvextend -L+4M vg/s', /vg\/s changed from 8\.00 MiB \(2 extents\) to 12\.00 MiB \(3 extents\)/],
+        ['lvextend -L+100M vg/s', /Reached maximum COW size 44\.00 MiB \(11 extents\)\.\n.*to 44\.00 MiB \(11 ext/],
+        ['lvextend -L+100M vg/s', /Reached maximum COW.*\n.*unchanged from 44\.00 MiB[^]*successfully resized/],
+        ['lvreduce -f -L4M vg/s', /changed from 44\.00 MiB \(11 extents\) to 4\.00 MiB \(1 extents\)/],
+        ['lvrename vg/o vg/oo', /Renamed "o" to "oo"/],
+        ['lvextend -L+4M vg/oo', /vg\/oo changed from 40\.00 MiB \(10 extents\) to 44\.00 MiB \(11 extents\)/],
+        ['lvresize -l+50%ORIGIN vg/t', /from 24\.00 MiB \(6 extents\) to 48\.00 MiB \(12 extents\)/],
+        ['lvresize -l100%ORIGIN vg/t', /from 48\.00 MiB \(12 extents\) to 44\.00 MiB \(11 extents\)/],
+      ];
+      for (const [line, expected] of changes) {
+        const [command = '', ...args] = line.split(' ');
+        assert.match(await must(command, ...args), expected, line);
+      }
+      const { status, stderr } = await run('lvreduce', '-f', '-L4M', 'vg/oo');
+      assert.equal(status, 5);
+      assert.match(stderr, /Snapshot origin volumes cannot be reduced in size yet\./);
+    });
+  });
+
   test('what cannot be is refused in LVM2 words', async () => {
     await withStand(async ({ must, run }) => {
       await must('lvcreate', '-s', '-L8M', '-ns', 'vg/o');
@@ -137,24 +170,41 @@ for (const workers of ['0', '2']) {
       const stand = standOf(folder, join(dirname(daemon.socket), 'control.sock'));
       const hash = async (name: string): Promise<string> => {
         const copy = join(folder, 'copy');
-        await mustRun('nbdcopy', [daemon.uri(name), copy]);
+        await mustRun('nbdcopy', ['--no-extents', daemon.uri(name), copy]);
         return createHash('sha256')
           .update(await readFile(copy))
           .digest('hex');
       };
+      await fill(daemon.uri('vg/o'), 16);
+      await stand.must('lvcreate', '-s', '-L44M', '-ns', 'vg/o');
+      const content = await hash('vg/o');
       const writer = new NbdWriter(() => daemon.socket, 'vg/o', 40 * MIB);
       writer.start();
       await waitFor('writes', () => writer.writes > 100);
-      await stand.must('lvcreate', '-s', '-L44M', '-ns', 'vg/o');
-      const content = await hash('vg/s');
       await stand.must('lvcreate', '-s', '-L8M', '-c64k', '-nx', 'vg/o');
       const before = writer.writes;
       await waitFor('more writes', () => writer.writes > before + 50);
       await stand.must('lvremove', '-f', 'vg/x');
-      assert.equal(await hash('vg/s'), content, 'the snapshot is what it was');
       await writer.stop();
+      assert.equal(await hash('vg/s'), content, 'the snapshot is what the origin was');
       await stand.must('lvcreate', '-s', '-L8M', '-nquiet', 'vg/o');
       assert.equal(await hash('vg/quiet'), await hash('vg/o'));
+      await stand.must('lvcreate', '-s', '-l1', '-nsmall', 'vg/o');
+      const origin = await stand.run('lvextend', '-L+4M', 'vg/o');
+      assert.match(origin.stderr, /can be resized only while inactive: try lvchange -an/);
+      await stand.must('lvextend', '-L12M', 'vg/quiet');
+      await fill(daemon.uri('vg/o'), 8);
+      const others = (await volumes(stand)).filter((line) => !line.startsWith('s '));
+      // One line for each segment.
+      assert.deepEqual(
+        [...new Set(others)],
+        [
+          'o owi-a-s--- 40.00m  0',
+          // A header, 2048 chunks, and nine areas of records for them.
+          'quiet swi-a-s--- 12.00m o 4.00k 66.99',
+          'small swi-I-s--- 4.00m o 4.00k 100.00',
+        ],
+      );
       await stand.must('lvremove', '-f', 'vg/o');
       assert.deepEqual(await volumes(stand), []);
     });

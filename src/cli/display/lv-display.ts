@@ -6,7 +6,9 @@
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { servedStatus } from '../../lvm/served.ts';
+import { snapshotPercent, type SnapshotStatus } from '../../lvm/snapshot-status.ts';
 import type { HistoricalLogicalVolumeText, LogicalVolumeText, Segment } from '../../ondisk/metadata.ts';
+import { formatPercent } from '../report/cell.ts';
 import { isLvWritable, LvKind, lvPolicy } from '../report/fields/lv-attr.ts';
 import { removedName } from '../report/fields/lv-lineage.ts';
 import { lvPath } from '../report/fields/lv.ts';
@@ -46,13 +48,20 @@ function showName(display: Display, { group, facts }: LvView): void {
 }
 
 /** What the LV is to snapshots. */
-function showSnapshots(display: Display, { facts }: LvView): void {
+function showSnapshots(display: Display, { group, facts }: LvView): void {
+  const word = (cow: string): string => (snapshotOf(group, cow)?.state === 'valid' ? 'active' : 'INACTIVE');
   if (facts.snapshots.length > 0) {
     display.pair('LV snapshot status', 'source of');
-    for (const link of facts.snapshots) display.print(`${' '.repeat(LV_KEY_WIDTH)}${link.cow} [INACTIVE]`);
+    for (const { cow } of facts.snapshots) display.print(`${' '.repeat(LV_KEY_WIDTH)}${cow} [${word(cow)}]`);
   } else if (facts.snapshot !== null) {
-    display.pair('LV snapshot status', `INACTIVE destination for ${facts.snapshot.origin}`);
+    display.pair('LV snapshot status', `${word(facts.name)} destination for ${facts.snapshot.origin}`);
   }
+}
+
+/** What a snapshot says of itself; null: it is not active. */
+function snapshotOf(group: VolumeGroup, cow: string): SnapshotStatus | null {
+  const lv = group.vg.logicalVolumes.find(({ name }) => name === cow);
+  return lv === undefined ? null : (servedStatus(group, lv)?.snapshot ?? null);
 }
 
 /** Names of pools, origins and parts of pools. */
@@ -101,6 +110,9 @@ function showSizes(display: Display, view: LvView): void {
   if (facts.snapshot !== null) {
     display.pair('COW-table size', display.size(facts.sizeSectors));
     display.pair('COW-table LE', facts.sizeExtents);
+    const status = snapshotOf(group, facts.name);
+    const percent = status?.state === 'valid' ? snapshotPercent(status) : null;
+    if (percent !== null) display.pair('Allocated to snapshot', `${formatPercent(percent)}%`);
     display.pair('Snapshot chunk size', display.size(facts.snapshot.segment.chunkSizeSectors));
   }
   const copies = mirrorCount(facts.lv);

@@ -84,7 +84,8 @@ async function run(context: CommandContext, direction: Direction): Promise<ExitC
   const change = await changeContext(context);
   await withChanges(change, { vgs: [{ name: vgName, mode: 'write' }] }, async (changes) => {
     const group = await changes.volumeGroup({ vgName });
-    const resize = noted(context, (notes) => resizeLv(group, request, notes));
+    const active = (await ActiveVolumes.of(context.live, group.vg)).isActive(request.lvName);
+    const resize = noted(context, (notes) => resizeLv(group, { ...request, active }, notes));
     const carryOut = (): Promise<void> => resizeWithContent(context, changes, group, request, resize);
     if (request.resizeFs && !changes.context.test) await whileInactive(context, group, request.lvName, carryOut);
     else await carryOut();

@@ -57,7 +57,7 @@ export function formatTime(seconds: number): string {
 }
 
 /** Percentages are shown with two decimals, and as neither 0 nor 100 unless they are exactly that. */
-function formatPercent(percent: number): string {
+export function formatPercent(percent: number): string {
   if (percent > 0 && percent < 0.01) return '0.01';
   if (percent < 100 && percent > 99.99) return '99.99';
   return percent.toFixed(2);

@@ -65,18 +65,17 @@ export function replaceLv(vg: VolumeGroupText, name: string, lv: LogicalVolumeTe
 
 /**
  * Why an LV is none whose extents we can change: its type, or its part in another one. Null for linear, striped, error and
- * zero LVs on PVs that stand for themselves.
+ * zero LVs on PVs that stand for themselves, COW snapshots and their origins among them.
  */
 export function complexity(vg: VolumeGroupText, facts: LvFacts): string | null {
   const { pvs } = relationsOf(vg);
   if (isPvmove(facts.lv)) return 'LV type pvmove is not supported yet';
-  if (facts.snapshot !== null || facts.snapshots.length > 0) return 'LV type snapshot is not supported yet';
   for (const segment of facts.lv.segments) {
     const plain = segment.type === 'striped' || segment.type === 'error' || segment.type === 'zero';
     if (!plain || segmentAreas(segment).some((area) => !pvs.has(area.name))) {
       return `LV type ${plain ? 'with layers' : segmentTypeName(segment)} is not supported yet`;
     }
   }
-  const part = facts.usedBy.find((use) => isComponentKind(use.kind));
+  const part = facts.usedBy.find(({ kind }) => isComponentKind(kind) && kind !== 'snapshot-cow');
   return part === undefined ? null : `it is part of ${vg.name}/${part.user}`;
 }

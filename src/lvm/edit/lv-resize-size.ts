@@ -11,10 +11,11 @@ import { freeExtentsOf } from '../allocate/free-areas.ts';
 import type { CandidatePv } from '../allocate/request.ts';
 import { allocationMapOf } from '../allocation-map.ts';
 import { segmentAreas } from '../references.ts';
-import { segmentTypeName, type LvFacts } from '../relations.ts';
+import { relationsOf, segmentTypeName, type LvFacts } from '../relations.ts';
 import { CommandError } from './errors.ts';
 import { displayName, freeExtents, MAX_EXTENTS } from './lv-facts.ts';
 import type { Notes } from './lv-notes.ts';
+import { mostStoreExtents } from './lv-snapshot.ts';
 
 export type Sign = '' | '+' | '-';
 
@@ -87,6 +88,10 @@ export function newSize(question: SizeQuestion, notes: Notes): NewSize {
     ? reducedSize(question, measured, before, notes)
     : extendedSize(question, measured, before, type, notes);
   if (target.extents === 0) throw new CommandError('New size of 0 not permitted.');
+  // A store that can't become larger stays as it is, which is no failure.
+  if ('isMost' in target && target.extents === existing) {
+    return { ...target, type, change: 'extend', approximate: measured.approximate };
+  }
   refuseSame(question, target.extents, '.');
   const extents = roundedToStripes(question, measured, target, notes);
   const change = directionOf(question, extents);
@@ -145,7 +150,11 @@ function percentOfExtents(
     sign === '-' ? Math.floor((percent * extents) / 100) : Math.ceil((percent * extents) / 100);
   if (of === 'FREE') return part(map.free);
   if (of === 'LV') return part(facts.sizeExtents);
-  if (of === 'ORIGIN') throw new CommandError('Specified LV does not have an origin LV.');
+  if (of === 'ORIGIN') {
+    const origin = facts.snapshot === null ? undefined : relationsOf(vg).lvs.get(facts.snapshot.origin);
+    if (origin === undefined) throw new CommandError('Specified LV does not have an origin LV.');
+    return part(origin.sizeExtents);
+  }
   if (of === 'PVS') return part(candidates === null ? map.total : freeExtentsOf(candidates, map.pvs));
   const extents = part(map.total);
   const most = facts.sizeExtents + map.free;
@@ -160,7 +169,7 @@ function extendedSize(
   before: number,
   type: NewSize['type'],
   notes: Notes,
-): Stripes & { readonly extents: number } {
+): Stripes & { readonly extents: number; readonly isMost?: true } {
   const { vg, facts, mirrors } = question;
   if (mirrors > 1) throw new CommandError('Cannot vary number of mirrors in LV yet.');
   const stripes = stripesToAdd(question, type, notes);
@@ -170,7 +179,21 @@ function extendedSize(
       `Unable to extend ${displayName(vg, facts.lv)} by ${added} logical extents: exceeds limit (${MAX_EXTENTS}).`,
     );
   }
-  return { ...stripes, extents: facts.sizeExtents + added };
+  return { ...stripes, ...withinStore(question, facts.sizeExtents + added, notes) };
+}
+
+/** A COW store is no larger than it can ever be filled. */
+function withinStore(
+  { vg, facts }: SizeQuestion,
+  extents: number,
+  notes: Notes,
+): { readonly extents: number; readonly isMost?: true } {
+  const origin = facts.snapshot === null ? undefined : relationsOf(vg).lvs.get(facts.snapshot.origin);
+  if (facts.snapshot === null || origin === undefined) return { extents };
+  const most = mostStoreExtents(vg, origin, facts.snapshot.segment.chunkSizeSectors);
+  if (extents <= most) return { extents };
+  notes.print(`Reached maximum COW size ${notes.size(most * vg.extentSizeSectors)} (${most} extents).`);
+  return { extents: most, isMost: true };
 }
 
 /** Stripes of the new segment: as asked for, else those that all striped segments have. */

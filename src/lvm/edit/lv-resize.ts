@@ -3,7 +3,8 @@
  *
  * Invariants
  *  - What is added continues the last segment's stripes unless the user says otherwise; what is cut ends on whole stripes.
- *  - LVs whose data depends on more than their own extents (snapshots, mirrors, pools …) are refused, not half resized.
+ *  - LVs whose data depends on more than their own extents (mirrors, pools …) are refused, not half resized. Of a COW snapshot the
+ *    store is resized, while it is in use if need be.
  *  - The checks come in LVM2's order, so that the first thing that is wrong is what LVM2 names.
  *
  * Source: lvresize(8); messages and rounding as of lvresize 2.03.16.
@@ -42,6 +43,8 @@ export interface LvResizeRequest {
   /** PVs as typed; empty: any. */
   readonly pvs: readonly string[];
   readonly findPv: FindPv;
+  /** It is served: then an origin can't be resized. */
+  readonly active?: boolean;
   /** A file system is to be resized too, which makes an unchanged size no error. */
   readonly resizeFs: boolean;
   /** `devices/issue_discards`: discard what is given back. */
@@ -72,10 +75,10 @@ export function resizeLv(group: VolumeGroup, request: LvResizeRequest, notes: No
   }
   const candidates =
     request.pvs.length === 0 ? null : namedCandidates(group, request.pvs, (line) => notes.warn(line), request.findPv);
-  refuseUnresizable(group, facts);
+  refuseUnresizable(group, facts, request.resizeFs);
   const asked = { ...request, stripeSizeSectors: stripeSize(group, request, notes) };
   const wanted = newSize({ vg, facts, candidates, ...asked }, notes);
-  if (wanted.change === 'reduce') refuseReduce(facts);
+  refuseOfOrigin(facts, wanted.change, request.active ?? false);
   if (wanted.change === 'reduce' && candidates !== null) notes.print('Ignoring PVs on command line when reducing.');
   const before = facts.sizeExtents;
   const segments = wanted.extents < before ? reduced(facts, wanted) : extended(group, facts, wanted, asked, candidates);
@@ -107,7 +110,7 @@ function finish(
   return { plan, messages: notes.messages, before: sizeExtents, after };
 }
 
-function refuseUnresizable({ vg }: VolumeGroup, facts: LvFacts): void {
+function refuseUnresizable({ vg }: VolumeGroup, facts: LvFacts, resizeFs: boolean): void {
   const { lv } = facts;
   const name = displayName(vg, lv);
   if (facts.usedBy.some((use) => use.kind === 'external-origin')) {
@@ -119,12 +122,19 @@ function refuseUnresizable({ vg }: VolumeGroup, facts: LvFacts): void {
   }
   if (!facts.visible) throw new CommandError(`Can't resize internal logical volume ${name}.`);
   if (lv.status.includes('LOCKED')) throw new CommandError(`Can't resize locked logical volume ${name}.`);
+  if (resizeFs && facts.snapshot !== null) {
+    throw new CommandError(`Cannot resize the file system of snapshot ${name}: its size is that of its origin.`);
+  }
   const problem = complexity(vg, facts);
   if (problem !== null) throw new CommandError(`Cannot resize logical volume ${name}: ${problem}.`);
 }
 
-function refuseReduce(facts: LvFacts): void {
-  if (facts.snapshots.length > 0) throw new CommandError('Snapshot origin volumes cannot be reduced in size yet.');
+function refuseOfOrigin({ snapshots }: LvFacts, change: NewSize['change'], active: boolean): void {
+  if (snapshots.length === 0) return;
+  if (change === 'reduce') throw new CommandError('Snapshot origin volumes cannot be reduced in size yet.');
+  if (active) {
+    throw new CommandError('Snapshot origin volumes can be resized only while inactive: try lvchange -an.');
+  }
 }
 
 /** The stripe size asked for, within what the VG allows. */

@@ -200,9 +200,15 @@ export function lvHealth(group: VolumeGroup, facts: LvFacts): string {
   return image && facts.lv.status.includes('WRITEMOSTLY') ? 'writemostly' : '';
 }
 
+function stateLetter({ suspended, snapshot }: LiveStatus): string {
+  if (snapshot?.state === 'invalid') return suspended ? 'S' : 'I';
+  if (snapshot?.state === 'merge-failed') return suspended ? 'M' : 'm';
+  return suspended ? 's' : 'a';
+}
+
 function stateLetters(status: LiveStatus | null): string {
   if (status === null) return '--';
-  return `${status.suspended ? 's' : 'a'}${status.openCount > 0 ? 'o' : '-'}`;
+  return `${stateLetter(status)}${status.openCount > 0 ? 'o' : '-'}`;
 }
 
 /** The ten characters. */

@@ -7,6 +7,7 @@
  */
 import type { LiveStatus } from '../../../lvm/live.ts';
 import { isPvmove } from '../../../lvm/relations.ts';
+import { snapshotPercent, type SnapshotStatus } from '../../../lvm/snapshot-status.ts';
 import { servedStatus } from '../../../lvm/served.ts';
 import type { FieldType, FieldValue, ReportField, ReportRow, SectionId } from '../field.ts';
 import { blank, fieldsOf, type FieldOptions } from './define.ts';
@@ -113,15 +114,39 @@ function count(id: string, heading: string, description: string, width = 0): Rep
   return silent(id, heading, 'number', description, { width });
 }
 
+/** Of an active COW snapshot. */
+function snapPercent(row: ReportRow): number | null {
+  const snapshot = lvRow(row)?.facts.snapshot === null ? undefined : statusOf(row)?.snapshot;
+  return snapshot === undefined ? null : snapshotPercent(snapshot);
+}
+
+/** A yes or no about an active COW snapshot. */
+function ofSnapshot(
+  id: string,
+  heading: string,
+  description: string,
+  words: readonly string[],
+  state: SnapshotStatus['state'],
+): ReportField {
+  const valueOf = (row: ReportRow): FieldValue => {
+    const snapshot = statusOf(row)?.snapshot;
+    return snapshot === undefined ? null : snapshot.state === state;
+  };
+  return status(id, heading, 'binary', description, valueOf, { words, width: 15 });
+}
+
 const PERCENT_FIELDS: readonly ReportField[] = [
-  silent(
+  status(
     'data_percent',
     'Data%',
     'percent',
     'For snapshot, cache and thin pools and volumes, the percentage full if LV is active.',
+    snapPercent,
     { width: 6 },
   ),
-  silent('snap_percent', 'Snap%', 'percent', 'For snapshots, the percentage full if LV is active.', { width: 6 }),
+  status('snap_percent', 'Snap%', 'percent', 'For snapshots, the percentage full if LV is active.', snapPercent, {
+    width: 6,
+  }),
   silent(
     'metadata_percent',
     'Meta%',
@@ -173,14 +198,20 @@ const HEALTH_FIELDS: readonly ReportField[] = [
     15,
     ['check needed', 'needed'],
   ),
-  unknown('lv-status', 'lv_merge_failed', 'MergeFailed', 'Set if snapshot merge failed.', 15, [
-    'merge failed',
-    'failed',
-  ]),
-  unknown('lv-status', 'lv_snapshot_invalid', 'SnapInvalid', 'Set if snapshot LV is invalid.', 15, [
-    'snapshot invalid',
+  ofSnapshot(
+    'lv_merge_failed',
+    'MergeFailed',
+    'Set if snapshot merge failed.',
+    ['merge failed', 'failed'],
+    'merge-failed',
+  ),
+  ofSnapshot(
+    'lv_snapshot_invalid',
+    'SnapInvalid',
+    'Set if snapshot LV is invalid.',
+    ['snapshot invalid', 'invalid'],
     'invalid',
-  ]),
+  ),
 ];
 
 const VDO_FIELDS: readonly ReportField[] = [
