@@ -14,7 +14,7 @@ const { values, positionals } = parseArgs({
   options: {
     open: { type: 'boolean', default: false },
     jobs: { type: 'string', default: '2' },
-    timeout: { type: 'string', default: '300' },
+    timeout: { type: 'string', default: '600' },
     logs: { type: 'string' },
   },
 });
