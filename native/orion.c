@@ -6,8 +6,8 @@
  * Invariants
  *  - Every argument is checked for type and range; a wrong one throws a TypeError and nothing is called.
  *  - The system's failures are returned (or handed to the callback) as positive errnos, never thrown.
- *  - Nothing but flock blocks the calling thread: cached reads copy memory, fallocate and discard run in libuv's pool. The file descriptor must stay open
- *    until their callback has been called, which happens exactly once and never inside the call.
+ *  - Nothing but flock blocks the calling thread: cached reads copy memory; fallocate, discard and the search for data run in libuv's pool. The file
+ *    descriptor must stay open until their callback has been called, which happens exactly once and never inside the call.
  *  - Plain Node-API in C, no global state but an environment's own, so that one build serves every Node from 24 up and any number of threads.
  */
 #include <errno.h>
@@ -20,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -145,14 +146,38 @@ static napi_value orion_nbd_set_size(napi_env env, napi_callback_info info) {
   return make_integer(env, ioctl(fd, NBD_SET_SIZE, (unsigned long)bytes) == 0 ? 0 : errno);
 }
 
+/* Of one search; even, since data and holes alternate. */
+#define MAX_RANGES 128
+
 /* A call on a range of a file or device, on its way through libuv's pool. */
 struct range_call {
-  enum { CALL_FALLOCATE, CALL_DISCARD } kind;
+  enum { CALL_FALLOCATE, CALL_DISCARD, CALL_DATA_RANGES } kind;
   int fd, mode, error;
   int64_t offset, length;
+  /* CALL_DATA_RANGES: what was found. */
+  double ranges[MAX_RANGES];
+  size_t count;
   napi_async_work work;
   napi_ref callback;
 };
+
+/* Fills `ranges` with the lengths of data and holes in turn, data first; they end early when there are too many, or at the file's end. */
+static int find_data_ranges(struct range_call *call) {
+  off_t at = call->offset, end = call->offset + call->length;
+  struct stat status;
+  if (fstat(call->fd, &status) != 0) return -1;
+  if (end > status.st_size) end = status.st_size;
+  while (at < end && call->count < MAX_RANGES) {
+    bool data = call->count % 2 == 0;
+    off_t next = lseek(call->fd, at, data ? SEEK_HOLE : SEEK_DATA);
+    if (next < 0 && errno != ENXIO) return -1;
+    /* ENXIO: no data up to the end, or the file has just become shorter. */
+    if (next < 0 || next > end) next = end;
+    call->ranges[call->count++] = (double)(next - at);
+    at = next;
+  }
+  return 0;
+}
 
 /* In the pool: no JavaScript here. */
 static void range_call_execute(napi_env env, void *data) {
@@ -162,6 +187,8 @@ static void range_call_execute(napi_env env, void *data) {
   do {
     if (call->kind == CALL_FALLOCATE) {
       status = fallocate(call->fd, call->mode, call->offset, call->length);
+    } else if (call->kind == CALL_DATA_RANGES) {
+      status = find_data_ranges(call);
     } else {
       uint64_t range[2] = {(uint64_t)call->offset, (uint64_t)call->length};
       status = ioctl(call->fd, BLKDISCARD, range);
@@ -179,11 +206,21 @@ static void range_call_free(napi_env env, struct range_call *call) {
 /* Back on the event loop's thread. An exception of the callback stays pending and becomes an uncaught one. */
 static void range_call_complete(napi_env env, napi_status status, void *data) {
   struct range_call *call = data;
-  napi_value callback, receiver, error = make_integer(env, status == napi_ok ? call->error : ECANCELED);
+  napi_value callback, receiver, memory, arguments[2];
+  size_t count = 1, bytes = call->count * sizeof *call->ranges;
+  void *target;
   bool ready = napi_get_reference_value(env, call->callback, &callback) == napi_ok &&
                napi_get_undefined(env, &receiver) == napi_ok;
+  arguments[0] = make_integer(env, status == napi_ok ? call->error : ECANCELED);
+  ready = ready && arguments[0] != NULL;
+  if (ready && call->kind == CALL_DATA_RANGES) {
+    count = 2;
+    ready = napi_create_arraybuffer(env, bytes, &target, &memory) == napi_ok &&
+            napi_create_typedarray(env, napi_float64_array, call->count, memory, 0, &arguments[1]) == napi_ok;
+    if (ready) memcpy(target, call->ranges, bytes);
+  }
   range_call_free(env, call);
-  if (ready && error != NULL) napi_call_function(env, receiver, callback, 1, &error, NULL);
+  if (ready) napi_call_function(env, receiver, callback, count, arguments, NULL);
 }
 
 /* Takes over `arguments` = [offset, length, callback] and starts the call described by `kind`, `fd` and `mode`. */
@@ -236,6 +273,17 @@ static napi_value orion_block_discard(napi_env env, napi_callback_info info) {
   int fd;
   if (!take_arguments(env, info, 4, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
   return range_call_start(env, CALL_DISCARD, fd, 0, arguments + 1);
+}
+
+/*
+ * dataRanges(fd, offset, length, callback): where a file has data, as SEEK_DATA and SEEK_HOLE tell; callback(0 or an errno, a
+ * Float64Array of the lengths of data and holes in turn, data first) follows. The file's own position, which changes, is nobody's.
+ */
+static napi_value orion_data_ranges(napi_env env, napi_callback_info info) {
+  napi_value arguments[4];
+  int fd;
+  if (!take_arguments(env, info, 4, arguments) || !take_fd(env, arguments[0], &fd)) return NULL;
+  return range_call_start(env, CALL_DATA_RANGES, fd, 0, arguments + 1);
 }
 
 static void unmap_buffer(napi_env env, void *bytes, void *size) {
@@ -294,6 +342,7 @@ NAPI_MODULE_INIT() {
       {"readCached", NULL, orion_read_cached, NULL, NULL, NULL, napi_enumerable, NULL},
       {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
       {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"dataRanges", NULL, orion_data_ranges, NULL, NULL, NULL, napi_enumerable, NULL},
       {"pageBuffer", NULL, orion_page_buffer, NULL, NULL, NULL, napi_enumerable, NULL},
       {"directAlignment", NULL, orion_direct_alignment, NULL, NULL, NULL, napi_enumerable, NULL},
   };

@@ -9,6 +9,7 @@
  *  - A write to a read-only device ends with EROFS.
  */
 import assert from 'node:assert/strict';
+import type { ExtentList, StatusDone } from './extents.ts';
 import { Op, type IoRequest } from './request.ts';
 
 /** How the device would like to be used; what data areas and extents are aligned by. */
@@ -50,6 +51,11 @@ export interface BlockDevice {
    * Absent: nothing is known.
    */
   readsZeroes?(offset: number, length: number): boolean;
+  /**
+   * Adds what the range holds to `extents`, from its first byte on, as far as there is room and it is known: at least one byte unless it
+   * fails. `done` follows later. Absent: all of it is data.
+   */
+  blockStatus?(offset: number, length: number, extents: ExtentList, done: StatusDone): void;
   /** Waits for what is in flight, then lets the device go. Nothing may be submitted afterwards. */
   close(): Promise<void>;
 }

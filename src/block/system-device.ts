@@ -16,16 +16,25 @@
  */
 import assert from 'node:assert/strict';
 import type { FileHandle } from 'node:fs/promises';
-import { Falloc } from '../native/addon.ts';
+import { dataRanges, Falloc } from '../native/addon.ts';
 import type { AlignedMemory, AlignedPiece } from './aligned-memory.ts';
 import { assertInLimits, type DeviceLimits, type OpenedDevice } from './device.ts';
 import { Errno } from './errors.ts';
+import { type ExtentList, HOLE_STATUS, type StatusDone } from './extents.ts';
 import { Op, RequestFlag, RequestQueue, type IoRequest } from './request.ts';
 
 /** Linux moves at most 2 GiB less a page per call. */
 const MAX_CALL_BYTES = 2 ** 30;
 const ZEROES_BYTES = 2 ** 20;
 let zeroes: Buffer | null = null;
+
+/** What a range holds is asked for. */
+interface StatusQuestion {
+  readonly offset: number;
+  readonly length: number;
+  readonly extents: ExtentList;
+  readonly done: StatusDone;
+}
 
 /** Where the calls of a slot report to. */
 export interface SlotOwner {
@@ -106,6 +115,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   #syncing = new RequestQueue();
   #syncRunning = false;
   #syncErrno = 0;
+  /** Questions about what ranges hold: one at a time, so that they can't fill the thread pool. The first is under way. */
+  readonly #questions: StatusQuestion[] = [];
   /** What has turned out to be unsupported is not tried again. */
   #canDiscard: boolean;
   #canPunchHole = true;
@@ -163,6 +174,33 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     this.#schedule();
   }
 
+  /** Files know their holes; of a block device all is data. */
+  blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    assert(this.#closed === null, 'a question to a closed device');
+    assert(offset >= 0 && length > 0 && offset + length <= this.#limits.sizeBytes);
+    if (this.kind === 'block') {
+      extents.add(length, 0);
+      setImmediate(done, 0);
+      return;
+    }
+    this.#questions.push({ offset, length, extents, done });
+    if (this.#questions.length === 1) this.#answer(this.#questions[0]!);
+  }
+
+  #answer(question: StatusQuestion): void {
+    const { offset, length, extents, done } = question;
+    dataRanges(this.#handle.fd, offset, length, (errno, lengths) => {
+      // Where the file system can't tell, or the file has become shorter, it is for a read to show what is there.
+      if (errno !== 0 || lengths.length === 0) extents.add(length, 0);
+      else for (let i = 0; i < lengths.length && extents.add(lengths[i]!, i % 2 === 0 ? 0 : HOLE_STATUS); i++);
+      this.#questions.shift();
+      const [next] = this.#questions;
+      if (next !== undefined) this.#answer(next);
+      done(0);
+      this.#checkDrained();
+    });
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -179,7 +217,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   }
 
   #isIdle(): boolean {
-    return this.#busy === 0 && this.#queue.size === 0 && this.#unsynced.size === 0 && !this.#syncRunning;
+    const moving = this.#busy > 0 || this.#queue.size > 0 || this.#questions.length > 0;
+    return !moving && this.#unsynced.size === 0 && !this.#syncRunning;
   }
 
   #schedule(): void {

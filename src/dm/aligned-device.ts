@@ -19,6 +19,7 @@
  */
 import assert from 'node:assert/strict';
 import { assertInLimits, type BlockDevice, type DeviceLimits } from '../block/device.ts';
+import { blockStatusOf, type ExtentList, type StatusDone } from '../block/extents.ts';
 import { IoRequest, Op, RequestFlag, type RequestOwner, RequestPool } from '../block/request.ts';
 import { RangeEntry, RangeLocks } from './range-locks.ts';
 
@@ -95,6 +96,10 @@ export class AlignedDevice implements BlockDevice {
     } else {
       this.#split(request);
     }
+  }
+
+  blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    blockStatusOf(this.#device, offset, length, extents, done);
   }
 
   close(): Promise<void> {

@@ -136,6 +136,11 @@ export class FlatMap {
     return this.#firstLegs[segment] === LEG_ZERO && offset + length <= this.#ends[segment]!;
   }
 
+  /** The byte on the sink of a segment with one leg and no chunks. */
+  runPosition(segment: number, offset: number): number {
+    return this.#legOffsets[this.#firstLegs[segment]!]! + (offset - this.#starts[segment]!);
+  }
+
   /** Legs that the segment deals its chunks to; 0 when it has no borders inside. */
   chunkedLegs(segment: number): number {
     return this.#chunks[segment] === 0 ? 0 : this.#legCounts[segment]!;

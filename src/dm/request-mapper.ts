@@ -19,7 +19,9 @@
  */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
+import type { ExtentList, StatusDone } from '../block/extents.ts';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
+import { mapStatus } from './block-status.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
 import { IoStats } from './io-stats.ts';
 import { REQUEUE } from './target.ts';
@@ -40,6 +42,14 @@ function isRangeOp(op: Op): boolean {
   return op === Op.discard || op === Op.writeZeroes;
 }
 
+/** What ranges hold is asked for. */
+export interface StatusQuestion {
+  readonly offset: number;
+  readonly length: number;
+  readonly extents: ExtentList;
+  readonly done: StatusDone;
+}
+
 export class RequestMapper implements RequestOwner {
   /** What was asked of the volume; waiting for `proceed` counts as time in flight. */
   readonly stats: IoStats = new IoStats();
@@ -47,6 +57,7 @@ export class RequestMapper implements RequestOwner {
   readonly #held = new RequestQueue();
   readonly #parked = new RequestQueue();
   readonly #ended = new RequestQueue();
+  #questions: StatusQuestion[] = [];
   #endScheduled = false;
   #map: FlatMap = compileMap([]).map;
   #readOnly = false;
@@ -70,7 +81,7 @@ export class RequestMapper implements RequestOwner {
 
   /** Requests that wait for `proceed`. */
   get waiting(): number {
-    return this.#held.size + this.#parked.size;
+    return this.#held.size + this.#parked.size + this.#questions.length;
   }
 
   /** Pooled requests taken and not yet given back. */
@@ -83,6 +94,23 @@ export class RequestMapper implements RequestOwner {
     this.#count(request);
     if (this.#running) this.#start(request);
     else this.#held.push(request);
+  }
+
+  /** Adds what a range holds to its list; held while paused, as requests are. */
+  blockStatus(question: StatusQuestion): void {
+    if (this.#running) this.#answer(question);
+    else this.#questions.push(question);
+  }
+
+  #answer({ offset, length, extents, done }: StatusQuestion): void {
+    const end = offset + length;
+    this.#inFlight++;
+    const ended = (errno: number): void => {
+      done(errno);
+      this.#leave();
+    };
+    if (end > this.#map.sizeBytes) setImmediate(ended, EIO);
+    else void mapStatus(this.#map, offset, end, extents).then(ended);
   }
 
   /** From now on nothing is sent. */
@@ -107,6 +135,7 @@ export class RequestMapper implements RequestOwner {
     this.#running = true;
     for (let count = this.#parked.size; count > 0; count--) this.#unpark(this.#parked.shift()!);
     for (let request = this.#held.shift(); request !== null; request = this.#held.shift()) this.#start(request);
+    for (const question of this.#questions.splice(0)) this.#answer(question);
   }
 
   /** Fails everything that waits; for a paused mapper that will not proceed. */
@@ -119,6 +148,7 @@ export class RequestMapper implements RequestOwner {
       this.#inFlight++;
       this.#endGather(gather, errno);
     }
+    for (const { done } of this.#questions.splice(0)) setImmediate(done, errno);
   }
 
   /** From now on what a target gives back fails: no table will come for it. */

@@ -15,6 +15,7 @@
  *  - Nothing outside dm/targets.ts knows the name of a target type.
  */
 import type { BlockDevice } from '../block/device.ts';
+import type { StatusSource } from '../block/extents.ts';
 import type { IoRequest } from '../block/request.ts';
 import type { TablePlace } from './errors.ts';
 import type { DeviceRef } from './table.ts';
@@ -28,8 +29,11 @@ export const SECTOR_BYTES = 512;
  */
 export const REQUEUE = -1;
 
-/** Where pieces of requests go: a block device or a target of the submit form. */
-export interface RequestSink {
+/**
+ * Where pieces of requests go: a block device or a target of the submit form. Without `blockStatus` (offsets as those of requests) all of it
+ * counts as data.
+ */
+export interface RequestSink extends StatusSource {
   submit(request: IoRequest): void;
 }
 

@@ -15,6 +15,7 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import type { BlockDevice, DeviceLimits } from '../block/device.ts';
+import type { ExtentList, StatusDone } from '../block/extents.ts';
 import type { IoRequest } from '../block/request.ts';
 import { TableError, type TablePlace, VolumeError } from './errors.ts';
 import type { IoStats } from './io-stats.ts';
@@ -114,6 +115,12 @@ export class Volume implements BlockDevice {
   /** Whether the live table has nothing but zeroes there. */
   readsZeroes(offset: number, length: number): boolean {
     return this.#live?.map.readsZeroes(offset, length) ?? false;
+  }
+
+  /** As for requests: waits while the volume is suspended; a range past the end is EIO. */
+  blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    assert(this.#state !== 'closed', 'a question to a closed volume');
+    this.#mapper.blockStatus({ offset, length, extents, done });
   }
 
   /**

@@ -26,6 +26,9 @@ export interface PeerCredentials {
 /** Receives 0 or a positive errno. */
 export type RangeCallback = (errno: number) => void;
 
+/** Receives 0 or a positive errno, and the lengths of data and holes in turn, data first. */
+export type DataRangesCallback = (errno: number, lengths: Float64Array) => void;
+
 /** The ring's part of the addon; native/ring.c says what each does. src/block/ring.ts is its only user. */
 export interface RingBinding {
   ringOpen(slots: number, callback: () => void): ArrayBuffer | number;
@@ -53,6 +56,7 @@ interface Addon extends RingBinding {
   readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
   blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
+  dataRanges(fd: number, offset: number, length: number, callback: DataRangesCallback): void;
   pageBuffer(bytes: number): Buffer;
   directAlignment(fd: number): DirectAlignment | number;
 }
@@ -133,6 +137,14 @@ export function fallocate(fd: number, mode: number, offset: number, length: numb
 /** The BLKDISCARD ioctl in libuv's thread pool; `fd` must stay open until `callback`. Bytes, in whole logical blocks. */
 export function blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void {
   addon().blockDiscard(fd, offset, length, callback);
+}
+
+/**
+ * Where a file has data (SEEK_DATA, SEEK_HOLE), found in libuv's thread pool; `fd` must stay open until `callback`. Bytes. Tells of
+ * less than `length` where there is much to tell, or the file ends.
+ */
+export function dataRanges(fd: number, offset: number, length: number, callback: DataRangesCallback): void {
+  addon().dataRanges(fd, offset, length, callback);
 }
 
 /** A zeroed Buffer that starts on a page of its own; at most 1 GiB. */

@@ -10,6 +10,7 @@
  */
 import assert from 'node:assert/strict';
 import { CommandType, NbdErrno, REQUEST_BYTES, REQUEST_MAGIC } from './constants.ts';
+import type { ExtentList } from '../dm/io.ts';
 import type { Segment } from './buffer-pool.ts';
 
 const NO_BYTES: Buffer = Buffer.alloc(0);
@@ -46,6 +47,8 @@ export class Command {
   received: Segment | null = null;
   /** READ: it found nothing but zeroes, and is answered by saying so. */
   hole = false;
+  /** BLOCK_STATUS: what the range holds. */
+  extents: ExtentList | null = null;
   /** Bytes done, of a command that is performed in pieces. */
   progress = 0;
 
@@ -80,6 +83,7 @@ export class Command {
     this.pooled = false;
     this.received = null;
     this.hole = false;
+    this.extents = null;
     this.progress = 0;
   }
 }

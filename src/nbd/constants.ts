@@ -65,6 +65,7 @@ export const ReplyType = {
   ack: 1,
   server: 2,
   info: 3,
+  metaContext: 4,
   errUnsup: 0x80000001,
   errPolicy: 0x80000002,
   errInvalid: 0x80000003,
@@ -95,10 +96,11 @@ export const CommandType = {
   trim: 4,
   cache: 5,
   writeZeroes: 6,
+  blockStatus: 7,
 } as const;
 
 /** Command flags that this server takes; FAST_ZERO and PAYLOAD_LEN belong to what it does not offer. */
-export const CommandFlag = { fua: 1, noHole: 2, df: 4 } as const;
+export const CommandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8 } as const;
 
 /** The last chunk of a reply says so. */
 export const CHUNK_DONE = 1;
@@ -108,6 +110,7 @@ export const ChunkType = {
   none: 0,
   offsetData: 1,
   offsetHole: 2,
+  blockStatus: 5,
   error: 0x8001,
   errorOffset: 0x8002,
 } as const;
@@ -137,3 +140,11 @@ export const MAX_SKIPPED_OPTION_BYTES: number = 2 ** 20;
 export const MAX_OPTIONS: number = 64;
 /** LISTs per connection: each may be megabytes of reply for a few bytes of request. */
 export const MAX_LISTS: number = 8;
+/** The context that there is: its bits are those of src/block/extents.ts. */
+export const ALLOCATION_CONTEXT = 'base:allocation';
+/** Its number once it is selected. */
+export const ALLOCATION_CONTEXT_ID = 1;
+/** Queries of one LIST_META_CONTEXT or SET_META_CONTEXT. */
+export const MAX_CONTEXT_QUERIES = 1024;
+/** Extents of one BLOCK_STATUS reply. */
+export const MAX_EXTENTS = 512;

@@ -7,7 +7,15 @@
  *    answered before it, whoever sent it.
  *  - CACHE reads in pieces into one scratch buffer whose contents nobody uses; its memory does not grow with its length.
  */
-import { Op, type BlockDevice, type IoRequest, RequestFlag, type RequestOwner, type RequestPool } from '../dm/io.ts';
+import {
+  blockStatusOf,
+  Op,
+  type BlockDevice,
+  type IoRequest,
+  RequestFlag,
+  type RequestOwner,
+  type RequestPool,
+} from '../dm/io.ts';
 import type { Command } from './command.ts';
 import { CommandFlag, CommandType, NbdErrno } from './constants.ts';
 import { replyErrno } from './errors.ts';
@@ -77,6 +85,10 @@ export class Executor implements CommandHost, RequestOwner {
   }
 
   execute(command: Command): void {
+    if (command.type === CommandType.blockStatus) {
+      this.#blockStatus(command);
+      return;
+    }
     this.#commands[command.index] = command;
     const request = this.#requests.acquire(this);
     request.tag = command.index;
@@ -129,6 +141,17 @@ export class Executor implements CommandHost, RequestOwner {
     this.#requests.release(request);
     if (error !== 0) this.counters.errors++;
     this.#ended(command, error === 0 ? NbdErrno.ok : replyErrno(error));
+  }
+
+  #blockStatus(command: Command): void {
+    const { offset, length } = command;
+    const extents = command.extents!;
+    blockStatusOf(this.#volume, offset, length, extents, (error) => {
+      if (error !== 0) this.counters.errors++;
+      // To call it data is always true.
+      else if (extents.count === 0) extents.add(length, 0);
+      this.#ended(command, replyErrno(error));
+    });
   }
 
   /** Submits the next piece of a CACHE; false if there is none, or nobody who wants it, or the volume has become smaller. */

@@ -7,7 +7,9 @@
 export interface Features {
   /** READs are answered in chunks, and errors carry a text. */
   readonly structuredReplies: boolean;
+  /** `base:allocation` was selected for the export: BLOCK_STATUS tells of it. Only with structured replies. */
+  readonly allocation: boolean;
 }
 
 /** A client that asked for nothing. */
-export const PLAIN: Features = { structuredReplies: false };
+export const PLAIN: Features = { structuredReplies: false, allocation: false };

@@ -3,8 +3,7 @@
  * Fixed newstyle only.
  *
  *     client flags   0 flags u32
- *     option         0 "IHAVEOPT"  8 option u32  12 length u32  16 payload
- *     INFO, GO       0 name length u32  4 name  n count u16  n+2 count × info type u16
+ *     option         0 "IHAVEOPT"  8 option u32  12 length u32  16 payload (option-payloads.ts)
  *
  * Invariants
  *  - The bytes may arrive split anywhere, or many options at once; the replies are the same.
@@ -15,23 +14,23 @@
  */
 import assert from 'node:assert/strict';
 import {
+  ALLOCATION_CONTEXT_ID,
   CLIENT_FLAGS_BYTES,
   HandshakeFlag,
-  InfoType,
   MAX_LISTS,
   MAX_OPTION_BYTES,
   MAX_OPTIONS,
   MAX_SKIPPED_OPTION_BYTES,
-  MAX_STRING_BYTES,
   OPTION_HEADER_BYTES,
   OPTION_MAGIC,
   OPTION_NAMES,
   OptionType,
   ReplyType,
 } from './constants.ts';
+import { contextsMeant, decodeContextQuery, decodeName, decodeQuery } from './option-payloads.ts';
 import { describeExport, type ExportInfo, type ExportRefusal, type ExportView } from './exports.ts';
 import type { Features } from './features.ts';
-import { ackReply, errorReply, infoReplies, type Negotiated, serverReply } from './option-replies.ts';
+import { ackReply, errorReply, infoReplies, metaContextReply, type Negotiated, serverReply } from './option-replies.ts';
 
 export type HandshakeOutcome =
   | { readonly kind: 'negotiated'; readonly negotiated: Negotiated }
@@ -48,49 +47,9 @@ export interface HandshakeStep {
 /** What is being gathered. A `skip` counts bytes instead of keeping them. */
 type Phase = 'clientFlags' | 'optionHeader' | 'payload' | 'skip';
 
-interface ExportQuery {
-  readonly name: string;
-  readonly infoTypes: readonly number[];
-}
-
 interface Shown {
   readonly name: string;
   readonly info: ExportInfo;
-}
-
-const KNOWN_INFO_TYPES: readonly number[] = [InfoType.name, InfoType.description, InfoType.blockSize];
-const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-/** The text of a name, or what is wrong with it. */
-function decodeName(bytes: Buffer): { readonly name: string } | { readonly problem: string } {
-  if (bytes.length > MAX_STRING_BYTES) {
-    return { problem: `the export name has ${bytes.length} bytes, at most ${MAX_STRING_BYTES} are allowed` };
-  }
-  if (bytes.includes(0)) return { problem: 'the export name contains a NUL byte' };
-  try {
-    return { name: decoder.decode(bytes) };
-  } catch {
-    return { problem: 'the export name is not valid UTF-8' };
-  }
-}
-
-/** Reads the payload of INFO and GO, whose parts must add up exactly, or says what is wrong with it. */
-function decodeQuery(payload: Buffer): ExportQuery | { readonly problem: string } {
-  if (payload.length < 6) return { problem: `the payload has ${payload.length} bytes, at least 6 are needed` };
-  const nameLength = payload.readUInt32BE(0);
-  if (nameLength > payload.length - 6) {
-    return { problem: `a name of ${nameLength} bytes does not fit in a payload of ${payload.length}` };
-  }
-  const decoded = decodeName(payload.subarray(4, 4 + nameLength));
-  if ('problem' in decoded) return decoded;
-  const count = payload.readUInt16BE(4 + nameLength);
-  const expected = 6 + nameLength + 2 * count;
-  if (payload.length !== expected) {
-    return { problem: `${count} information requests need a payload of ${expected} bytes, it has ${payload.length}` };
-  }
-  const asked = new Set<number>();
-  for (let at = 6 + nameLength; at < expected; at += 2) asked.add(payload.readUInt16BE(at));
-  return { name: decoded.name, infoTypes: KNOWN_INFO_TYPES.filter((type) => asked.has(type)) };
 }
 
 function refusalType({ kind }: ExportRefusal): number {
@@ -108,6 +67,8 @@ export class Handshake {
   #noZeroes = false;
   #option = 0;
   #structuredReplies = false;
+  /** The export that `base:allocation` was selected for, by the name that the client gave. */
+  #allocationOf: string | null = null;
   #optionsLeft = MAX_OPTIONS;
   #lists = 0;
   /** What the last option, an INFO, showed: a GO for the same name shows it again. */
@@ -230,6 +191,7 @@ export class Handshake {
   #refuseSkipped(): void {
     this.#await('optionHeader', OPTION_HEADER_BYTES);
     this.#shown = null;
+    if (this.#option === OptionType.setMetaContext) this.#allocationOf = null;
     const name = OPTION_NAMES.get(this.#option);
     if (this.#option === OptionType.exportName) this.#close('EXPORT_NAME with a name longer than any export has');
     else if (this.#option === OptionType.abort) this.#abort();
@@ -258,6 +220,10 @@ export class Handshake {
       case OptionType.structuredReply:
         this.#structuredReply(payload);
         break;
+      case OptionType.listMetaContext:
+      case OptionType.setMetaContext:
+        this.#metaContext(payload);
+        break;
       case OptionType.starttls:
         this.#refuse(ReplyType.errUnsup, 'TLS is not offered by this server');
         break;
@@ -285,8 +251,35 @@ export class Handshake {
     this.#replies.push(ackReply(this.#option));
   }
 
-  #features(): Features {
-    return { structuredReplies: this.#structuredReplies };
+  /** LIST tells what there is. SET replaces what was selected before, even by nothing when it fails. */
+  #metaContext(payload: Buffer): void {
+    const selects = this.#option === OptionType.setMetaContext;
+    if (selects) this.#allocationOf = null;
+    const query = decodeContextQuery(payload);
+    if ('problem' in query) {
+      this.#refuse(query.tooBig === true ? ReplyType.errTooBig : ReplyType.errInvalid, query.problem);
+      return;
+    }
+    if (selects && !this.#structuredReplies) {
+      this.#refuse(ReplyType.errInvalid, 'NBD_OPT_SET_META_CONTEXT needs structured replies, which were not asked for');
+      return;
+    }
+    const { name, queries } = query;
+    if (this.#directory.find(name) === null) {
+      const refusal = this.#directory.explain(name);
+      this.#refuse(refusalType(refusal), refusal.text);
+      return;
+    }
+    for (const context of contextsMeant(queries, { wildcards: !selects })) {
+      this.#replies.push(metaContextReply(this.#option, selects ? ALLOCATION_CONTEXT_ID : 0, context));
+      if (selects) this.#allocationOf = name;
+    }
+    this.#replies.push(ackReply(this.#option));
+  }
+
+  /** What counts for the export of that name. */
+  #features(exportName: string): Features {
+    return { structuredReplies: this.#structuredReplies, allocation: this.#allocationOf === exportName };
   }
 
   #list(payload: Buffer): void {
@@ -320,7 +313,7 @@ export class Handshake {
       this.#refuse(refusalType(refusal), refusal.text);
       return;
     }
-    const info = shown?.name === name ? shown.info : describeExport(found, this.#features());
+    const info = shown?.name === name ? shown.info : describeExport(found, this.#features(name));
     if (this.#option === OptionType.go) {
       this.#negotiated(OptionType.go, name, info, infoTypes);
     } else {
@@ -337,11 +330,11 @@ export class Handshake {
     }
     const found = this.#directory.find(decoded.name);
     if (found === null) this.#close(`EXPORT_NAME: ${this.#directory.explain(decoded.name).text}`);
-    else this.#negotiated(OptionType.exportName, decoded.name, describeExport(found, this.#features()), []);
+    else this.#negotiated(OptionType.exportName, decoded.name, describeExport(found, this.#features(decoded.name)), []);
   }
 
   #negotiated(option: Negotiated['option'], exportName: string, info: ExportInfo, infoTypes: readonly number[]): void {
-    const features = this.#features();
+    const features = this.#features(exportName);
     const leftover = Buffer.alloc(0);
     const negotiated = { exportName, option, noZeroes: this.#noZeroes, infoTypes, info, features, leftover };
     this.#outcome = { kind: 'negotiated', negotiated };

@@ -84,6 +84,14 @@ export function errorReply(option: number, type: number, text: string): Buffer {
   return bytes;
 }
 
+/** A context that there is (LIST, number 0) or that is selected (SET). */
+export function metaContextReply(option: number, id: number, name: string): Buffer {
+  const bytes = reply(option, ReplyType.metaContext, 4 + Buffer.byteLength(name));
+  const at = bytes.writeUInt32BE(id, OPTION_REPLY_HEADER_BYTES);
+  bytes.write(name, at, 'utf8');
+  return bytes;
+}
+
 /** One line of LIST: the name, and the description as the protocol's free-form rest. */
 export function serverReply(name: string, description: string): Buffer {
   const nameBytes = Buffer.from(name, 'utf8');

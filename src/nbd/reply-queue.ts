@@ -6,6 +6,7 @@
  *     chunk          0 magic u32  4 flags u16  6 type u16  8 cookie u64  16 length u32  20 payload
  *       DATA           20 offset u64  28 data
  *       HOLE           20 offset u64  28 bytes u32
+ *       BLOCK_STATUS   20 context u32  24 extents: bytes u32, status u32 each
  *       ERROR          20 error u32  24 text length u16  26 text,  then offset u64 if it is an ERROR_OFFSET
  *
  * With structured replies a READ, and whatever fails, is answered by one chunk; the rest by simple replies, as is allowed.
@@ -17,9 +18,11 @@
  *  - A header is written only when its data is known to be good: a reply can't be taken back.
  */
 import assert from 'node:assert/strict';
+import type { ExtentList } from '../dm/io.ts';
 import { type BufferPool, type Segment, SegmentArena } from './buffer-pool.ts';
 import type { Command } from './command.ts';
 import {
+  ALLOCATION_CONTEXT_ID,
   CHUNK_DONE,
   CHUNK_HEADER_BYTES,
   CHUNK_MAGIC,
@@ -190,6 +193,18 @@ export class ReplyQueue {
     const { buffer, at, bytes } = this.#addChunk(command, ChunkType.offsetHole, HOLE_BYTES);
     writeOffset(buffer, at, command.offset);
     writeUint32(buffer, at + 8, command.length);
+    return bytes;
+  }
+
+  /** What a range holds, as far as it is known; gives the reply's bytes. */
+  addStatus(command: Command, { count, bytes: covered, lengths, flags }: ExtentList): number {
+    assert(count > 0 && covered <= command.length);
+    const { buffer, at, bytes } = this.#addChunk(command, ChunkType.blockStatus, 4 + 8 * count);
+    writeUint32(buffer, at, ALLOCATION_CONTEXT_ID);
+    for (let i = 0; i < count; i++) {
+      writeUint32(buffer, at + 4 + 8 * i, lengths[i]!);
+      writeUint32(buffer, at + 8 + 8 * i, flags[i]!);
+    }
     return bytes;
   }
 

@@ -17,9 +17,18 @@
  *    is finished and answered.
  */
 import assert from 'node:assert/strict';
+import { ExtentList } from '../dm/io.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import { type Command, CommandPool } from './command.ts';
-import { CommandType, MAX_DRAINED_BYTES, type NbdErrno, NbdErrno as Errno, REQUEST_BYTES } from './constants.ts';
+import {
+  CommandFlag,
+  CommandType,
+  MAX_DRAINED_BYTES,
+  MAX_EXTENTS,
+  type NbdErrno,
+  NbdErrno as Errno,
+  REQUEST_BYTES,
+} from './constants.ts';
 import { failureText } from './errors.ts';
 import type { NbdExport } from './exports.ts';
 import { type Features, PLAIN } from './features.ts';
@@ -69,6 +78,8 @@ export class Transmission {
   readonly #host: CommandHost;
   readonly #commands = new CommandPool();
   readonly #replies: ReplyQueue;
+  /** Lists of extents that nobody uses: at most one for each command that there ever was at once. */
+  readonly #extentLists: ExtentList[] = [];
   /** What has arrived and is not parsed. */
   readonly #inlet: Inlet;
   /** Whether what is read next goes straight into the buffer of the command that is being received. */
@@ -339,9 +350,15 @@ export class Transmission {
       this.#answer(command, command.refusal);
     } else {
       if (command.type === CommandType.read) this.#replies.reserve(command);
+      else if (command.type === CommandType.blockStatus) this.#prepareStatus(command);
       this.#charge(command.payloadBytes);
       this.#execute(command);
     }
+  }
+
+  #prepareStatus(command: Command): void {
+    command.extents = this.#extentLists.pop() ?? new ExtentList(MAX_EXTENTS);
+    command.extents.clear((command.flags & CommandFlag.reqOne) === 0 ? MAX_EXTENTS : 1);
   }
 
   #acceptWrite(command: Command): void {
@@ -400,12 +417,13 @@ export class Transmission {
     const { overhead } = this.#replies;
     if (bytes > overhead) this.#charge(bytes - overhead);
     else this.#discharge(overhead - bytes);
-    this.#commands.release(command);
+    this.#release(command);
   }
 
   /** Gives the bytes of the reply. */
   #addReply(command: Command, error: NbdErrno): number {
     const replies = this.#replies;
+    if (error === Errno.ok && command.extents !== null) return replies.addStatus(command, command.extents);
     if (error === Errno.ok) return command.hole ? replies.addHole(command) : replies.addHeader(command, error);
     if (!this.#features.structuredReplies) return replies.addHeader(command, error);
     const refused = command.refusal !== Errno.ok;
@@ -431,6 +449,11 @@ export class Transmission {
 
   #forget(command: Command): void {
     this.#forgetPayload(command);
+    this.#release(command);
+  }
+
+  #release(command: Command): void {
+    if (command.extents !== null) this.#extentLists.push(command.extents);
     this.#commands.release(command);
   }
 }

@@ -14,6 +14,7 @@ import { type Features, PLAIN } from './features.ts';
 /** FUA is taken on every command, as it must be when offered; where there is nothing to make durable it means nothing. */
 function allowedFlags(type: number, features: Features): number {
   if (type === CommandType.writeZeroes) return CommandFlag.fua | CommandFlag.noHole;
+  if (type === CommandType.blockStatus && features.allocation) return CommandFlag.fua | CommandFlag.reqOne;
   if (type === CommandType.read && features.structuredReplies) return CommandFlag.fua | CommandFlag.df;
   return CommandFlag.fua;
 }
@@ -38,6 +39,8 @@ export function judge(command: Command, export_: NbdExport, features: Features =
       return inside && export_.canTrim ? NbdErrno.ok : NbdErrno.einval;
     case CommandType.cache:
       return inside ? NbdErrno.ok : NbdErrno.einval;
+    case CommandType.blockStatus:
+      return inside && features.allocation && command.length > 0 ? NbdErrno.ok : NbdErrno.einval;
     case CommandType.flush:
       // Offset and length must be zero; a flush that has them is still a flush, and refusing it would endanger data.
       return NbdErrno.ok;
@@ -54,6 +57,7 @@ const NAMES: ReadonlyMap<number, string> = new Map(
     TRIM: CommandType.trim,
     CACHE: CommandType.cache,
     WRITE_ZEROES: CommandType.writeZeroes,
+    BLOCK_STATUS: CommandType.blockStatus,
   }).map(([name, type]) => [type, name]),
 );
 
@@ -62,12 +66,15 @@ export function refusalText(command: Command, export_: NbdExport, features: Feat
   const { type, flags, offset, length } = command;
   const name = NAMES.get(type);
   if (name === undefined) return `command ${type} is not known to this server`;
+  if (type === CommandType.blockStatus && !features.allocation)
+    return `${name}: no meta context was selected for this export`;
   const unknown = flags & ~allowedFlags(type, features);
   if (unknown !== 0) return `${name}: flags 0x${unknown.toString(16)} are not known, or were not agreed on`;
   if (command.refusal === NbdErrno.eperm) return `${name}: the export is read-only`;
   if (type <= CommandType.write && length > MAX_PAYLOAD_BYTES) {
     return `${name}: ${length} bytes, at most ${MAX_PAYLOAD_BYTES} are allowed`;
   }
+  if (type === CommandType.blockStatus && length === 0) return `${name} of no bytes`;
   const { sizeBytes } = export_.volume.limits;
   const inside = length <= sizeBytes && offset <= sizeBytes - length;
   return inside

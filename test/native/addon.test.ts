@@ -1,7 +1,7 @@
 /** The C addon: what it does, what it refuses, and that bad arguments never reach the system. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { connect, createServer, type Socket } from 'node:net';
@@ -11,6 +11,7 @@ import { after, before, describe, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import {
   blockDiscard,
+  dataRanges,
   fallocate,
   Falloc,
   flock,
@@ -127,6 +128,26 @@ describe('calls on ranges', () => {
     assert.equal(statSync(path).size, 65_536);
   });
 
+  test('find data and holes in turn, data first', async () => {
+    const file = `${path}.sparse`;
+    writeFileSync(file, Buffer.alloc(8192, 1));
+    truncateSync(file, 2 ** 20);
+    const fd = openSync(file, 'r');
+    const ranges = (offset: number, length: number): Promise<readonly number[]> =>
+      new Promise((resolve) => {
+        dataRanges(fd, offset, length, (errno, lengths) => {
+          assert.equal(errno, 0);
+          resolve([...lengths]);
+        });
+      });
+    assert.deepEqual(await ranges(0, 2 ** 20), [8192, 2 ** 20 - 8192]);
+    assert.deepEqual(await ranges(100, 50), [50]);
+    assert.deepEqual(await ranges(10_000, 50), [0, 50]);
+    assert.deepEqual(await ranges(2 ** 19, 2 ** 30), [0, 2 ** 19], 'up to the end of the file');
+    assert.deepEqual(await ranges(2 ** 21, 1), []);
+    closeSync(fd);
+  });
+
   test('return what the system says', async () => {
     const fd = openSync(path, 'r');
     const readOnly = await call((done) => {
@@ -181,6 +202,10 @@ describe('arguments', () => {
     ['blockDiscard', [1, 0, 1]],
     ['blockDiscard', [1, undefined, 1, callback]],
     ['blockDiscard', [1, 0, '1', callback]],
+    ['dataRanges', [1, 0, 1]],
+    ['dataRanges', [1, 0, 0, callback]],
+    ['dataRanges', [-1, 0, 1, callback]],
+    ['dataRanges', [1, 0, 1, 'callback']],
   ];
   for (const [name, values] of wrong) {
     test(`${name}(${values.map(show).join(', ')}) is a TypeError`, () => {

@@ -21,6 +21,7 @@ const OPT = {
   extended: 11,
 };
 const ACK = 1;
+const META = 4;
 const SERVER = 2;
 const INFO = 3;
 
@@ -66,6 +67,29 @@ function closes(chunk: Buffer, directory?: TestDirectory): string {
   const { outcome } = converse([chunk], directory);
   assert.equal(outcome?.kind, 'close');
   return outcome.kind === 'close' ? outcome.reason : '';
+}
+
+/** The payload of LIST and SET; lengths may lie. */
+function contexts(name: string, queries: readonly string[], lies: { count?: number; last?: number } = {}): Buffer {
+  const parts = [name, ...queries].map((text, i) => {
+    const bytes = Buffer.alloc(4 + Buffer.byteLength(text));
+    bytes.writeUInt32BE(i > 0 && i === queries.length ? (lies.last ?? bytes.length - 4) : bytes.length - 4);
+    bytes.write(text, 4);
+    return bytes;
+  });
+  const count = Buffer.alloc(4);
+  count.writeUInt32BE(lies.count ?? queries.length);
+  return Buffer.concat([parts[0]!, count, ...parts.slice(1)]);
+}
+
+/** Whether `base:allocation` is selected in the end. */
+function selected(options: readonly Buffer[], directory?: TestDirectory): boolean {
+  const { outcome } = converse([Buffer.concat([clientFlags(), ...options])], directory);
+  return outcome?.kind === 'negotiated' ? outcome.negotiated.features.allocation : assert.fail();
+}
+
+function twoExports(): TestDirectory {
+  return new TestDirectory([makeExport(), makeExport({ name: 'vg/other' })]);
 }
 
 /** An option right after the client's flags. */
@@ -145,8 +169,6 @@ describe('handshake', () => {
     ['STARTTLS', option(OPT.starttls), ERR.unsup],
     ['STARTTLS with payload', option(OPT.starttls, Buffer.from('x')), ERR.unsup],
     ['STRUCTURED_REPLY with payload', option(OPT.structured, Buffer.from('x')), ERR.invalid],
-    ['LIST_META_CONTEXT', option(OPT.listMeta, Buffer.alloc(12)), ERR.unsup],
-    ['SET_META_CONTEXT', option(OPT.setMeta, Buffer.alloc(12)), ERR.unsup],
     ['EXTENDED_HEADERS', option(OPT.extended), ERR.unsup],
     ['LIST with payload', option(OPT.list, Buffer.from('x')), ERR.invalid],
     ['INFO without payload', option(OPT.info), ERR.invalid],
@@ -195,6 +217,122 @@ describe('handshake', () => {
         [options.length > 0, options.length > 0],
       );
     }
+  });
+
+  describe('meta contexts', () => {
+    const ALL = ['base:allocation'];
+    const structured = option(OPT.structured);
+    const go = (name = 'vg/lv'): Buffer => option(OPT.go, query(name));
+
+    const list = (queries: readonly string[]): Buffer => option(OPT.listMeta, contexts('vg/lv', queries));
+    const set = (queries: readonly string[], name = 'vg/lv'): Buffer => option(OPT.setMeta, contexts(name, queries));
+
+    /** Names and numbers of the contexts in the replies, which an ACK ends. */
+    function told(options: readonly Buffer[]): (readonly [number, string])[] {
+      const replies = ask(options).filter((reply) => reply.option !== OPT.structured);
+      assert.equal(replies.pop()?.type, ACK);
+      for (const { type } of replies) assert.equal(type, META);
+      return replies.map(({ payload }) => [payload.readUInt32BE(0), payload.toString('utf8', 4)] as const);
+    }
+
+    test('LIST: everything, a wildcard, a name, other namespaces; before structured replies, too', () => {
+      const all = [[0, 'base:allocation']];
+      for (const queries of [[], ['base:'], ALL, ['qemu:', 'base:', 'base:allocation'], ['x', ...ALL]]) {
+        assert.deepEqual(told([list(queries)]), all);
+        assert.deepEqual(told([structured, list(queries)]), all);
+      }
+      for (const queries of [
+        ['qemu:dirty-bitmap:x'],
+        ['base'],
+        ['base:alloc'],
+        ['BASE:'],
+        [''],
+        ['base:allocation '],
+      ]) {
+        assert.deepEqual(told([list(queries)]), []);
+      }
+    });
+
+    test('SET: each context once and by exact name, and only after structured replies', () => {
+      const one = [[1, 'base:allocation']];
+      assert.deepEqual(told([structured, set(ALL)]), one);
+      assert.deepEqual(told([structured, set(['x:y', ...ALL, ...ALL])]), one);
+      for (const queries of [[], ['base:'], ['other:thing'], ['base']]) {
+        assert.deepEqual(told([structured, set(queries)]), []);
+      }
+      assert.deepEqual(typesOf(set(ALL)), [ERR.invalid]);
+    });
+
+    test('what was selected counts for the GO or EXPORT_NAME of that name', () => {
+      assert.equal(selected([structured, set(ALL), go()]), true);
+      assert.equal(selected([structured, set(ALL), option(OPT.exportName, Buffer.from('vg/lv'))]), true);
+      assert.equal(selected([structured, set(ALL), go('vg/nope'), go()]), true);
+      assert.equal(selected([structured, go()]), false);
+      assert.equal(selected([structured, list(ALL), go()]), false);
+      assert.equal(selected([structured, set(ALL), go('vg/other')], twoExports()), false);
+      assert.equal(selected([structured, set(ALL), set(ALL, 'vg/other'), go()], twoExports()), false);
+    });
+
+    test('a SET replaces the one before, even when it fails', () => {
+      const failures = [
+        set([]),
+        set(ALL, 'vg/nope'),
+        option(OPT.setMeta, Buffer.alloc(3)),
+        option(OPT.setMeta, contexts('vg/lv', ALL, { last: 99 })),
+        set(Array<string>(1025).fill('')),
+        option(OPT.setMeta, Buffer.alloc(65_537)),
+      ];
+      for (const failure of failures) {
+        assert.equal(selected([structured, set(ALL), failure, go()]), false);
+        assert.equal(selected([structured, failure, set(ALL), go()]), true);
+      }
+    });
+
+    const refusedContexts: readonly (readonly [string, Buffer, number])[] = [
+      ['no payload', Buffer.alloc(0), ERR.invalid],
+      ['7 bytes', Buffer.alloc(7), ERR.invalid],
+      ['a name longer than the payload', Buffer.from([0, 0, 0, 1, 0, 0, 0, 0]), ERR.invalid],
+      ['a name length of 2^32-1', Buffer.alloc(12, 0xff), ERR.invalid],
+      ['more queries than fit', contexts('vg/lv', ALL, { count: 2 }), ERR.invalid],
+      ['2^32-1 queries', contexts('vg/lv', ALL, { count: 0xffffffff }), ERR.invalid],
+      ['fewer queries than there are', contexts('vg/lv', ALL, { count: 0 }), ERR.invalid],
+      ['a query longer than the payload', contexts('vg/lv', ALL, { last: 16 }), ERR.invalid],
+      ['a query shorter than the payload', contexts('vg/lv', ALL, { last: 14 }), ERR.invalid],
+      ['a query of 4097 bytes', contexts('vg/lv', ['x'.repeat(4097)]), ERR.invalid],
+      ['a name that is not UTF-8', Buffer.from([0, 0, 0, 1, 0xff, 0, 0, 0, 0]), ERR.invalid],
+      ['an unknown name', contexts('vg/nope', ALL), ERR.unknown],
+      ['1025 queries', contexts('vg/lv', Array<string>(1025).fill('')), ERR.tooBig],
+      ['65,537 bytes', Buffer.alloc(65_537), ERR.tooBig],
+    ];
+    for (const [name, payload, type] of refusedContexts) {
+      test(`refused: ${name}`, () => {
+        assert.deepEqual(typesOf(option(OPT.listMeta, payload)), [type]);
+        const [, reply] = ask([structured, option(OPT.setMeta, payload)]);
+        assert.equal(reply?.type, type);
+      });
+    }
+
+    test('any payload gets one answer, and the next option is understood', () => {
+      const anyQueries = fc.array(fc.oneof(fc.constantFrom('base:', 'base:allocation', 'x:y'), fc.string()));
+      const anyPayload = fc.oneof(
+        fc.uint8Array({ maxLength: 40 }).map((bytes) => Buffer.from(bytes)),
+        fc.tuple(anyQueries, fc.nat(200), fc.nat(255)).map(([queries, at, value]) => {
+          const bytes = contexts('vg/lv', queries);
+          bytes[at % bytes.length] = value;
+          return bytes;
+        }),
+      );
+      fc.assert(
+        fc.property(anyPayload, fc.boolean(), (payload, sets) => {
+          const type = sets ? OPT.setMeta : OPT.listMeta;
+          const replies = ask([structured, option(type, payload), option(OPT.abort)]).slice(1, -1);
+          const last = replies.pop();
+          assert.ok(last !== undefined && (last.type === ACK || last.type > 2 ** 31));
+          for (const { type: kind } of replies) assert.equal(kind, META);
+        }),
+        { numRuns: 300 },
+      );
+    });
   });
 
   test('a refusal carries the reason for people', () => {

@@ -4,14 +4,16 @@ import { randomFillSync } from 'node:crypto';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { MemoryDevice } from '../../src/block/memory.ts';
-import { EIO, EINVAL, ENOSPC, EPERM, everySplit, CMD, FLAG, request } from './wire.ts';
+import type { ExtentList } from '../../src/block/extents.ts';
+import type { Command } from '../../src/nbd/command.ts';
+import { type Answer, EIO, EINVAL, ENOSPC, EPERM, everySplit, CMD, FLAG, request } from './wire.ts';
 import { Machine, type MachineOptions } from './machine.ts';
 
 const SIZE = 2 ** 20;
-const features = { structuredReplies: true };
+const features = { structuredReplies: true, allocation: false };
 
 function machine(options: MachineOptions = {}): Machine {
-  const made = new Machine({ ...options, features });
+  const made = new Machine({ features, ...options });
   randomFillSync(made.disk);
   return made;
 }
@@ -107,6 +109,91 @@ describe('replies to good commands', () => {
   });
 });
 
+/** Extents of a BLOCK_STATUS reply, as [bytes, status]. */
+function extentsOf(answer: Answer | undefined): number[][] {
+  assert.equal(answer?.kind, 'status');
+  const { data } = answer;
+  assert.equal(data.readUInt32BE(), 1, 'the number of the context');
+  const extents: number[][] = [];
+  for (let at = 4; at < data.length; at += 8) extents.push([data.readUInt32BE(at), data.readUInt32BE(at + 4)]);
+  return extents;
+}
+
+/** Tells of holes and data in turn, of so many bytes each. */
+const pieces =
+  (bytes: number) =>
+  (command: Command, extents: ExtentList): void => {
+    for (let at = 0; at < command.length && extents.add(bytes, (at / bytes) % 2 === 0 ? 3 : 0); at += bytes);
+  };
+
+describe('BLOCK_STATUS', () => {
+  const withContext: MachineOptions = { features: { structuredReplies: true, allocation: true } };
+  test('is one chunk with the extents; REQ_ONE is one extent', () => {
+    const m = machine(withContext);
+    m.status = pieces(4096);
+    m.feed(
+      request({ type: CMD.blockStatus, cookie: 1n, offset: 4096, length: 12_288 }),
+      request({ type: CMD.blockStatus, cookie: 2n, length: 12_288, flags: FLAG.reqOne | FLAG.fua }),
+      request({ type: CMD.blockStatus, cookie: 3n, length: SIZE }),
+      request({ type: CMD.blockStatus, cookie: 4n, length: 12_288 }),
+    );
+    m.finish(m.pending[0]);
+    m.finish(m.pending[0]);
+    m.status = pieces(512);
+    m.finish(m.pending[0]);
+    m.finish(m.pending[0], EIO);
+    m.flush();
+    const [first, second, third, fourth] = m.answers();
+    assert.deepEqual(extentsOf(first), [
+      [4096, 3],
+      [4096, 0],
+      [4096, 3],
+    ]);
+    assert.deepEqual(extentsOf(second), [[4096, 3]]);
+    assert.equal(extentsOf(third).length, 512, 'bounded');
+    assert.deepEqual([fourth?.kind, fourth?.error], ['errorOffset', EIO]);
+    assert.equal(m.transmission.bytesInFlight, 0);
+    m.dispose();
+  });
+
+  test('lists go back and are clean when they are used again; a client may vanish', () => {
+    const m = machine(withContext);
+    for (let i = 0; i < 3; i++) {
+      m.feed(...Array.from({ length: 5 }, () => request({ type: CMD.blockStatus, length: 1000 })));
+      m.settle();
+    }
+    for (const answer of m.answers()) assert.deepEqual(extentsOf(answer), [[1000, 0]]);
+    m.feed(request({ type: CMD.blockStatus, length: 1000 }));
+    m.dispose();
+  });
+
+  test('refused: without a context, of no bytes, past the end, with unknown flags', () => {
+    const without = machine();
+    without.feed(request({ type: CMD.blockStatus, length: 512, cookie: 1n }));
+    without.settle();
+    assert.deepEqual(
+      without.answers().map(({ error, text }) => [error, text]),
+      [[EINVAL, 'BLOCK_STATUS: no meta context was selected for this export']],
+    );
+    without.dispose();
+    const m = machine(withContext);
+    for (const fields of [
+      { length: 0 },
+      { offset: SIZE - 1, length: 2 },
+      { length: 0xffffffff },
+      { length: 1, flags: FLAG.df },
+    ]) {
+      m.feed(request({ type: CMD.blockStatus, ...fields }));
+    }
+    m.settle();
+    assert.deepEqual(
+      m.answers().map(({ error }) => error),
+      [EINVAL, EINVAL, EINVAL, EINVAL],
+    );
+    m.dispose();
+  });
+});
+
 describe('errors', () => {
   type Row = readonly [string, Parameters<typeof request>[0], number, number, RegExp];
   const refused: readonly Row[] = [
@@ -174,7 +261,9 @@ test('any requests, cut anywhere, finished in any order, ending at any time: eac
   });
   fc.assert(
     fc.property(fc.array(anyRequest, { maxLength: 30 }), fc.infiniteStream(fc.nat(1000)), (list, random) => {
-      const m = machine({ ...sparse(8192, 400_000), limits: { maxRequests: 8, maxBytes: 100_000 } });
+      const agreed = { structuredReplies: true, allocation: true };
+      const limits = { maxRequests: 8, maxBytes: 100_000 };
+      const m = machine({ ...sparse(8192, 400_000), limits, features: agreed });
       m.disk.fill(0, 8192, 400_000);
       const next = (): number => random.next().value as number;
       const bytes = Buffer.concat(

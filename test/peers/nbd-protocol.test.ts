@@ -109,6 +109,7 @@ describe('libnbd', () => {
     assert.deepEqual(rest, {
       'export-name': 'vg/lv',
       description: '24 MiB linear',
+      contexts: ['base:allocation'],
       is_rotational: false,
       is_read_only: false,
       can_cache: true,
