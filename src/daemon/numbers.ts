@@ -9,6 +9,7 @@
 import type { IoSnapshot } from '../dm/io-stats.ts';
 import { allocationMapOf } from '../lvm/allocation-map.ts';
 import type { Scan, VolumeGroup } from '../lvm/model.ts';
+import { snapshotStatusOf } from '../lvm/snapshot-status.ts';
 import { addIo, type GroupNumbers, type Numbers, processNumbers } from '../observe/stats.ts';
 import { packageVersion } from './version.ts';
 import type { WorkerStats } from './worker/host.ts';
@@ -64,6 +65,19 @@ export function numbersOf(parts: NumbersParts): Numbers {
     clients: parts.workers.flatMap(({ index, stats }) => clientNumbers(index, stats)),
     alerts: parts.alerts,
   };
+}
+
+/** COW snapshots that became invalid, with the reason. */
+export function invalidSnapshots({
+  workers,
+}: Pick<NumbersParts, 'workers'>): readonly { readonly name: string; readonly reason: string }[] {
+  return workers.flatMap(({ stats }) =>
+    (stats?.volumes ?? []).flatMap(({ name, lines }) => {
+      const snapshot = snapshotStatusOf(lines);
+      if (snapshot?.state !== 'invalid') return [];
+      return [{ name, reason: snapshot.problem ?? 'its store says so' }];
+    }),
+  );
 }
 
 function workerNumbers(index: number, restarts: number, stats: WorkerStats | null): Numbers['workers'] {

@@ -20,7 +20,7 @@ import { AuditTrail, type FinishedCommand, shortened } from './audit-trail.ts';
 import type { Settings } from './config.ts';
 import type { Logger } from './log.ts';
 import { MetricsServer } from './metrics-server.ts';
-import { numbersOf, type NumbersParts } from './numbers.ts';
+import { invalidSnapshots, numbersOf, type NumbersParts } from './numbers.ts';
 
 /** Reasons of volumes that nobody wants to be served (inventory.ts). */
 const WISHED: ReadonlySet<string> = new Set(['deactivated', 'not in activation.auto_activation_volume_list']);
@@ -148,12 +148,18 @@ export class Observer {
   }
 
   async #look(): Promise<void> {
-    const numbers = await this.numbers();
+    const parts = await this.#options.gather();
+    const numbers = numbersOf({ ...parts, alerts: Object.fromEntries(this.#alerts) });
     for (const { name } of numbers.volumes) this.#servedOnce.add(name);
     const unserved = this.#options
       .unserved()
       .filter(({ name, reason }) => this.#servedOnce.has(name) && !WISHED.has(reason));
-    const view = { numbers, unserved, auditProblem: this.#trail.problem };
+    const view = {
+      numbers,
+      unserved,
+      invalidSnapshots: invalidSnapshots(parts),
+      auditProblem: this.#trail.problem,
+    };
     for (const alert of this.#health.look(view)) {
       const { time: _, ...event } = alert;
       void this.#trail.event({ event: 'alert', ...event });

@@ -15,6 +15,7 @@ export const ALERT_KINDS = [
   'device-errors',
   'metadata-degraded',
   'export-unserved',
+  'snapshot-invalid',
   'worker-restarted',
   'metadata-changed',
   'audit-failed',
@@ -44,6 +45,8 @@ export interface HealthView {
   readonly numbers: Numbers;
   /** Volumes that ought to be served and aren't, with the reason. */
   readonly unserved: readonly { readonly name: string; readonly reason: string }[];
+  /** COW snapshots that are served and no snapshots any more, with the reason. */
+  readonly invalidSnapshots: readonly { readonly name: string; readonly reason: string }[];
   /** Why the audit log can't be written; null: it can, or there is none. */
   readonly auditProblem: string | null;
 }
@@ -89,6 +92,9 @@ export class HealthMonitor {
       ...this.#failingDevices(view.numbers),
       ...this.#restartedWorkers(view.numbers),
       ...view.unserved.map(({ name, reason }) => finding('export-unserved', name, `${name} is not served: ${reason}`)),
+      ...view.invalidSnapshots.map(({ name, reason }) =>
+        finding('snapshot-invalid', name, `snapshot ${name} is invalid: ${reason}; its data are lost, remove it`),
+      ),
       ...(view.auditProblem === null ? [] : [finding('audit-failed', 'audit log', view.auditProblem)]),
     ];
     const alerts = findings.flatMap((found) => this.#raise(found, now));
@@ -158,6 +164,7 @@ const CLEARED: Readonly<Record<AlertKind, string>> = {
   'device-errors': 'no request failed for ten minutes',
   'metadata-degraded': 'every copy of the metadata is good again',
   'export-unserved': 'it is served, or gone',
+  'snapshot-invalid': 'it is gone',
   'worker-restarted': 'it has been running for ten minutes',
   'metadata-changed': 'it was read again',
   'audit-failed': 'it can be written again',

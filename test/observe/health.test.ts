@@ -39,7 +39,7 @@ function view(changes: Partial<Numbers> = {}, rest: Partial<HealthView> = {}): H
     alerts: {},
     ...changes,
   };
-  return { numbers, unserved: [], auditProblem: null, ...rest };
+  return { numbers, unserved: [], invalidSnapshots: [], auditProblem: null, ...rest };
 }
 
 function monitor(): { readonly look: (of: HealthView) => string[] } {
@@ -103,6 +103,14 @@ describe('health', () => {
         .toSorted(),
     );
     assert.deepEqual(look(view({ workers: [worker], time: QUIET_MS })), ['cleared worker-restarted worker 1']);
+  });
+
+  test('a snapshot that became invalid, until it is removed', () => {
+    const { look } = monitor();
+    const invalidSnapshots = [{ name: 'vg0/s', reason: 'its COW store is full' }];
+    assert.deepEqual(look(view({}, { invalidSnapshots })), ['raised snapshot-invalid vg0/s']);
+    assert.deepEqual(look(view({}, { invalidSnapshots })), []);
+    assert.deepEqual(look(view()), ['cleared snapshot-invalid vg0/s']);
   });
 
   test('the text says what is wrong', () => {
