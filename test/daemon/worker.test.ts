@@ -131,6 +131,23 @@ describe('the hand-over of sockets', () => {
       assert.equal(await daemon.stop(), 0, daemon.log());
     });
 
+    test(`what was agreed on is known to who serves the volume (${workers} workers)`, async (t) => {
+      const daemon = await daemonFor(t, await newGroup(), ['--workers', workers]);
+      const client = await attached(daemon, 'vg/one');
+      await writes(client, 7, 4096);
+      client.close();
+      const map = await mustRun('nbdinfo', ['--map', '--json', daemon.uri('vg/one')]);
+      const extents = JSON.parse(map) as { offset: number; length: number; type: number }[];
+      assert.deepEqual(
+        extents.map(({ offset, type }) => [offset, type]),
+        [
+          [0, 3],
+          [4096, 0],
+          [8192, 3],
+        ],
+      );
+    });
+
     test(`clients that end their side right behind their requests get every answer (${workers} workers)`, async (t) => {
       const daemon = await daemonFor(t, await newGroup(), ['--workers', workers]);
       const conversation = async (): Promise<void> => {
