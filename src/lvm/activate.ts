@@ -124,7 +124,9 @@ function groupProblem(group: VolumeGroup, options: ActivationOptions): string | 
 }
 
 function activateLv(context: Context, facts: LvFacts): ActiveLv | InactiveLv {
-  const problem = flagProblem(facts.lv, context.options) ?? useProblemOf(facts);
+  // A COW snapshot is active with its origin, whose flags count: without it the origin could take no writes.
+  const flagged = context.relations.lvs.get(originOfSnapshot(context.relations, facts) ?? '') ?? facts;
+  const problem = flagProblem(flagged.lv, context.options) ?? useProblemOf(facts);
   if (problem !== null) return inactive(problem);
   if (isSnapshotFamily(facts)) return activateSnapshotFamily(context, facts);
   const table = plainTable(context, facts, true);
