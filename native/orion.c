@@ -1,7 +1,8 @@
 /*
  * What TypeScript cannot do on Linux: advisory locks, the identity of a unix socket's peer, reading what the page cache
  * holds without waiting for a device, giving space back in files and block devices without stopping the event loop, and memory
- * on whole pages. native/ring.c has the io_uring.
+ * on whole pages. native/ring.c has the io_uring, native/netlink.c
+ * messages to the kernel.
  *
  * Invariants
  *  - Every argument is checked for type and range; a wrong one throws a TypeError and nothing is called.
@@ -13,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/nbd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -133,17 +133,6 @@ static napi_value orion_read_cached(napi_env env, napi_callback_info info) {
   do count = preadv2(fd, &piece, 1, position, RWF_NOWAIT);
   while (count < 0 && errno == EINTR);
   return make_integer(env, count < 0 ? -errno : count);
-}
-
-/* nbdSetSize(fd, bytes): the size of a connected nbd device, for an ioctl that takes it as a number; 0 or an errno. */
-static napi_value orion_nbd_set_size(napi_env env, napi_callback_info info) {
-  napi_value arguments[2];
-  int64_t bytes;
-  int fd;
-  if (!take_arguments(env, info, 2, arguments) || !take_fd(env, arguments[0], &fd) ||
-      !take_integer(env, arguments[1], 0, MAX_SAFE_INTEGER, "bytes must be a size", &bytes))
-    return NULL;
-  return make_integer(env, ioctl(fd, NBD_SET_SIZE, (unsigned long)bytes) == 0 ? 0 : errno);
 }
 
 /* Of one search; even, since data and holes alternate. */
@@ -338,7 +327,6 @@ NAPI_MODULE_INIT() {
       {"flock", NULL, orion_flock, NULL, NULL, NULL, napi_enumerable, NULL},
       {"peerCredentials", NULL, orion_peer_credentials, NULL, NULL, NULL, napi_enumerable, NULL},
       {"peerGroups", NULL, orion_peer_groups, NULL, NULL, NULL, napi_enumerable, NULL},
-      {"nbdSetSize", NULL, orion_nbd_set_size, NULL, NULL, NULL, napi_enumerable, NULL},
       {"readCached", NULL, orion_read_cached, NULL, NULL, NULL, napi_enumerable, NULL},
       {"fallocate", NULL, orion_fallocate, NULL, NULL, NULL, napi_enumerable, NULL},
       {"blockDiscard", NULL, orion_block_discard, NULL, NULL, NULL, napi_enumerable, NULL},
@@ -347,7 +335,7 @@ NAPI_MODULE_INIT() {
       {"directAlignment", NULL, orion_direct_alignment, NULL, NULL, NULL, napi_enumerable, NULL},
   };
   if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||
-      define_ring(env, exports) != napi_ok)
+      define_ring(env, exports) != napi_ok || define_netlink(env, exports) != napi_ok)
     return NULL;
   return exports;
 }

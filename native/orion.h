@@ -1,5 +1,5 @@
 /*
- * What the addon's files share: reading of arguments, and the ring's functions.
+ * What the addon's files share: reading of arguments, and the other files' functions.
  */
 #ifndef ORION_H
 #define ORION_H
@@ -22,5 +22,8 @@ napi_value make_integer(napi_env env, int64_t number);
 
 /* Adds the ring's functions (native/ring.c) to the addon's exports. */
 napi_status define_ring(napi_env env, napi_value exports);
+
+/* Adds native/netlink.c's functions to the addon's exports. */
+napi_status define_netlink(napi_env env, napi_value exports);
 
 #endif

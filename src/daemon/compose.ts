@@ -23,7 +23,7 @@ import { NbdError } from '../nbd/errors.ts';
 import type { NbdAddress } from '../nbd/listener.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
-import { resizeAttached } from './client/attached.ts';
+import { AttachedDevices } from './attached-devices.ts';
 import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
 import { type OpenControl, openControl } from './control/open.ts';
@@ -67,6 +67,7 @@ export class Daemon {
   /** Devices that a scan still waits for. */
   readonly #hanging = new Map<string, Promise<unknown>>();
   readonly #hotplug: HotPlug;
+  readonly #attached: AttachedDevices;
   #settings: Settings;
   #inventory: Inventory | null = null;
   #state: DaemonState = 'starting';
@@ -118,6 +119,12 @@ export class Daemon {
       nameOf: (id) => this.#nameOf(id),
       expect: (groups) => this.#observer?.expect(groups),
       lookAt: (paths) => this.#lookAt(paths),
+    });
+    this.#attached = new AttachedDevices({
+      servers: () => this.#listening.map(formatListenUri),
+      sizeOf: (name) => this.#volumes.viewFor().find(name)?.sizeBytes ?? null,
+      nameOf: (volume) => this.#volumes.status().find(({ id }) => id === volume.replace('/', ' '))?.name ?? null,
+      log,
     });
     this.#exports = new GuardedExports({
       directory: this.#volumes,
@@ -172,6 +179,8 @@ export class Daemon {
     }
     this.#startBackups(settings);
     this.#state = 'serving';
+    this.#opened.defer(() => this.#attached.close());
+    this.#attached.start();
     await observer.start();
   }
 
@@ -401,23 +410,9 @@ export class Daemon {
       return { apply };
     });
     const problems = (await following?.apply) ?? [];
-    await this.#resizeAttached();
+    await this.#attached.follow();
     await this.#inTurn(() => this.#letDevicesGo());
     return problems;
-  }
-
-  /** The kernel's devices that volumes are attached to follow their sizes. */
-  async #resizeAttached(): Promise<void> {
-    const view = this.#volumes.viewFor();
-    const sizes = {
-      sizeOf: (name: string): number | null => view.find(name)?.sizeBytes ?? null,
-      servers: this.#listening.map(formatListenUri),
-    };
-    for (const { kernelName, exportName, sizeBytes, problem } of await resizeAttached(sizes)) {
-      const what = { device: kernelName, lv: exportName, sizeBytes };
-      if (problem === null) this.#log.info(what, 'an attached device has its new size');
-      else this.#log.warn({ ...what, reason: problem }, 'an attached device cannot be given its new size');
-    }
   }
 
   /** Lets go of the devices that nothing needs any more, in workers first. */

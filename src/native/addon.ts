@@ -40,6 +40,13 @@ export interface RingBinding {
   ringUnpin(region: number): number;
 }
 
+/** Messages to the kernel; native/netlink.c says what each does. src/native/netlink.ts is its only user. */
+export interface NetlinkBinding {
+  netlinkRequest(message: Buffer, callback: (result: Buffer | number) => void): void;
+  netlinkJoin(group: number): number;
+  netlinkReceive(fd: number, buffer: Buffer): number;
+}
+
 /** What O_DIRECT demands, in bytes; both 0 where the file system can't do it. */
 export interface DirectAlignment {
   /** Of addresses in memory. */
@@ -48,11 +55,10 @@ export interface DirectAlignment {
   readonly offset: number;
 }
 
-interface Addon extends RingBinding {
+interface Addon extends RingBinding, NetlinkBinding {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
   peerGroups(fd: number): readonly number[] | number;
-  nbdSetSize(fd: number, bytes: number): number;
   readCached(fd: number, buffer: Buffer, at: number, length: number, position: number): number;
   fallocate(fd: number, mode: number, offset: number, length: number, callback: RangeCallback): void;
   blockDiscard(fd: number, offset: number, length: number, callback: RangeCallback): void;
@@ -110,11 +116,6 @@ export function peerGroups(fd: number): readonly number[] | number {
   return addon().peerGroups(fd);
 }
 
-/** The NBD_SET_SIZE ioctl: the size of a connected nbd device of the kernel, in bytes; 0 or a positive errno. */
-export function nbdSetSize(fd: number, bytes: number): number {
-  return addon().nbdSetSize(fd, bytes);
-}
-
 /**
  * Reads into `buffer` what the page cache holds, without waiting for a device (preadv2 with RWF_NOWAIT). Gives the bytes read,
  * fewer than `length` where the cache ends, 0 at the end of the file; or minus an errno: EAGAIN if nothing of it is cached,
@@ -159,5 +160,10 @@ export function directAlignment(fd: number): DirectAlignment | number {
 
 /** Throws AddonError. */
 export function ringBinding(): RingBinding {
+  return addon();
+}
+
+/** Throws AddonError. */
+export function netlinkBinding(): NetlinkBinding {
   return addon();
 }

@@ -14,6 +14,7 @@ import {
   notedDevices,
   resizeAttached,
 } from '../../src/daemon/client/attached.ts';
+import { type NbdChange, NetlinkError } from '../../src/native/netlink.ts';
 import { run } from '../../src/cli/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
 import { NOBODY } from '../helpers/terminal.ts';
@@ -21,9 +22,11 @@ import { Lines } from './fake-report.ts';
 
 const SERVER = 'unix:/run/orion-lvm/nbd.sock';
 
-function done(): number {
-  return 0;
+async function done(): Promise<void> {
+  // The kernel has nothing against it.
 }
+const KERNEL = { connect: done, reconfigure: done, disconnect: done };
+const VOLUME = 'vg-uuid/lv-uuid';
 
 /** Files of a kernel: paths below the folder, with their texts. */
 async function fakeSystem(folder: string, files: Readonly<Record<string, string>>): Promise<AttachSystem> {
@@ -32,20 +35,22 @@ async function fakeSystem(folder: string, files: Readonly<Record<string, string>
     await writeFile(join(folder, path), text);
   }
   const place = (name: string): string => join(folder, name);
-  return { directory: place('notes'), sysBlock: place('sys'), dev: place('dev'), proc: place('proc'), setSize: done };
+  return { directory: place('notes'), sysBlock: place('sys'), dev: place('dev'), proc: place('proc'), kernel: KERNEL };
 }
 
 describe('notes on attached devices', () => {
   test('come back as they were written, by number, and only connected ones are attached', async () => {
     await withTemporaryFolder(async (folder) => {
       const system = await fakeSystem(folder, { 'sys/nbd2/pid': '17\n' });
-      const notes = ['nbd10', 'nbd2'].map((kernelName) => ({ kernelName, exportName: 'my-vg/lv', server: SERVER }));
+      const facts = { exportName: 'my-vg/lv', server: SERVER, connections: 3, volume: VOLUME };
+      const notes = ['nbd10', 'nbd2'].map((kernelName) => ({ kernelName, ...facts }));
       for (const note of notes) await noteDevice(note, system);
       assert.deepEqual(await notedDevices(system), notes.toReversed());
       assert.deepEqual(await attachedDevices(system), notes.slice(1));
       assert.equal(
         await readFile(join(folder, 'notes/nbd2'), 'utf8'),
-        `ORION_LVM_EXPORT=my-vg/lv\nORION_LVM_MAPPER=my--vg-lv\nORION_LVM_SERVER=${SERVER}\n`,
+        `ORION_LVM_EXPORT=my-vg/lv\nORION_LVM_MAPPER=my--vg-lv\nORION_LVM_SERVER=${SERVER}\n` +
+          `ORION_LVM_CONNECTIONS=3\nORION_LVM_VOLUME=${VOLUME}\n`,
       );
       await forgetDevice('nbd10', system);
       assert.deepEqual(await readdir(join(folder, 'notes')), ['nbd2'], 'and no parts are left');
@@ -73,16 +78,19 @@ test("only this server's devices get a volume's new size, and only where it diff
       [`dev/${name}`]: '',
       ...(name === 'nbd3' ? {} : { [`sys/${name}/pid`]: '1\n' }),
     }));
-    const set: number[] = [];
+    const set: NbdChange[] = [];
     const system = {
-      ...(await fakeSystem(folder, Object.assign({}, ...files) as Record<string, string>)),
-      setSize: (_: number, bytes: number): number => {
-        set.push(bytes);
-        return set.length === 1 ? 0 : 22;
+      ...(await fakeSystem(folder, Object.assign({ 'sys/nbd0/backend': `${VOLUME}\n` }, ...files))),
+      kernel: {
+        ...KERNEL,
+        reconfigure: (change: NbdChange): Promise<void> => {
+          set.push(change);
+          return set.length > 1 ? Promise.reject(new NetlinkError(22, 'no')) : Promise.resolve();
+        },
       },
     };
     const note = (kernelName: string, server: string): Promise<void> =>
-      noteDevice({ kernelName, exportName: 'vg/lv', server }, system);
+      noteDevice({ kernelName, exportName: 'vg/lv', server, connections: 1, volume: VOLUME }, system);
     await note('nbd0', SERVER);
     await note('nbd1', SERVER);
     await note('nbd2', 'unix:/other.sock');
@@ -93,8 +101,8 @@ test("only this server's devices get a volume's new size, and only where it diff
     });
     const resized = { kernelName: 'nbd0', exportName: 'vg/lv', sizeBytes: 2 ** 21 };
     assert.deepEqual(await resizeAttached(sizes('vg/lv'), system), [{ ...resized, problem: null }]);
-    assert.deepEqual(set, [2 ** 21]);
-    assert.deepEqual(await resizeAttached(sizes('vg/lv'), system), [{ ...resized, problem: 'invalid argument' }]);
+    assert.deepEqual(set, [{ index: 0, backend: VOLUME, sizeBytes: 2 ** 21 }]);
+    assert.deepEqual(await resizeAttached(sizes('vg/lv'), system), [{ ...resized, problem: 'invalid argument (no)' }]);
     assert.deepEqual(await resizeAttached(sizes('vg/other'), system), []);
   });
 });
@@ -126,6 +134,7 @@ describe('refused', () => {
     ['a wrong device', ['attach', 'vg0/lv', '/dev/sda'], 0, 3, /"\/dev\/sda" is no device \/dev\/nbdN/],
     ['too much', ['attach', 'vg0/lv', 'nbd0', 'x'], 0, 3, /Too many arguments: x/],
     ['too many connections', ['attach', '-C', '17', 'vg0/lv'], 0, 3, /17/],
+    ['no time', ['attach', '--reconnect', 'x', 'vg0/lv'], 0, 3, /x/],
     ['anybody but root', ['attach', 'vg0/lv'], 1000, 5, /attach needs root/],
     ['anybody but root', ['detach', 'vg0/lv'], 1000, 5, /detach needs root/],
     ['nothing to detach', ['detach'], 0, 3, /Please provide/],

@@ -8,6 +8,8 @@ interface Status {
   readonly listening: readonly string[];
   readonly exports: readonly {
     readonly name: string;
+    /** VG-uuid, a space, LV-uuid. */
+    readonly id: string;
     readonly state: string;
     readonly reason?: string;
     readonly sizeBytes?: number;
@@ -17,6 +19,8 @@ interface Status {
 
 export interface ServedVolume {
   readonly exportName: string;
+  /** "VG-uuid/LV-uuid" */
+  readonly volume: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
   /** As in --listen; a unix socket if there is one. */
@@ -34,8 +38,8 @@ export async function servedVolume(exportName: string, context: CommandContext):
   }
   const server = status.listening.find((address) => address.startsWith('unix:')) ?? status.listening[0];
   if (server === undefined) throw failed('The daemon listens nowhere for NBD clients.');
-  const { sizeBytes, readOnly = false } = volume;
-  return { exportName, sizeBytes, readOnly, server, servers: status.listening };
+  const { id, sizeBytes, readOnly = false } = volume;
+  return { exportName, volume: id.replace(' ', '/'), sizeBytes, readOnly, server, servers: status.listening };
 }
 
 function failed(message: string): CommandError {

@@ -1,29 +1,27 @@
 /**
- * The kernel's side of attaching: its nbd devices, the program that connects them, and udev, which names them.
+ * The kernel's side of attaching: its nbd devices, how they are connected (daemon/client/kernel-device.ts), and udev, which
+ * names them.
  *
- * Devices are connected without netlink: only then the kernel takes a new size of a connected device by ioctl, which is how a
- * volume that grows or shrinks while it is attached is followed (daemon/client/attached.ts).
+ * Invariant: what the kernel or the daemon refuses ends the command with the reason.
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type AttachSystem, isConnected, kernelSizeBytes } from '../../daemon/client/attached.ts';
+import {
+  type AttachedDevice,
+  type AttachSystem,
+  isConnected,
+  kernelSizeBytes,
+  numberOf,
+} from '../../daemon/client/attached.ts';
+import { connectDevice, type ConnectOptions, reconnectDevice, refusalOf } from '../../daemon/client/kernel-device.ts';
 import { CommandError, EXIT } from '../messages.ts';
 
 const POLL_MS = 20;
 const CONNECT_MS = 10_000;
 const UDEV_SECONDS = 10;
-
-/** What the kernel is asked for. */
-export interface ConnectOptions {
-  readonly connections: number;
-  /** Seconds until a request that gets no answer fails; null: never. */
-  readonly timeoutSeconds: number | null;
-  readonly readOnly: boolean;
-  readonly blockSize: number;
-}
 
 function failed(message: string): CommandError {
   return new CommandError(EXIT.failed, [message]);
@@ -48,49 +46,40 @@ export async function loadModule(system: AttachSystem): Promise<void> {
   if (code !== 0) throw failed(`The kernel has no nbd devices, and module nbd cannot be loaded: ${said}`);
 }
 
-/** How nbd-client is told where a server listens, given as in --listen. */
-function serverArguments(server: string): readonly string[] {
-  if (server.startsWith('unix:')) return ['-unix', server.slice('unix:'.length)];
-  const match = /^tcp:\[?(.+?)\]?:(\d+)$/.exec(server);
-  const [, host = '', port = ''] = match ?? [];
-  if (match === null) throw failed(`The daemon serves at ${server}, which nbd-client cannot reach.`);
-  const any: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
-  return [any[host] ?? host, port];
-}
-
-/** Connects a device to an export and waits until the kernel shows it with its size. */
-export async function connectDevice(
-  kernelName: string,
-  volume: { readonly exportName: string; readonly server: string; readonly sizeBytes: number },
+/** Connects a device and waits until the kernel shows it with its size. Throws CommandError. */
+export async function attachDevice(
+  device: AttachedDevice,
+  sizeBytes: number,
   options: ConnectOptions,
   system: AttachSystem,
 ): Promise<void> {
-  const args = [
-    ...serverArguments(volume.server),
-    '-name',
-    volume.exportName,
-    join(system.dev, kernelName),
-    '-nonetlink',
-    '-block-size',
-    String(options.blockSize),
-    '-connections',
-    String(options.connections),
-    ...(options.timeoutSeconds === null ? [] : ['-timeout', String(options.timeoutSeconds)]),
-    ...(options.readOnly ? ['-readonly'] : []),
-  ];
-  const { code, said } = await runTool('nbd-client', args);
-  if (code !== 0) throw failed(`nbd-client failed: ${said}`);
+  const { kernelName } = device;
+  await told(kernelName, () => connectDevice(device, options, system));
   const ready = async (): Promise<boolean> =>
-    (await isConnected(kernelName, system)) && (await kernelSizeBytes(kernelName, system)) === volume.sizeBytes;
+    (await isConnected(kernelName, system)) && (await kernelSizeBytes(kernelName, system)) === sizeBytes;
   if (!(await until(ready))) throw failed(`${kernelName} was connected, but does not show the volume's size.`);
 }
 
-/** Disconnects a device and waits until the kernel has let it go. */
+/** Gives a connected device new connections where it has lost some, and the volume's size. Throws CommandError. */
+export async function refreshDevice(device: AttachedDevice, system: AttachSystem): Promise<void> {
+  await told(device.kernelName, () => reconnectDevice(device, system));
+}
+
+/** Disconnects a device and waits until the kernel has let it go. Throws CommandError. */
 export async function disconnectDevice(kernelName: string, system: AttachSystem): Promise<void> {
-  const { code, said } = await runTool('nbd-client', ['-d', join(system.dev, kernelName)]);
-  if (code !== 0) throw failed(`nbd-client failed: ${said}`);
+  await told(kernelName, () => system.kernel.disconnect(numberOf(kernelName)));
   if (!(await until(async () => !(await isConnected(kernelName, system))))) {
     throw failed(`${kernelName} was told to disconnect and is still connected.`);
+  }
+}
+
+async function told(kernelName: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    const refusal = refusalOf(error);
+    if (refusal !== null) throw failed(`${kernelName}: ${refusal}.`);
+    throw error;
   }
 }
 

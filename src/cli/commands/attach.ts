@@ -1,12 +1,13 @@
 /**
- * attach: makes a volume that the daemon serves a block device of this kernel, /dev/nbdN, through nbd-client; udev links it as
- * /dev/VG/LV. Attaching what is attached already brings the kernel's size up to date and is no error; what has lost its
- * connection gets its old device again, with whoever still has it open.
+ * attach: makes a volume that the daemon serves a block device of this kernel, /dev/nbdN; udev links it as /dev/VG/LV.
+ * Attaching what is attached already brings connections and the kernel's size up to date and is no error.
  */
 import type { Command, CommandContext } from '../command.ts';
 import { servedVolume, type ServedVolume } from '../attach/daemon.ts';
-import { announce, connectDevice, type ConnectOptions, loadModule } from '../attach/kernel.ts';
+import { announce, attachDevice, loadModule, refreshDevice } from '../attach/kernel.ts';
+import type { ConnectOptions } from '../../daemon/client/kernel-device.ts';
 import {
+  type AttachedDevice,
   type AttachSystem,
   forgetDevice,
   HOST_SYSTEM,
@@ -15,12 +16,12 @@ import {
   lockDevices,
   noteDevice,
   notedDevices,
-  resizeAttached,
 } from '../../daemon/client/attached.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 
 const BLOCK_SIZES = ['512', '1024', '2048', '4096'];
 const MAX_CONNECTIONS = 16;
+const RECONNECT_SECONDS = 60;
 
 export const command: Command = {
   summary: 'Attach a logical volume to a kernel block device',
@@ -42,10 +43,17 @@ export const command: Command = {
     },
     { long: 'readonly', short: 'R', description: 'Let nobody write to the device.' },
     {
+      long: 'reconnect',
+      argument: 'Seconds',
+      check: (value) => /^\d{1,6}$/.test(value),
+      description: `How long requests wait for a new connection when all are lost; 0: they fail. Default ${RECONNECT_SECONDS}.`,
+    },
+    {
       long: 'timeout',
       argument: 'Seconds',
       check: (value) => /^\d{1,6}$/.test(value) && Number(value) > 0,
-      description: 'Fail requests that get no answer for this long. Default: they wait.',
+      description:
+        'Give up a connection on which a request gets no answer for this long, and send it on another. Default: wait.',
     },
   ],
   async run(context) {
@@ -56,16 +64,22 @@ export const command: Command = {
     await using lock = await lockDevices(system);
     void lock;
     const noted = await notedDevices(system);
-    const before = noted.find((each) => each.exportName === exportName && volume.servers.includes(each.server));
+    const before = noted.find(
+      (each) =>
+        each.volume === volume.volume || (each.exportName === exportName && volume.servers.includes(each.server)),
+    );
     if (before !== undefined && (await isConnected(before.kernelName, system))) {
-      return bringUpToDate(context, volume, before.kernelName, device, system);
+      return bringUpToDate(context, { ...before, exportName, server: volume.server }, device, system);
     }
     await loadModule(system);
     const others = new Set(noted.filter((each) => each !== before).map((each) => each.kernelName));
     const kernelName = await chooseDevice(device ?? before?.kernelName ?? null, others, system);
     if (before !== undefined && before.kernelName !== kernelName) await forgetDevice(before.kernelName, system);
-    await connectDevice(kernelName, volume, optionsOf(context, volume), system);
-    await noteDevice({ kernelName, exportName, server: volume.server }, system);
+    const { server } = volume;
+    const connections = Number(context.options.value('connections') ?? 1);
+    const attached: AttachedDevice = { kernelName, exportName, server, connections, volume: volume.volume };
+    await attachDevice(attached, volume.sizeBytes, optionsOf(context, volume), system);
+    await noteDevice(attached, system);
     await announce(kernelName, exportName, system);
     context.output.print(`Logical volume ${exportName} attached to /dev/${kernelName}.`);
     return EXIT.ok;
@@ -90,8 +104,8 @@ function argumentsOf({ args }: CommandContext): { exportName: string; device: st
 function optionsOf({ options }: CommandContext, volume: ServedVolume): ConnectOptions {
   const timeout = options.value('timeout');
   return {
-    connections: Number(options.value('connections') ?? 1),
     timeoutSeconds: timeout === undefined ? null : Number(timeout),
+    reconnectSeconds: Number(options.value('reconnect') ?? RECONNECT_SECONDS),
     readOnly: volume.readOnly || options.has('readonly'),
     blockSize: Number(options.value('blocksize') ?? 512),
   };
@@ -99,23 +113,17 @@ function optionsOf({ options }: CommandContext, volume: ServedVolume): ConnectOp
 
 async function bringUpToDate(
   { output }: CommandContext,
-  volume: ServedVolume,
-  kernelName: string,
+  attached: AttachedDevice,
   wanted: string | null,
   system: AttachSystem,
 ): Promise<ExitCode> {
+  const { kernelName, exportName } = attached;
   if (wanted !== null && wanted !== kernelName) {
-    throw new CommandError(EXIT.failed, [
-      `Logical volume ${volume.exportName} is attached to /dev/${kernelName} already.`,
-    ]);
+    throw new CommandError(EXIT.failed, [`Logical volume ${exportName} is attached to /dev/${kernelName} already.`]);
   }
-  const sizeOf = (name: string): number | null => (name === volume.exportName ? volume.sizeBytes : null);
-  for (const { problem } of await resizeAttached({ sizeOf, servers: volume.servers }, system)) {
-    if (problem !== null) {
-      throw new CommandError(EXIT.failed, [`/dev/${kernelName} cannot be given the volume's size: ${problem}.`]);
-    }
-  }
-  output.print(`Logical volume ${volume.exportName} is attached to /dev/${kernelName}.`);
+  await refreshDevice(attached, system);
+  await noteDevice(attached, system);
+  output.print(`Logical volume ${exportName} is attached to /dev/${kernelName}.`);
   return EXIT.ok;
 }
 

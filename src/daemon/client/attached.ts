@@ -5,17 +5,19 @@
  *     /run/orion-lvm/attached/nbd0:   ORION_LVM_EXPORT=vg0/data
  *                                     ORION_LVM_MAPPER=vg0-data
  *                                     ORION_LVM_SERVER=unix:/run/orion-lvm/nbd.sock
+ *                                     ORION_LVM_CONNECTIONS=1
+ *                                     ORION_LVM_VOLUME=VG-uuid/LV-uuid
  *
  * Invariants
  *  - A file says what was attached; whether it still is, only the kernel knows (/sys/block/nbdN/pid). Both are asked.
  *  - A file appears and goes whole. Lines that are not understood are passed over.
- *  - The kernel's size is changed only for devices whose export comes from the server that asks.
+ *  - A device is changed only if its export comes from the server that asks. The kernel itself refuses a connection to another
+ *    volume than the device was connected with: it knows the volume's uuid too.
  */
-import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { getSystemErrorMessage } from 'node:util';
-import { flock, Lock, nbdSetSize } from '../../native/addon.ts';
+import { flock, Lock } from '../../native/addon.ts';
+import { connectNbd, disconnectNbd, type NbdChange, type NbdConnection, reconfigureNbd } from '../../native/netlink.ts';
 
 /** Where things are; tests have their own. */
 export interface AttachSystem {
@@ -24,7 +26,14 @@ export interface AttachSystem {
   readonly sysBlock: string;
   readonly dev: string;
   readonly proc: string;
-  readonly setSize: (fd: number, bytes: number) => number;
+  readonly kernel: NbdKernel;
+}
+
+/** The kernel's NBD client. Each throws a NetlinkError. */
+export interface NbdKernel {
+  readonly connect: (connection: NbdConnection) => Promise<void>;
+  readonly reconfigure: (change: NbdChange) => Promise<void>;
+  readonly disconnect: (index: number) => Promise<void>;
 }
 
 export const HOST_SYSTEM: AttachSystem = {
@@ -32,7 +41,7 @@ export const HOST_SYSTEM: AttachSystem = {
   sysBlock: '/sys/block',
   dev: '/dev',
   proc: '/proc',
-  setSize: nbdSetSize,
+  kernel: { connect: connectNbd, reconfigure: reconfigureNbd, disconnect: disconnectNbd },
 };
 
 export interface AttachedDevice {
@@ -42,6 +51,10 @@ export interface AttachedDevice {
   readonly exportName: string;
   /** As in --listen: where the client was told to connect. */
   readonly server: string;
+  /** How many connections it has when none is lost. */
+  readonly connections: number;
+  /** What stays when names change: "VG-uuid/LV-uuid". */
+  readonly volume: string;
 }
 
 const SECTOR_BYTES = 512;
@@ -65,7 +78,13 @@ async function readNote(system: AttachSystem, kernelName: string): Promise<Attac
   const values = new Map(text?.split('\n').map((line) => cut(line)));
   const exportName = values.get('ORION_LVM_EXPORT');
   if (exportName === undefined) return null;
-  return { kernelName, exportName, server: values.get('ORION_LVM_SERVER') ?? '' };
+  return {
+    kernelName,
+    exportName,
+    server: values.get('ORION_LVM_SERVER') ?? '',
+    connections: Number(values.get('ORION_LVM_CONNECTIONS') ?? '1'),
+    volume: values.get('ORION_LVM_VOLUME') ?? '',
+  };
 }
 
 function cut(line: string): [string, string] {
@@ -89,6 +108,8 @@ export async function noteDevice(device: AttachedDevice, system: AttachSystem = 
     `ORION_LVM_EXPORT=${device.exportName}`,
     `ORION_LVM_MAPPER=${mapperName(device.exportName)}`,
     `ORION_LVM_SERVER=${device.server}`,
+    `ORION_LVM_CONNECTIONS=${device.connections}`,
+    `ORION_LVM_VOLUME=${device.volume}`,
   ];
   const part = join(system.directory, `.${device.kernelName}.${process.pid}`);
   await writeFile(part, `${lines.join('\n')}\n`, { mode: 0o644 });
@@ -142,8 +163,8 @@ export interface ServedSizes {
 }
 
 /**
- * Gives kernel devices the sizes of the volumes that they are attached to, where they have others. For devices that were
- * attached without netlink; the kernel refuses it for others. Needs CAP_SYS_ADMIN. Never rejects.
+ * Gives kernel devices the sizes of the volumes that they are attached to, where they have others. Needs CAP_SYS_ADMIN. Never
+ * rejects.
  */
 export async function resizeAttached(
   { sizeOf, servers }: ServedSizes,
@@ -160,15 +181,21 @@ export async function resizeAttached(
 
 async function setKernelSize(kernelName: string, sizeBytes: number, system: AttachSystem): Promise<string | null> {
   try {
-    await using file = await open(join(system.dev, kernelName), constants.O_RDONLY);
-    const errno = system.setSize(file.fd, sizeBytes);
-    return errno === 0 ? null : getSystemErrorMessage(-errno);
+    await system.kernel.reconfigure({ ...(await identityOf(kernelName, system)), sizeBytes });
+    return null;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
 }
 
-function numberOf(kernelName: string): number {
+/** How the kernel knows a connected device; where it was told a volume's uuid it wants to hear it again. */
+export async function identityOf(kernelName: string, system: AttachSystem): Promise<NbdChange> {
+  const backend = await textOf(join(system.sysBlock, kernelName, 'backend'));
+  return { index: numberOf(kernelName), ...(backend === null ? {} : { backend }) };
+}
+
+/** N of "nbdN". */
+export function numberOf(kernelName: string): number {
   return Number(kernelName.slice('nbd'.length));
 }
 
