@@ -1,6 +1,6 @@
 /**
  * attach: makes a volume that the daemon serves a block device of this kernel, /dev/nbdN; udev links it as /dev/VG/LV.
- * Attaching what is attached already brings connections and the kernel's size up to date and is no error.
+ * Attaching what is attached already brings its connections, size and names up to date and is no error.
  */
 import type { Command, CommandContext } from '../command.ts';
 import { servedVolume, type ServedVolume } from '../attach/daemon.ts';
@@ -123,6 +123,7 @@ async function bringUpToDate(
   }
   await refreshDevice(attached, system);
   await noteDevice(attached, system);
+  await announce(kernelName, exportName, system);
   output.print(`Logical volume ${exportName} is attached to /dev/${kernelName}.`);
   return EXIT.ok;
 }
