@@ -7,7 +7,9 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { ControlClient, ControlClientError, type EventStream } from '../../src/daemon/client/control-client.ts';
 import type { CommandEvent, CommandRequest } from '../../src/daemon/client/messages.ts';
+import { CommandRunner } from '../../src/daemon/commands/runner.ts';
 import { ROUTES } from '../../src/daemon/control/routes.ts';
+import { createLog } from '../../src/daemon/log.ts';
 import { identityAt } from '../../src/lvm/devices.ts';
 import type { LiveChange } from '../../src/lvm/live.ts';
 import { type ControlStand, startControl } from '../helpers/control.ts';
@@ -255,6 +257,27 @@ describe('a caller that is not to be believed', () => {
     await waitFor('the caller to be let go', () => cancelled);
     socket.destroy();
     assert.ok(progress >= 60 && progress < 100, `${progress} MiB were kept`);
+  });
+});
+
+test('one user does not keep the others from their turn', { timeout: 60_000 }, async () => {
+  await withStand(async (stand, group) => {
+    const log = createLog({ level: 'silent', format: 'json' });
+    const runner = new CommandRunner({ live: stand.live, log, env: process.env, maxRunning: 2 });
+    const ended: string[] = [];
+    const start = async (who: string, user: number | null, name: string, ...argv: readonly string[]): Promise<void> => {
+      const listener = ({ type }: CommandEvent): void => void (type === 'exit' && ended.push(who));
+      runner.start(await commandOn(group, name, ...argv), listener, user);
+    };
+    // Of two turns one user has one: his first command asks, his second waits for it.
+    await start('first', 1000, 'lvremove', NO_BACKUP, 'vg/a');
+    await start('second', 1000, 'lvs');
+    await start('other', 1001, 'lvs');
+    await start('administrator', null, 'lvs');
+    await waitFor('the others to have had their turns', () => ended.length === 2);
+    assert.deepEqual(ended, ['other', 'administrator']);
+    await runner.close();
+    assert.equal(ended.length, 4);
   });
 });
 

@@ -4,6 +4,7 @@
  *
  * Invariants
  *  - At most MAX_RUNNING commands run; MAX_WAITING more wait for their turn, in order. Locks are taken by running ones only.
+ *    A user who is no administrator has at most three quarters of either: nobody keeps the others from their turn.
  *  - A command's exit is told once, and last; a process that ends without one failed.
  *  - A change that was prepared is always ended: if the command's process dies first, its VGs are read again here, whichever
  *    state the commit left them in.
@@ -19,6 +20,7 @@ const MAX_RUNNING = 16;
 const MAX_WAITING = 256;
 /** A process stands ready this long after the last command. */
 const IDLE_MS = 60_000;
+const SHARE_OF_ONE = 3 / 4;
 const FAILED = 5;
 
 /** What became of a command, for the audit log. */
@@ -36,6 +38,8 @@ export interface RunnerOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Told before the exit event, which waits for it. */
   readonly finished?: (outcome: CommandOutcome) => Promise<void>;
+  /** Default MAX_RUNNING. */
+  readonly maxRunning?: number;
 }
 
 export interface RunningCommand {
@@ -54,15 +58,25 @@ export class CommandRunner {
   #lastId = 0;
   #drained: (() => void) | null = null;
   #closing = false;
+  readonly #maxRunning: number;
 
   constructor(options: RunnerOptions) {
     this.#options = options;
+    this.#maxRunning = options.maxRunning ?? MAX_RUNNING;
   }
 
-  /** Null: too many commands are waiting already, or the daemon is about to end. `listener` gets `exit` last. */
-  start(request: CommandRequest, listener: (event: CommandEvent) => void): RunningCommand | null {
+  /**
+   * Null: too many commands are waiting already, or the daemon is about to end. `listener` gets `exit` last. `user`: whose share
+   * of the turns it takes; null: it may have all.
+   */
+  start(
+    request: CommandRequest,
+    listener: (event: CommandEvent) => void,
+    user: number | null = null,
+  ): RunningCommand | null {
     if (this.#closing || this.#waiting.length >= MAX_WAITING) return null;
-    const command = new Command(String(++this.#lastId), request, listener, this.#options);
+    if (!hasRoom(user, this.#waiting, MAX_WAITING)) return null;
+    const command = new Command(String(++this.#lastId), request, listener, this.#options, user);
     listener({ type: 'started', id: command.id });
     this.#waiting.push(command);
     this.#next();
@@ -81,9 +95,10 @@ export class CommandRunner {
   }
 
   #next(): void {
-    while (this.#running.size < MAX_RUNNING) {
-      const command = this.#waiting.shift();
+    while (this.#running.size < this.#maxRunning) {
+      const command = this.#waiting.find(({ user }) => hasRoom(user, this.#running, this.#maxRunning));
       if (command === undefined) return;
+      this.#waiting.splice(this.#waiting.indexOf(command), 1);
       this.#running.add(command);
       void command.run(() => this.#takeProcess()).finally(() => this.#ended(command));
     }
@@ -127,8 +142,16 @@ export class CommandRunner {
   }
 }
 
+/** Whether a user may have one more of `room` turns, of which these are taken. */
+function hasRoom(user: number | null, taken: Iterable<Command>, room: number): boolean {
+  return (
+    user === null || [...taken].filter((command) => command.user === user).length < Math.floor(room * SHARE_OF_ONE)
+  );
+}
+
 class Command implements RunningCommand {
   readonly id: string;
+  readonly user: number | null;
   readonly #request: CommandRequest;
   readonly #listener: (event: CommandEvent) => void;
   readonly #options: RunnerOptions;
@@ -143,8 +166,15 @@ class Command implements RunningCommand {
   /** Calls of the live interface, one after the other. */
   #calls: Promise<void> = Promise.resolve();
 
-  constructor(id: string, request: CommandRequest, listener: (event: CommandEvent) => void, options: RunnerOptions) {
+  constructor(
+    id: string,
+    request: CommandRequest,
+    listener: (event: CommandEvent) => void,
+    options: RunnerOptions,
+    user: number | null,
+  ) {
     this.id = id;
+    this.user = user;
     this.#request = request;
     this.#listener = listener;
     this.#options = options;

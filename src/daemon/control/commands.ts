@@ -87,7 +87,7 @@ export class CommandResource {
     // Silence is usual while a command works.
     call.request.socket.setTimeout(0);
     let ended = false;
-    const command = this.#around.runner.start(this.#completed(request), (event) => {
+    const listener = (event: CommandEvent): void => {
       if (event.type === 'started') this.#begin(call, event.id);
       // Who does not read has no use for how far it was then.
       if (event.type === 'progress' && response.writableNeedDrain) return;
@@ -98,7 +98,9 @@ export class CommandResource {
       this.#listed.delete(command?.id ?? '');
       call.request.socket.setTimeout(TAKING_MS, () => call.request.socket.destroy());
       response.end();
-    });
+    };
+    const user = call.role === 'administrator' ? null : call.peer.uid;
+    const command = this.#around.runner.start(this.#completed(request), listener, user);
     if (command === null) throw new Refusal(503, 'BUSY', 'orion-lvmd runs too many commands, or is about to end');
     const { name, argv } = request;
     this.#listed.set(command.id, { command, peer: call.peer, name, argv, startedAt: new Date().toISOString() });
