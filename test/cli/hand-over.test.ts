@@ -192,8 +192,11 @@ describe('a daemon that has the devices', () => {
     const active = async (): Promise<string> =>
       (await place.run(['lvs', '--noheadings', '-olv_name', '-S', 'lv_active=active'])).stdout.trim();
     assert.equal(await active(), 'a');
+    assert.equal((await place.run(['lvchange', '--monitor', 'y', 'vg0/a'])).status, 0);
     await place.run(['lvchange', '-an', 'vg0/a']);
     assert.equal(await active(), '');
+    const monitored = await place.run(['lvchange', '--poll', 'y', 'vg0/a']);
+    assert.deepEqual([monitored.status, monitored.stderr], [5, '  Logical volume vg0/a is not active.\n']);
     const rescanned = await place.run(['rescan']);
     assert.equal(rescanned.status, 0, rescanned.stderr);
     assert.equal(await active(), '');

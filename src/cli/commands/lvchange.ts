@@ -4,6 +4,7 @@
  * -a: an LV is active while orion-lvmd serves it (cli/lv/activation.ts). Without a daemon, `-a y` says whether this one could be served,
  * and `-a n` has nothing to deactivate.
  */
+import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { activationPlan } from '../../lvm/activate.ts';
 import { changeLv, type LvProperty } from '../../lvm/edit/lv-change.ts';
 import type { Changes } from '../../lvm/command.ts';
@@ -67,7 +68,8 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const { options, args } = context;
   const properties = propertiesOf(context);
   const changes = properties.length > 0;
-  if (!changes && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
+  const polls = options.has('monitor') || options.has('poll');
+  if (!changes && !polls && !options.has('activate') && !options.has('refresh')) throw noSuchSyntax(context.name);
   if (options.has('activate') && options.has('refresh')) throw unmatched('Command does not accept option: --refresh.');
   if (args.length === 0 && !options.has('select')) throw noSuchSyntax(context.name);
   const change = await withActiveForeign(context, await changeContext(context));
@@ -87,7 +89,12 @@ async function run(context: CommandContext): Promise<ExitCode> {
       ),
     );
   }
-  if (!options.has('activate')) return code;
+  if (!options.has('activate')) {
+    if (changes || options.has('refresh')) return code;
+    return eachVgOfLvs(context, change, { mode: 'read', handlesMissing: true }, (meant) =>
+      refuseInactive(context, meant),
+    );
+  }
   if (changes) context.output.error('WARNING: Combining activation change with other commands is not advised.');
   return eachVgOfLvs(context, change, { handlesMissing: true }, (meant) =>
     context.live.present ? activateLive(context, meant) : Promise.resolve(activateAll(context, meant)),
@@ -154,6 +161,14 @@ async function changeAll(
     else group = (await changes.apply(plan)) ?? group;
   }
   return code;
+}
+
+/** --monitor and --poll alone: there is nothing to do, but for LVs that are active. */
+async function refuseInactive({ live, output }: CommandContext, { group, lvs }: Meant): Promise<ExitCode> {
+  const active = await ActiveVolumes.of(live, group.vg);
+  const inactive = lvs.filter(({ name, visible }) => visible && !active.isActive(name));
+  for (const { name } of inactive) output.error(`Logical volume ${group.vg.name}/${name} is not active.`);
+  return inactive.length > 0 ? EXIT.failed : EXIT.ok;
 }
 
 /** LVs that LVM2 does not change by themselves. */

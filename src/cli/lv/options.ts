@@ -93,14 +93,14 @@ export const ACTIVATE: OptionSpec = {
   description: 'Whether the LV is to be active. Active LVs are those that orion-lvmd serves when it runs.',
 };
 
-/** What may be said of an activation: only complete LVs are served. */
+/** What may be said of an activation. */
 export const ACTIVATION_OPTIONS: readonly OptionSpec[] = [
   { long: 'partial', short: 'P', description: 'As --activationmode partial.' },
   {
     long: 'activationmode',
     argument: 'partial|degraded|complete',
     check: (value) => ['partial', 'degraded', 'complete'].includes(value),
-    description: 'partial: do not refuse LVs whose PVs are missing. Only complete ones are served in any case.',
+    description: 'partial: activate LVs whose PVs are missing too, with errors in their place.',
   },
   { long: 'sysinit', description: 'Nothing to do here: there is no polling or monitoring to leave out.' },
   { long: 'ignorelockingfailure', description: 'Nothing to do here: a command that only looks needs no lock.' },
