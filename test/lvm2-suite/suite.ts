@@ -186,7 +186,7 @@ function isOutcome(text: string | undefined): text is Outcome {
 }
 
 /** Tests that run with an orion-lvmd of their own. */
-export async function testsWithDaemon(): Promise<readonly string[]> {
+async function testsWithDaemon(): Promise<readonly string[]> {
   const text = await readFile(join(import.meta.dirname, 'with-daemon.txt'), 'utf8');
   return text.split('\n').filter((line) => /^[^#\s]/.test(line));
 }
