@@ -9,7 +9,7 @@
  *  - A command has at most one of: a slot for the reply of a READ, a payload of a WRITE.
  */
 import assert from 'node:assert/strict';
-import { CommandType, NbdErrno, REQUEST_BYTES, REQUEST_MAGIC } from './constants.ts';
+import { CommandType, EXTENT_LIST_BYTES, NbdErrno, REQUEST_BYTES, REQUEST_MAGIC } from './constants.ts';
 import type { ExtentList } from '../dm/io.ts';
 import type { Segment } from './buffer-pool.ts';
 
@@ -69,8 +69,9 @@ export class Command {
     return true;
   }
 
-  /** Bytes that it carries, in either direction, if it is carried out. */
+  /** Bytes of memory that it needs if it is carried out: what it carries, in either direction, or a list of extents. */
   get payloadBytes(): number {
+    if (this.type === CommandType.blockStatus) return EXTENT_LIST_BYTES;
     return this.type === CommandType.read || this.type === CommandType.write ? this.length : 0;
   }
 

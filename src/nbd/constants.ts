@@ -147,4 +147,6 @@ export const ALLOCATION_CONTEXT_ID = 1;
 /** Queries of one LIST_META_CONTEXT or SET_META_CONTEXT. */
 export const MAX_CONTEXT_QUERIES = 1024;
 /** Extents of one BLOCK_STATUS reply. */
-export const MAX_EXTENTS = 512;
+export const MAX_EXTENTS: number = 512;
+/** Bytes of the list that such a reply is made of. */
+export const EXTENT_LIST_BYTES: number = 9 * MAX_EXTENTS;

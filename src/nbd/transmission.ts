@@ -63,6 +63,8 @@ export interface TransmissionLimits {
 const MAX_IN_PLACE_BYTES = 64 * 1024;
 /** Larger offsets are no exact numbers here, and inside no volume. */
 const MAX_OFFSET = Number.MAX_SAFE_INTEGER - 2 ** 32;
+/** Lists of extents kept for reuse. */
+const MAX_SPARE_LISTS = 4;
 /** A hole's length takes 4 bytes: a shorter one is better sent as data. */
 const SHORTEST_HOLE_BYTES = 4;
 /** Room for what follows a long payload, which may be the next one: little, so that little of that is copied. */
@@ -78,7 +80,7 @@ export class Transmission {
   readonly #host: CommandHost;
   readonly #commands = new CommandPool();
   readonly #replies: ReplyQueue;
-  /** Lists of extents that nobody uses: at most one for each command that there ever was at once. */
+  /** Lists of extents that nobody uses. */
   readonly #extentLists: ExtentList[] = [];
   /** What has arrived and is not parsed. */
   readonly #inlet: Inlet;
@@ -453,7 +455,8 @@ export class Transmission {
   }
 
   #release(command: Command): void {
-    if (command.extents !== null) this.#extentLists.push(command.extents);
+    const { extents } = command;
+    if (extents !== null && this.#extentLists.length < MAX_SPARE_LISTS) this.#extentLists.push(extents);
     this.#commands.release(command);
   }
 }

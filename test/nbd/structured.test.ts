@@ -156,6 +156,21 @@ describe('BLOCK_STATUS', () => {
     m.dispose();
   });
 
+  test('its memory counts as payload: more than the limit wait', () => {
+    const m = machine({ ...withContext, limits: { maxBytes: 10_000 } });
+    m.feed(
+      Buffer.concat(
+        Array.from({ length: 5 }, (_, i) => request({ type: CMD.blockStatus, cookie: BigInt(i), length: 9 })),
+      ),
+    );
+    assert.deepEqual([m.pending.length, m.transmission.holding], [2, true]);
+    assert.equal(m.transmission.bytesInFlight, m.budget.used);
+    m.settle();
+    assert.equal(m.answers().length, 5);
+    assert.equal(m.budget.used, 0);
+    m.dispose();
+  });
+
   test('lists go back and are clean when they are used again; a client may vanish', () => {
     const m = machine(withContext);
     for (let i = 0; i < 3; i++) {
