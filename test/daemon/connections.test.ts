@@ -16,8 +16,8 @@ const CYCLES = Number(process.env['ORION_LVM_CYCLES'] ?? 400);
 const AT_ONCE = 16;
 /** A heap without room for garbage, and few buffers kept for reuse: growth is what is not let go. */
 const SMALL_HEAP = '--max-old-space-size=48 --max-semi-space-size=1';
-/** What may come and go between two looks all the same, in KiB for each process. */
-const NOISE_KIB = 16 * 1024;
+/** What may come and go between two looks all the same, in KiB for each process; a short run sees pools that are not full yet. */
+const NOISE_KIB = (CYCLES < 5000 ? 32 : 16) * 1024;
 
 async function descriptors(pid: number): Promise<number> {
   return (await readdir(`/proc/${pid}/fd`)).length;
