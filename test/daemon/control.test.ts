@@ -270,7 +270,7 @@ test('one user does not keep the others from their turn', { timeout: 60_000 }, a
       runner.start(await commandOn(group, name, ...argv), listener, user);
     };
     // Of two turns one user has one: his first command asks, his second waits for it.
-    await start('first', 1000, 'lvremove', NO_BACKUP, 'vg/a');
+    await start('first', 1000, 'vgremove', NO_BACKUP, 'vg');
     await start('second', 1000, 'lvs');
     await start('other', 1001, 'lvs');
     await start('administrator', null, 'lvs');
