@@ -5,7 +5,7 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test, type TestContext } from 'node:test';
-import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
+import { accepts, type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
 import { clientFlags, CMD, EPERM, option, query, request, WireClient } from '../nbd/wire.ts';
@@ -289,6 +289,7 @@ describe('a supervisor that is killed', () => {
     const args = ['--devices', group.path, '--listen', `unix:${daemon.socket}`, '--workers', '2'];
     const next = await startDaemon([group.path], [...args, '--control', join(daemon.socket, '../control.sock')]);
     t.after(() => next.stop());
+    await waitFor('its second socket to be listened on', () => accepts(daemon.socket));
     const paused = performance.now() - begun;
     t.diagnostic(`served again ${Math.round(paused)} ms after the kill`);
     for (const pid of pids)

@@ -22,7 +22,8 @@ export async function waitFor(
   }
 }
 
-function accepts(path: string): Promise<boolean> {
+/** Whether somebody listens on a socket. */
+export function accepts(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(path);
     socket.once('connect', () => {
