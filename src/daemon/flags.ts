@@ -48,7 +48,7 @@ export interface FlagDescription {
   /** "--listen <uri>" */
   readonly flags: string;
   readonly description: string;
-  /** Empty: any. */
+  /** What it may be; empty: whatever is given. */
   readonly choices: readonly string[];
 }
 

@@ -229,8 +229,9 @@ describe('a ring and its process', () => {
   test('end with requests in flight, pushed or taken by the kernel', async () => {
     const push = `for (let i = 0; i < 500; i++) ring.write({ ringDone: () => {} }, file, buffer, 0, 65536, 0, true);`;
     assert.equal(await inProcess(`${push} say('bye'); process.exit(0);`), 'bye');
-    assert.equal(await inProcess(`${push} setTimeout(() => { say('bye'); process.exit(0); }, 1);`), 'bye');
-    assert.equal(await inProcess(`${push} setTimeout(() => { ring.close(); say('closed'); }, 1);`), 'closed');
+    // Immediates run after the hand-over to the kernel (uv_prepare).
+    assert.equal(await inProcess(`${push} setImmediate(() => { say('bye'); process.exit(0); });`), 'bye');
+    assert.equal(await inProcess(`${push} setImmediate(() => { ring.close(); say('closed'); });`), 'closed');
   });
 
   test('end with an exception of an owner as any uncaught one', async () => {

@@ -133,7 +133,7 @@ describe('what is served goes on', () => {
   test('when a label or every copy of the metadata is damaged', async () => {
     await write();
     const first = await rescan(null);
-    await write(withBytes(images[0], 512, 'XXXXXXXX'));
+    await write(withBytes(images[0], 512, 'NO LABEL'));
     assert.match(outcomes(await rescan(first))['vg1/one'] ?? '', /^served on: physical volume .* is missing$/);
     for (const [at, what] of [
       [MDA_START, /wrong checksum/],

@@ -21,28 +21,38 @@ function logging(lines: number, end = ''): string[] {
   return ['--input-type=module', '-e', script];
 }
 
-/** What comes out of a stderr that nobody reads before everything was logged: a socket, as Node makes them for its children. */
-async function throughSocket(args: readonly string[]): Promise<string> {
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+/**
+ * What comes out of a stderr that nobody reads before everything was logged: a socket, as Node makes them for its children. The
+ * process's stdin ends when `last` has come.
+ */
+async function throughSocket(args: readonly string[], last: string): Promise<string> {
+  const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'pipe'] });
   await once(child.stdout, 'data');
   let text = '';
-  child.stderr.on('data', (chunk: Buffer) => (text += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => {
+    text += chunk.toString();
+    if (text.includes(last)) child.stdin.end();
+  });
   assert.deepEqual(await once(child, 'close'), [0, null]);
   return text;
 }
 
 /** The same for a pipe, as shells make them. */
-async function throughPipe(args: readonly string[]): Promise<string> {
+async function throughPipe(args: readonly string[], last: string): Promise<string> {
   return withTemporaryFolder(async (folder) => {
     const path = join(folder, 'pipe');
     execFileSync('mkfifo', [path]);
     const fd = openSync(path, 'r+');
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', fd] });
-    assert(child.stdout !== null);
+    const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', fd] });
+    assert(child.stdin !== null && child.stdout !== null);
+    const { stdin } = child;
     await once(child.stdout, 'data');
     const reader = spawn('cat', [path], { stdio: ['ignore', 'pipe', 'inherit'] });
     let text = '';
-    reader.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    reader.stdout.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+      if (text.includes(last)) stdin.end();
+    });
     assert.deepEqual(await once(child, 'close'), [0, null]);
     closeSync(fd);
     await once(reader, 'close');
@@ -62,12 +72,13 @@ function upTo(count: number): number[] {
 for (const [kind, through] of Object.entries({ throughSocket, throughPipe })) {
   describe(kind, () => {
     test('a reader that comes late stops nobody, and gets every line in order', async () => {
-      assert.deepEqual(numbers(await through(logging(500, 'setTimeout(() => undefined, 500);'))), upTo(500));
+      assert.deepEqual(numbers(await through(logging(500, 'process.stdin.resume();'), '"i":499')), upTo(500));
     });
 
     test('what is too much is lost as whole lines, and told', async () => {
-      const end = `const later = setInterval(() => { log.info({ i: -1 }, 'later'); }, 50); setTimeout(() => clearInterval(later), 1500);`;
-      const text = await through(logging(5000, end));
+      const end = `const later = setInterval(() => log.info({ i: -1 }, 'later'), 50);
+        process.stdin.once('end', () => clearInterval(later)).resume();`;
+      const text = await through(logging(5000, end), 'lines of the log were lost');
       const found = numbers(text);
       const before = found.filter((i) => i >= 0);
       assert.deepEqual(before, upTo(before.length));

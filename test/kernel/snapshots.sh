@@ -6,6 +6,13 @@
 set -eu
 vg=$1 manifest=$2 action=${3:-} lv=${4:-}
 fail() { echo "FAILED: $*"; exit 1; }
+wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
+  local end=$((SECONDS + $1)); shift
+  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "waiting for: $*"; read -rt 0.1 <> <(:) || :; done
+}
+merged() { dmsetup status "$vg-origin" | awk '{ split($4, used, "/"); exit used[1] != $5 }'; }
+merging() { dmsetup table "$vg-origin" | grep -q ' snapshot-merge '; }
+gone() { ! lvs -a "$vg/$1"; }
 hash() { sha256sum <"/dev/mapper/$vg-$1" | cut -d' ' -f1; }
 
 modprobe dm-mod; modprobe dm-snapshot
@@ -18,15 +25,11 @@ while read -r name expected; do
 done <<<"$manifest"
 
 if [ "$action" = finish ]; then
-  for _ in $(seq 600); do
-    dmsetup status "$vg-origin" | awk '{ split($4, used, "/"); exit used[1] != $5 }' && break
-    sleep 0.2
-  done
+  wait_for 120 merged
   dmsetup status "$vg-origin"
   lvconvert -qq --merge --interval 1 "$vg/$lv" 2>/dev/null || :
   vgchange -qq --poll y "$vg"
-  for _ in $(seq 100); do lvs "$vg/$lv" >/dev/null 2>&1 || break; sleep 1; done
-  if lvs -a "$vg/$lv" 2>/dev/null; then fail "$lv is still there"; fi
+  wait_for 100 gone "$lv"
   dmsetup mknodes
 fi
 
@@ -44,7 +47,7 @@ if [ "$action" = merge ]; then
   umount "/dev/mapper/$vg-$lv" 2>/dev/null || :
   merged=$(hash "$lv")
   lvconvert -qq --merge -b --config 'activation { polling_interval = 600 }' "$vg/$lv"
-  sleep 1
+  wait_for 60 merging
   dmsetup status "$vg-origin"
   echo "merging $lv $merged"
 fi
