@@ -9,7 +9,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { waitForStatus } from '../daemon/status-of.ts';
 import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
 import { mustRun, type Outcome, runProgram } from '../helpers/run.ts';
@@ -159,7 +159,10 @@ for (const workers of ['0', '2']) {
         'time_based=1\nruntime=6\nfsync=64\n';
       await writeFile(join(stand.folder, 'job'), `[global]\n${options}${jobs.join('')}`);
       const fio = runProgram('fio', ['job'], { cwd: stand.folder });
-      await delay(500);
+      assert(stand.daemon !== null);
+      await waitForStatus(stand.daemon, 'fio on both volumes', ({ exports }) =>
+        exports.every(({ clients }) => clients > 0),
+      );
       await stand.must('pvmove', 'pv0.img', 'pv2.img');
       assert(!(await stand.uses(0)));
       await stand.must('pvmove', 'pv2.img', 'pv0.img');
