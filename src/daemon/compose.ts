@@ -8,19 +8,12 @@
  *
  * Invariants
  *  - A start that fails closes what it had opened, and throws a DaemonError that says what to do.
- *  - What is served was read after its devices were held: nobody can have changed the metadata in between.
  *  - Nothing is served before the workers of a daemon that was here before have ended.
  *  - Scans go one after the other, and none after the close; VGs whose change by a command is under way are that command's.
  *  - A reload that fails leaves the volumes that were served, served.
  */
-import { mkdir } from 'node:fs/promises';
-import type { DeviceError } from '../block/errors.ts';
-import { listDevices } from '../lvm/devices.ts';
 import type { LiveProblem, LiveVolumes, VolumeId } from '../lvm/live.ts';
-import type { Scan, VolumeGroup } from '../lvm/model.ts';
-import { scanDevices } from '../lvm/scan.ts';
-import { NbdError } from '../nbd/errors.ts';
-import type { NbdAddress } from '../nbd/listener.ts';
+import type { VolumeGroup } from '../lvm/model.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
 import { AttachedDevices } from './attached-devices.ts';
@@ -28,30 +21,26 @@ import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
 import { type OpenControl, openControl } from './control/open.ts';
 import { DeviceSet } from './devices.ts';
-import { DaemonError, reasonOf, systemReason } from './errors.ts';
+import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
 import { HotPlug } from './hotplug.ts';
-import { type Inventory, mergeInventories, takeInventory } from './inventory.ts';
+import { type Inventory, mergeInventories } from './inventory.ts';
 import { holdLifeLock } from './life-lock.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
+import { listening, makeRunDir, withPermissions } from './listening.ts';
 import { DaemonVolumes } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
+import { restartKeys } from './restart-keys.ts';
 import { groupOf } from './served-volume.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
+import { Stock } from './stock.ts';
 import { packageVersion } from './version.ts';
 import { VolumeSet } from './volumes.ts';
-import { ForkedWorker } from './worker/forked.ts';
-import type { WorkerEvents, WorkerHost, WorkerStats } from './worker/host.ts';
-import { LocalWorker } from './worker/local.ts';
+import type { WorkerStats } from './worker/host.ts';
 import { WorkerPool } from './worker/pool.ts';
-import type { WorkerSettings } from './worker/worker.ts';
-
-/** Numbers of a worker that does not answer are not waited for. */
-const STATS_TIMEOUT_MS = 2000;
-/** A device that does not answer a scan for so long counts as unreadable. */
-const SCAN_TIMEOUT_MS = 10_000;
+import { startWorker } from './worker/start.ts';
 
 export class Daemon {
   readonly #log: Logger;
@@ -64,8 +53,7 @@ export class Daemon {
   readonly #opened = new AsyncDisposableStack();
   readonly #listening: ListenAddress[] = [];
   readonly #startedAt = new Date();
-  /** Devices that a scan still waits for. */
-  readonly #hanging = new Map<string, Promise<unknown>>();
+  readonly #stock: Stock;
   readonly #hotplug: HotPlug;
   readonly #attached: AttachedDevices;
   #settings: Settings;
@@ -75,10 +63,6 @@ export class Daemon {
   /** Null: not yet there. */
   #control: OpenControl | null = null;
   #observer: Observer | null = null;
-  /** Devices that commands made PVs, and that the settings don't name. */
-  readonly #added = new Set<string>();
-  /** Warnings that were logged at the last scan: each is told once. */
-  #told: ReadonlySet<string> = new Set();
   /** The last of the scans, which go one after the other. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -94,7 +78,7 @@ export class Daemon {
     });
     this.#workers = new WorkerPool({
       count: Math.max(settings.workers, 1),
-      start: (index, events) => this.#startWorker(index, events),
+      start: (index, events) => startWorker(this.#settings, { index, events, lockFd: this.#lockFd, log }),
       restore: (slot, host) => this.#volumes.restore(slot, host),
       lost: (slot) => {
         for (const connection of this.#volumes.lost(slot)) this.#nbd.ended(connection);
@@ -106,6 +90,12 @@ export class Daemon {
       log,
     });
     this.#volumes = new VolumeSet({ log, slots: () => this.#workers.slots });
+    this.#stock = new Stock({
+      devices: this.#devices,
+      served: (id) => this.#volumes.served(id),
+      decisions: () => this.#live.decisions,
+      log,
+    });
     this.#live = new DaemonVolumes({
       volumes: this.#volumes,
       readOnly: settings.readOnly,
@@ -118,7 +108,7 @@ export class Daemon {
       },
       nameOf: (id) => this.#nameOf(id),
       expect: (groups) => this.#observer?.expect(groups),
-      lookAt: (paths) => this.#lookAt(paths),
+      lookAt: (paths) => this.#stock.lookAt(paths, this.#settings, this.#inventory?.scan ?? null),
     });
     this.#attached = new AttachedDevices({
       servers: () => this.#listening.map(formatListenUri),
@@ -184,18 +174,6 @@ export class Daemon {
     await observer.start();
   }
 
-  async #startWorker(index: number, events: WorkerEvents): Promise<WorkerHost> {
-    const { limits, workers, logLevel, logFormat } = this.#settings;
-    const settings: WorkerSettings = {
-      limits: { ...limits, maxBytes: Math.floor(limits.maxBytes / Math.max(workers, 1)) },
-      engine: this.#settings.engine,
-      logLevel,
-      logFormat,
-    };
-    if (workers === 0) return new LocalWorker(settings, this.#log, events);
-    return ForkedWorker.start({ index, settings, events, lockFd: this.#lockFd });
-  }
-
   async #endWorkers(): Promise<void> {
     const problems = await this.#workers.drain();
     if (problems.length === 0) return;
@@ -235,7 +213,7 @@ export class Daemon {
         log: this.#log,
         status: () => this.status(),
         rescan: () => this.rescan('asked for over the control socket'),
-        settings: () => ({ ...this.#settings, devices: this.#commandDevices() }),
+        settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
         devices: () => [...this.#devices.specs(), ...(this.#inventory?.scan.devices ?? [])],
         observer,
       }),
@@ -252,7 +230,7 @@ export class Daemon {
       generator: `Orion LVM version ${packageVersion()}`,
       volumeGroups: async () => {
         const paths = this.#inventory?.scan.devices.map(({ path }) => path) ?? [];
-        return (await this.#scan(paths)).scan.volumeGroups;
+        return (await this.#stock.scan(paths)).scan.volumeGroups;
       },
       log: this.#log,
     });
@@ -292,21 +270,7 @@ export class Daemon {
 
   /** What the workers count; null for one that is not there, or does not answer. */
   stats(): Promise<readonly (WorkerStats | null)[]> {
-    return Promise.all(
-      this.#workers.slots.map(async ({ host }) => {
-        if (host === null) return null;
-        const { promise, resolve } = Promise.withResolvers<null>();
-        const timer = setTimeout(() => resolve(null), STATS_TIMEOUT_MS);
-        try {
-          return await Promise.race([host.stats(), promise]);
-        } catch {
-          // It has ended meanwhile, and is being started again.
-          return null;
-        } finally {
-          clearTimeout(timer);
-        }
-      }),
-    );
+    return this.#workers.stats();
   }
 
   /** Reads the devices again and applies what of the settings can change without a restart. */
@@ -398,12 +362,16 @@ export class Daemon {
     const follows = options.follows ?? ((vgId: string): boolean => !this.#live.isChanging(vgId));
     const following = await this.#inTurn(async () => {
       if (this.#state === 'draining') return null;
-      const found = await this.#takeStock(options.settings ?? this.#settings, options.starting ?? false);
+      const found = await this.#stock.take({
+        settings: options.settings ?? this.#settings,
+        starting: options.starting ?? false,
+        before: this.#inventory,
+      });
       const inventory = mergeInventories(this.#inventory, found, follows);
       this.#inventory = inventory;
       this.#observer?.scanned(inventory.scan);
       this.#control?.scanned(inventory.scan);
-      this.#tell(inventory);
+      this.#stock.tell(inventory);
       const reload = options.reload ?? new Set<VolumeId>();
       // Begun in this turn, so that changes of a VG follow each other as their scans did.
       const apply = this.#volumes.apply(inventory.volumes, (path) => this.#devices.find(path), { follows, reload });
@@ -429,75 +397,6 @@ export class Daemon {
     const leaving = (this.#inventory?.scan.devices ?? []).filter(({ identity }) => used.has(identity));
     await this.#devices.keepOnly([...wanted, ...leaving]);
   }
-
-  /** Scans until every device that the found volumes need was held before the scan that found them. */
-  async #takeStock(settings: Settings, starting: boolean): Promise<Inventory> {
-    const paths = await this.#devicePaths(settings, starting);
-    for (;;) {
-      const { scan, unreadable } = await this.#scan(paths);
-      if (starting && scan.devices.length === 0) {
-        const reason = scan.warnings.map(({ message }) => message).join('; ');
-        throw new DaemonError({ code: 'NO_DEVICES', reason });
-      }
-      const groups = this.#inventory?.groups ?? new Map<string, VolumeGroup>();
-      const holding = { groups, unreadable, served: (id: VolumeId) => this.#volumes.served(id) };
-      const { decisions } = this.#live;
-      const { devices } = takeInventory(scan, settings, undefined, holding, decisions, this.#inventory);
-      const { opened, failures } = await this.#devices.hold(devices);
-      if (starting) refuseBusy(settings, failures);
-      if (opened === 0) return takeInventory(scan, settings, failures, holding, decisions, this.#inventory);
-    }
-  }
-
-  /** Scans; a device that is held stays the PV that it is, whatever else has its uuid. */
-  async #scan(paths: readonly string[]): Promise<{ readonly scan: Scan; readonly unreadable: Map<string, string> }> {
-    const unreadable = new Map<string, string>();
-    const scan = await scanDevices(paths, {
-      inUse: ({ identity }) => this.#devices.holds(identity),
-      onUnreadable: (path, reason) => unreadable.set(path, reason),
-      patience: { timeoutMs: SCAN_TIMEOUT_MS, hanging: this.#hanging },
-    });
-    return { scan, unreadable };
-  }
-
-  async #devicePaths(settings: Settings, starting: boolean): Promise<readonly string[]> {
-    const problems: string[] = [];
-    const paths = await listDevices(settings.devices, { onProblem: (message) => problems.push(message) });
-    if (paths.length === 0 && starting) {
-      throw new DaemonError({ code: 'NO_DEVICES', reason: problems.join('; ') || 'this machine has no block devices' });
-    }
-    for (const reason of problems) this.#log.warn({ reason }, 'a device is left out');
-    if (settings.devices.length === 0 || this.#added.size === 0) return paths;
-    // One that is gone is a missing PV, of which the scan tells.
-    return listDevices([...paths, ...this.#added], { onProblem: () => undefined });
-  }
-
-  /** Where commands look that name no devices: as the daemon does. */
-  #commandDevices(): readonly string[] {
-    const { devices } = this.#settings;
-    return devices.length === 0 ? devices : [...devices, ...this.#added];
-  }
-
-  /** A PV that a command made is looked at, even if the settings don't name it; the next start needs it there. */
-  #lookAt(paths: readonly string[]): void {
-    const { devices } = this.#settings;
-    const known = new Set(this.#inventory?.scan.devices.map(({ path }) => path));
-    for (const path of devices.length === 0 ? [] : paths) {
-      if (known.has(path) || this.#added.has(path)) continue;
-      this.#added.add(path);
-      this.#log.info(
-        { path },
-        'a device was added by a command: the next start looks at it only if the settings name it',
-      );
-    }
-  }
-
-  #tell({ scan, volumes }: Inventory): void {
-    const warnings = scan.warnings.map(({ message }) => message);
-    for (const message of warnings) if (!this.#told.has(message)) this.#log.warn(message);
-    this.#told = new Set(warnings);
-    if (volumes.length === 0) this.#log.warn({ devices: scan.devices.length }, 'no logical volumes were found');
-  }
 }
 
 interface RefreshOptions {
@@ -506,59 +405,4 @@ interface RefreshOptions {
   readonly starting?: boolean;
   readonly follows?: (vgId: string) => boolean;
   readonly reload?: ReadonlySet<VolumeId>;
-}
-
-/** Waits for a listener; its NbdError becomes a DaemonError. */
-async function listening<T>(listener: Promise<T>): Promise<T> {
-  try {
-    return await listener;
-  } catch (error) {
-    if (!(error instanceof NbdError)) throw error;
-    const known = systemReason(error.cause);
-    const reason = known === null ? error.message : `${error.address}: ${known}`;
-    throw new DaemonError({ code: 'LISTEN_FAILED', reason }, { cause: error });
-  }
-}
-
-/** A unix socket's address with who may connect to it. */
-function withPermissions(address: ListenAddress, { socketMode: mode, socketGroup: group }: Settings): NbdAddress {
-  if (address.kind !== 'unix') return address;
-  return { ...address, mode, ...(group === null ? {} : { group }) };
-}
-
-async function makeRunDir(path: string | null): Promise<void> {
-  if (path === null) return;
-  try {
-    await mkdir(path, { recursive: true, mode: 0o755 });
-  } catch (error) {
-    throw new DaemonError({ code: 'RUN_DIR', path, reason: reasonOf(error) }, { cause: error });
-  }
-}
-
-/** At the start, a device that the user chose and another program holds is an error: there can be only one daemon. */
-function refuseBusy(settings: Settings, failures: ReadonlyMap<string, DeviceError>): void {
-  // Among "every block device" it is usual that some are in use: those are only left out.
-  if (settings.devices.length === 0) return;
-  const busy = [...failures.values()].find(({ code }) => code === 'IN_USE');
-  if (busy !== undefined) throw new DaemonError({ code: 'DEVICE_BUSY', reason: busy.message }, { cause: busy });
-}
-
-/** Keys whose change can't be applied to a running daemon. */
-function restartKeys(before: Settings, after: Settings): readonly string[] {
-  const fixed: Readonly<Record<string, (settings: Settings) => unknown>> = {
-    read_only: (settings) => settings.readOnly,
-    listen: (settings) => settings.listen,
-    control: (settings) => settings.controlPath,
-    run_dir: (settings) => settings.runDir,
-    socket_mode: (settings) => settings.socketMode,
-    socket_group: (settings) => settings.socketGroup,
-    audit: (settings) => settings.audit,
-    'metrics.listen': (settings) => settings.metricsListen,
-    workers: (settings) => settings.workers,
-    'log.format': (settings) => settings.logFormat,
-    limits: (settings) => settings.limits,
-  };
-  return Object.entries(fixed)
-    .filter(([, get]) => JSON.stringify(get(before)) !== JSON.stringify(get(after)))
-    .map(([key]) => key);
 }

@@ -7,13 +7,15 @@
  *  - A worker that keeps dying is started again ever more slowly, and never given up.
  */
 import type { Logger } from '../log.ts';
-import type { WorkerEvents, WorkerHost } from './host.ts';
+import type { WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
 import { WorkerError } from './protocol.ts';
 
 /** A worker that lived this long died of something new. */
 const LONG_LIFE_MS = 10_000;
 const FIRST_DELAY_MS = 100;
 const LONGEST_DELAY_MS = 30_000;
+/** Numbers of a worker that does not answer are not waited for. */
+const STATS_TIMEOUT_MS = 2000;
 
 export interface PoolOptions {
   readonly count: number;
@@ -185,6 +187,25 @@ export class WorkerPool {
   /** Ends all of them in an orderly way; gives what failed. */
   async drain(): Promise<readonly string[]> {
     return (await Promise.all(this.slots.map((slot) => slot.drain()))).flat();
+  }
+
+  /** What the workers count; null for one that is not there, or does not answer. */
+  stats(): Promise<readonly (WorkerStats | null)[]> {
+    return Promise.all(
+      this.slots.map(async ({ host }) => {
+        if (host === null) return null;
+        const { promise, resolve } = Promise.withResolvers<null>();
+        const timer = setTimeout(() => resolve(null), STATS_TIMEOUT_MS);
+        try {
+          return await Promise.race([host.stats(), promise]);
+        } catch {
+          // It has ended meanwhile, and is being started again.
+          return null;
+        } finally {
+          clearTimeout(timer);
+        }
+      }),
+    );
   }
 
   /** Ends all of them at once. */

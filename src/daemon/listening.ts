@@ -1,0 +1,40 @@
+/**
+ * The places where the daemon is reached: its run-time directory, and listeners with the permissions that the settings give them.
+ *
+ * Invariant: what fails is a DaemonError that names the place.
+ */
+import { mkdir } from 'node:fs/promises';
+import { NbdError } from '../nbd/errors.ts';
+import type { NbdAddress } from '../nbd/listener.ts';
+import type { Settings } from './config.ts';
+import { DaemonError, reasonOf, systemReason } from './errors.ts';
+import type { ListenAddress } from './listen-uri.ts';
+
+/** Waits for a listener; its NbdError becomes a DaemonError. */
+export async function listening<T>(listener: Promise<T>): Promise<T> {
+  try {
+    return await listener;
+  } catch (error) {
+    if (!(error instanceof NbdError)) throw error;
+    const known = systemReason(error.cause);
+    const reason = known === null ? error.message : `${error.address}: ${known}`;
+    throw new DaemonError({ code: 'LISTEN_FAILED', reason }, { cause: error });
+  }
+}
+
+/** A unix socket's address with who may connect to it. */
+export function withPermissions(address: ListenAddress, settings: Settings): NbdAddress {
+  if (address.kind !== 'unix') return address;
+  const { socketMode: mode, socketGroup: group } = settings;
+  return { ...address, mode, ...(group === null ? {} : { group }) };
+}
+
+/** Makes the directory of sockets, if there is to be one. Throws a DaemonError. */
+export async function makeRunDir(path: string | null): Promise<void> {
+  if (path === null) return;
+  try {
+    await mkdir(path, { recursive: true, mode: 0o755 });
+  } catch (error) {
+    throw new DaemonError({ code: 'RUN_DIR', path, reason: reasonOf(error) }, { cause: error });
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * Which settings a running daemon can't change: they are told at a reload, and take effect at the next start or hand-over.
+ *
+ * Invariant: what is not named here is applied by a reload.
+ */
+import type { Settings } from './config.ts';
+
+const FIXED: Readonly<Record<string, (settings: Settings) => unknown>> = {
+  read_only: (settings) => settings.readOnly,
+  listen: (settings) => settings.listen,
+  control: (settings) => settings.controlPath,
+  run_dir: (settings) => settings.runDir,
+  socket_mode: (settings) => settings.socketMode,
+  socket_group: (settings) => settings.socketGroup,
+  audit: (settings) => settings.audit,
+  'metrics.listen': (settings) => settings.metricsListen,
+  workers: (settings) => settings.workers,
+  'log.format': (settings) => settings.logFormat,
+  limits: (settings) => settings.limits,
+};
+
+/** Keys of lvm.toml whose change can't be applied to a running daemon. */
+export function restartKeys(before: Settings, after: Settings): readonly string[] {
+  return Object.entries(FIXED)
+    .filter(([, get]) => JSON.stringify(get(before)) !== JSON.stringify(get(after)))
+    .map(([key]) => key);
+}
