@@ -60,30 +60,30 @@ export class SnapshotRequests extends Pieces {
     }
     if (request.op !== Op.read) return this.#sendNew(gather, request, chunk, inChunk, table.run);
     const piece = this.piece(gather, request, gather.offset, length, ORIGIN_READ);
-    snapshot.beginRead(piece);
+    snapshot.copies.beginRead(piece);
     setup.originDevice.submit(piece);
     return length;
   }
 
   protected override returned(piece: IoRequest): void {
-    if (piece.tag === ORIGIN_READ) this.#snapshot.endRead(piece);
+    if (piece.tag === ORIGIN_READ) this.#snapshot.copies.endRead(piece);
   }
 
   /** Sends a write of the first of `run` chunks without exceptions, or of several if it covers them. */
   #sendNew(gather: IoRequest, request: IoRequest, chunk: number, inChunk: number, run: number): number {
     const snapshot = this.#snapshot;
     const { chunkBytes } = snapshot.store.geometry;
-    const pending = snapshot.pendingOf(chunk);
+    const pending = snapshot.copies.pendingOf(chunk);
     if (pending !== null) return this.#queue(gather, request, pending, inChunk);
     const whole = inChunk === 0 ? Math.min(run, this.#wholeChunks(gather)) : 0;
     if (whole === 0) {
-      const begun = snapshot.beginCopy(chunk);
+      const begun = snapshot.copies.beginCopy(chunk);
       return begun === null ? this.#noRoom(gather) : this.#queue(gather, request, begun, inChunk);
     }
-    const job = snapshot.beginFill(chunk, Math.max(1, Math.min(whole, MAX_FILL_BYTES / chunkBytes)));
+    const job = snapshot.copies.beginFill(chunk, Math.max(1, Math.min(whole, MAX_FILL_BYTES / chunkBytes)));
     if (job === null) return this.#noRoom(gather);
     const length = Math.min(job.count * chunkBytes, gather.length);
-    snapshot.fill(job, this.piece(gather, request, gather.offset, length, PLAIN));
+    snapshot.copies.fill(job, this.piece(gather, request, gather.offset, length, PLAIN));
     return length;
   }
 

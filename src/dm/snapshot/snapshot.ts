@@ -2,33 +2,27 @@
  * A snapshot: what its COW store holds, and the copies that are being made for it. It outlives the tables that use it, so that
  * a changed table, or the merge into the origin, goes on where the one before stopped.
  *
- *     a chunk is needed ── allocate ── copy job ── commit (with others) ── exception ── reads of before have ended ── gone
- *                             └───────────────── a pending exception; the origin's writes wait ─────────────────┘
+ *     new ── loading ── valid ── invalidating ── invalid
+ *                └── what can't be loaded ─────────┘
  *
  * Invariants
- *  - An exception counts only when the chunk and its record are durable; until then the origin's chunk does not change.
- *  - Nor does it change while it is being read for the snapshot: such reads are counted against the exception.
+ *  - Exceptions are made by copies.ts; all that count are in the table.
  *  - Whatever fails makes the snapshot invalid and nothing else. The origin's writes go on when that is on the COW device: a
  *    snapshot that is valid after a power cut has all that it needs.
  *  - One owner: the target of a live table. Another may adopt the snapshot only when the first has been suspended.
  */
 import assert from 'node:assert/strict';
-import { constants } from 'node:os';
 import type { BlockDevice } from '../../block/device.ts';
-import { DeviceError, errnoText } from '../../block/errors.ts';
-import { type IoRequest, RequestQueue } from '../../block/request.ts';
+import { DeviceError } from '../../block/errors.ts';
+import { RequestQueue } from '../../block/request.ts';
 import { FormatError } from '../../ondisk/errors.ts';
 import { MAX_CHUNK_NUMBER } from '../../ondisk/snapshot-store.ts';
-import { MAX_COPY_BYTES } from './copy-buffers.ts';
-import { CopyJob, type JobOwner } from './copy-job.ts';
+import { Copies, type CopiesOwner } from './copies.ts';
 import { ExceptionTable } from './exception-table.ts';
 import type { ExceptionStore, StoreUsage } from './exception-store.ts';
 import type { Origin, OriginSnapshot } from './origin.ts';
-import { type Pending, PendingPool } from './pending.ts';
 import { markInvalid, PersistentStore } from './persistent-store.ts';
 import { TransientStore } from './transient-store.ts';
-
-const { EIO } = constants.errno;
 
 export type SnapshotState = 'new' | 'loading' | 'valid' | 'invalidating' | 'invalid';
 
@@ -49,28 +43,14 @@ export interface SnapshotSetup {
   readonly onLoaded: () => void;
 }
 
-export class Snapshot implements OriginSnapshot, JobOwner {
+export class Snapshot implements OriginSnapshot, CopiesOwner {
   readonly id: string | null;
   readonly table: ExceptionTable = new ExceptionTable();
   readonly #forget: () => void;
-  readonly #pool = new PendingPool();
-  /** By old chunk: those being made, and those that wait for reads. */
-  readonly #pendings = new Map<number, Pending>();
-  /** Those being made, in order. */
-  #first: Pending | null = null;
-  #last: Pending | null = null;
-  /** Those that wait for reads. */
-  #draining: Pending[] = [];
-  /** Reads of the origin for the snapshot. */
-  readonly #reads = new Set<IoRequest>();
+  /** Its exceptions in the making. */
+  readonly copies: Copies = new Copies(this);
   /** The origin's writes that wait until the snapshot is loaded, or known to be invalid. */
   readonly #waiting = new RequestQueue();
-  #freeJobs: CopyJob | null = null;
-  #jobsOut = 0;
-  /** Records in the commit under way. */
-  #committing = 0;
-  #commitScheduled = false;
-  readonly #onTurn = (): void => this.#commit();
   #state: SnapshotState = 'new';
   #store: ExceptionStore | null = null;
   #setup: SnapshotSetup | null = null;
@@ -82,7 +62,6 @@ export class Snapshot implements OriginSnapshot, JobOwner {
   #holding: Origin | null = null;
   #overflowed = false;
   #problem = '';
-  #copiedChunks = 0;
   #loading: Promise<void> = Promise.resolve();
   #idleWaiters: (() => void)[] = [];
 
@@ -105,11 +84,6 @@ export class Snapshot implements OriginSnapshot, JobOwner {
     return this.#overflowed;
   }
 
-  /** Chunks that were copied since it was loaded. */
-  get copiedChunks(): number {
-    return this.#copiedChunks;
-  }
-
   get setup(): SnapshotSetup {
     assert(this.#setup !== null);
     return this.#setup;
@@ -118,6 +92,11 @@ export class Snapshot implements OriginSnapshot, JobOwner {
   /** Loaded, or known to be unusable. */
   get isKnown(): boolean {
     return this.#state !== 'new' && this.#state !== 'loading';
+  }
+
+  /** Settles when it is known. */
+  get loaded(): Promise<void> {
+    return this.#loading;
   }
 
   get isReadable(): boolean {
@@ -213,10 +192,10 @@ export class Snapshot implements OriginSnapshot, JobOwner {
       this.table.find(chunk);
       if (!this.table.mapped) return at;
       const next = (chunk + this.table.run) * chunkBytes;
-      if (this.#draining.length > 0) {
+      if (this.copies.isDraining) {
         const last = Math.ceil(Math.min(next, end) / chunkBytes);
         for (let other = chunk; other < last; other++) {
-          if (this.#pendings.has(other)) return Math.max(at, other * chunkBytes);
+          if (this.copies.pendingOf(other) !== null) return Math.max(at, other * chunkBytes);
         }
       }
       at = next;
@@ -230,114 +209,16 @@ export class Snapshot implements OriginSnapshot, JobOwner {
     if (this.#state !== 'valid') return this.#waiting;
     const { chunkBytes } = this.store.geometry;
     const end = Math.ceil(Math.min(to, sizeBytes) / chunkBytes);
-    let latest: Pending | null = null;
-    let job: CopyJob | null = null;
-    for (let chunk = Math.floor(from / chunkBytes); chunk < end; chunk++) {
-      let pending = this.#pendings.get(chunk) ?? null;
-      if (pending === null) {
-        this.table.find(chunk);
-        if (this.table.mapped) {
-          if (this.#draining.length === 0) chunk += this.table.run - 1;
-          continue;
-        }
-        pending = this.#allocate(chunk);
-        if (pending === null) {
-          if (job !== null) this.#startCopy(job);
-          this.invalidate('its COW store is full');
-          return this.#waiting;
-        }
-        job = this.#addToJob(job, pending);
-      }
-      if (latest === null || pending.sequence > latest.sequence) latest = pending;
-    }
-    if (job !== null) this.#startCopy(job);
-    return latest === null ? null : latest.originWrites;
-  }
-
-  // For the snapshot's own requests. Those of a chunk without an exception find its pending exception, or begin one.
-
-  pendingOf(chunk: number): Pending | null {
-    return this.#pendings.get(chunk) ?? null;
-  }
-
-  /** Begins to copy a chunk; null when there is no room. */
-  beginCopy(chunk: number): Pending | null {
-    const pending = this.#allocate(chunk);
-    if (pending !== null) this.#startCopy(this.#addToJob(null, pending));
-    return pending;
-  }
-
-  /**
-   * Gives places to whole chunks that will be written, from `chunk` on, as long as they follow each other on the COW device and
-   * none is being made already; `fill` starts the job. Null when there is no room for the first.
-   */
-  beginFill(chunk: number, limit: number): CopyJob | null {
-    const pending = this.#allocate(chunk);
-    if (pending === null) return null;
-    const job = this.#addToJob(null, pending);
-    const { newChunk } = pending;
-    while (job.count < limit && this.store.nextChunk === newChunk + job.count) {
-      if (this.#pendings.has(chunk + job.count) || this.#allocate(chunk + job.count) === null) break;
-      job.count++;
-    }
-    return job;
-  }
-
-  /** Starts a job of `beginFill`; the piece ends when its last exception counts. */
-  fill(job: CopyJob, piece: IoRequest): void {
-    let last = job.first!;
-    for (let i = 1; i < job.count; i++) last = last.next!;
-    last.whole = piece;
-    this.#jobsOut++;
-    job.fill(piece, this.setup.cow, job.first!.newChunk * this.store.geometry.chunkBytes);
+    const queue = this.copies.copyOut(Math.floor(from / chunkBytes), end);
+    if (queue !== 'full') return queue;
+    this.invalidate('its COW store is full');
+    return this.#waiting;
   }
 
   /** A write of the snapshot's own finds no room. */
   overflow(): void {
     if (this.setup.persistent === 'PO') this.#overflowed = true;
     else this.invalidate('its COW store is full');
-  }
-
-  beginRead(piece: IoRequest): void {
-    this.#reads.add(piece);
-  }
-
-  endRead(piece: IoRequest): void {
-    this.#reads.delete(piece);
-    if (this.#draining.length === 0) return;
-    const { chunkBytes } = this.store.geometry;
-    const drained: Pending[] = [];
-    this.#draining = this.#draining.filter((pending) => {
-      if (overlaps(piece, pending, chunkBytes)) pending.reads--;
-      if (pending.reads > 0) return true;
-      drained.push(pending);
-      return false;
-    });
-    for (const pending of drained) this.#finish(pending);
-    this.#wakeIfIdle();
-  }
-
-  /** A job has ended. */
-  copied(job: CopyJob): void {
-    const { error } = job;
-    const lost = this.#state !== 'valid';
-    for (let pending = job.first, left = job.count; left > 0; pending = pending!.next, left--) {
-      pending!.copied = true;
-      if (lost) failWhole(pending!);
-    }
-    if (error === 0) this.#copiedChunks += job.count;
-    this.#jobsOut--;
-    job.first = null;
-    job.count = 0;
-    job.nextFree = this.#freeJobs;
-    this.#freeJobs = job;
-    if (error !== 0) this.invalidate(`copying a chunk failed: ${reason(error)}`);
-    else if (!this.#commitScheduled) {
-      // Copies that end in this turn share one commit.
-      this.#commitScheduled = true;
-      setImmediate(this.#onTurn);
-    }
-    this.#wakeIfIdle();
   }
 
   /** From now on the snapshot is no more; what waits for it goes on when the COW device says so too. */
@@ -347,7 +228,7 @@ export class Snapshot implements OriginSnapshot, JobOwner {
     this.#problem = problem;
     // On another turn: whoever calls may be submitting a request.
     setImmediate(() => {
-      this.#failPendings();
+      this.copies.fail(this.#waiting);
       void this.#writeInvalid();
     });
   }
@@ -358,7 +239,7 @@ export class Snapshot implements OriginSnapshot, JobOwner {
     await this.#markInvalid(this.store.geometry.chunkSectors);
     this.#state = 'invalid';
     this.#retryWaiting();
-    this.#wakeIfIdle();
+    this.wakeIfIdle();
   }
 
   /** A device that takes no writes can't be told; the origin goes on nevertheless. */
@@ -386,7 +267,7 @@ export class Snapshot implements OriginSnapshot, JobOwner {
           actual: Math.ceil(setup.sizeBytes / chunkBytes),
         });
       }
-      store.onCommitted = (errno) => this.#committed(errno);
+      store.onCommitted = (errno) => this.copies.committed(errno);
       this.#store = store;
       // Another device may have taken the place of the first one meanwhile.
       store.device = this.setup.cow;
@@ -412,118 +293,6 @@ export class Snapshot implements OriginSnapshot, JobOwner {
     return store;
   }
 
-  #allocate(oldChunk: number): Pending | null {
-    const newChunk = this.store.allocate();
-    if (newChunk < 0) return null;
-    const pending = this.#pool.acquire(oldChunk, newChunk);
-    this.#pendings.set(oldChunk, pending);
-    if (this.#last === null) this.#first = pending;
-    else this.#last.next = pending;
-    this.#last = pending;
-    return pending;
-  }
-
-  /** The job with the pending at its end; starts it and takes a new one when the pending does not follow, or it is long enough. */
-  #addToJob(job: CopyJob | null, pending: Pending): CopyJob {
-    if (job !== null) {
-      const first = job.first!;
-      const follows =
-        first.oldChunk + job.count === pending.oldChunk && first.newChunk + job.count === pending.newChunk;
-      if (follows && (job.count + 1) * this.store.geometry.chunkBytes <= MAX_COPY_BYTES) {
-        job.count++;
-        return job;
-      }
-      this.#startCopy(job);
-    }
-    const next = this.#freeJobs ?? new CopyJob(this);
-    this.#freeJobs = next.nextFree;
-    next.nextFree = null;
-    next.first = pending;
-    next.count = 1;
-    return next;
-  }
-
-  #startCopy(job: CopyJob): void {
-    const { originDevice, cow } = this.setup;
-    const { chunkBytes } = this.store.geometry;
-    const from = job.first!.oldChunk * chunkBytes;
-    const length = Math.min(job.count * chunkBytes, originDevice.limits.sizeBytes - from);
-    this.#jobsOut++;
-    job.copy(originDevice, cow, from, job.first!.newChunk * chunkBytes, length);
-  }
-
-  #commit(): void {
-    this.#commitScheduled = false;
-    if (this.#committing > 0 || this.#state !== 'valid') return;
-    const { store } = this;
-    let count = 0;
-    for (let pending = this.#first; pending !== null && pending.copied && store.room > 0; pending = pending.next) {
-      store.put(pending.oldChunk, pending.newChunk);
-      count++;
-    }
-    if (count === 0) return;
-    this.#committing = count;
-    store.commit();
-  }
-
-  #committed(errno: number): void {
-    const count = this.#committing;
-    this.#committing = 0;
-    if (this.#state === 'valid' && errno !== 0) {
-      this.invalidate(`writing exceptions failed: ${reason(errno)}`);
-    } else if (this.#state === 'valid') {
-      // All of them count before anything that waited goes on.
-      for (let pending = this.#first, left = count; left > 0; pending = pending!.next, left--) {
-        assert(this.table.add(pending!.oldChunk, pending!.newChunk));
-      }
-      for (let left = count; left > 0; left--) {
-        const pending = this.#first!;
-        this.#first = pending.next;
-        if (this.#first === null) this.#last = null;
-        this.#complete(pending);
-      }
-      this.#commit();
-    }
-    this.#wakeIfIdle();
-  }
-
-  /** The exception counts. */
-  #complete(pending: Pending): void {
-    const { cow } = this.setup;
-    for (let write = pending.writes.shift(); write !== null; write = pending.writes.shift()) cow.submit(write);
-    const { chunkBytes } = this.store.geometry;
-    for (const read of this.#reads) if (overlaps(read, pending, chunkBytes)) pending.reads++;
-    const { whole } = pending;
-    pending.whole = null;
-    if (pending.reads > 0) this.#draining.push(pending);
-    else this.#finish(pending);
-    if (whole === null) return;
-    whole.error = 0;
-    whole.owner.ioDone(whole);
-  }
-
-  #finish(pending: Pending): void {
-    this.#pendings.delete(pending.oldChunk);
-    const { origin } = this.setup;
-    const writes = pending.originWrites;
-    for (let write = writes.shift(); write !== null; write = writes.shift()) origin.retry(write);
-    this.#pool.release(pending);
-  }
-
-  /** The snapshot is invalid: nothing that was being made is made. Those that wait for reads have been. */
-  #failPendings(): void {
-    for (let pending = this.#first; pending !== null; pending = pending.next) {
-      this.#pendings.delete(pending.oldChunk);
-      for (let write = pending.writes.shift(); write !== null; write = pending.writes.shift()) fail(write);
-      const { originWrites } = pending;
-      for (let write = originWrites.shift(); write !== null; write = originWrites.shift()) this.#waiting.push(write);
-      // Otherwise its job still uses the payload.
-      if (pending.copied) failWhole(pending);
-    }
-    this.#first = null;
-    this.#last = null;
-  }
-
   #retryWaiting(): void {
     for (let count = this.#waiting.size; count > 0; count--) this.setup.origin.retry(this.#waiting.shift()!);
   }
@@ -535,40 +304,13 @@ export class Snapshot implements OriginSnapshot, JobOwner {
   }
 
   #isIdle(): boolean {
-    return (
-      this.isKnown &&
-      this.#state !== 'invalidating' &&
-      this.#pendings.size === 0 &&
-      this.#jobsOut === 0 &&
-      this.#committing === 0
-    );
+    return this.isKnown && this.#state !== 'invalidating' && this.copies.isIdle;
   }
 
-  #wakeIfIdle(): void {
+  wakeIfIdle(): void {
     if (this.#idleWaiters.length === 0 || !this.#isIdle()) return;
     const waiters = this.#idleWaiters;
     this.#idleWaiters = [];
     for (const wake of waiters) wake();
   }
-}
-
-function overlaps(read: IoRequest, pending: Pending, chunkBytes: number): boolean {
-  const start = pending.oldChunk * chunkBytes;
-  return read.offset < start + chunkBytes && start < read.offset + read.length;
-}
-
-/** A negative errno is a device's that gives its requests back because it is being suspended; here nobody could do them again. */
-function reason(errno: number): string {
-  return errno > 0 ? errnoText(errno) : 'its device is being suspended';
-}
-
-function fail(piece: IoRequest): void {
-  piece.error = EIO;
-  piece.owner.ioDone(piece);
-}
-
-function failWhole(pending: Pending): void {
-  const { whole } = pending;
-  pending.whole = null;
-  if (whole !== null) fail(whole);
 }

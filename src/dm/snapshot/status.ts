@@ -16,7 +16,7 @@ export function snapshotStatus(snapshot: Snapshot | null, mergeFailed: boolean):
     chunkSectors: snapshot?.chunkSectors ?? null,
     exceptions: snapshot?.table.size ?? 0,
     exceptionBytes: snapshot?.table.memoryBytes ?? 0,
-    copiedChunks: snapshot?.copiedChunks ?? 0,
+    copiedChunks: snapshot?.copies.copiedChunks ?? 0,
   };
   return { text: text(snapshot, mergeFailed), details };
 }
