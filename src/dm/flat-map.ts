@@ -12,7 +12,7 @@
  *  - `resolve` leaves its answer in the fields `leg`, `legOffset` and `length`: no object is made per request.
  *  - Offsets are safe integers, so quotients below are exact: floor(a / b) is right while a < 2^53.
  */
-import type { IoStats } from './io-stats.ts';
+import type { IoStats, SharedCounts } from './io-stats.ts';
 import { MeasuredDevice } from './measured-device.ts';
 import type { Mapping, RequestSink } from './target.ts';
 
@@ -53,6 +53,8 @@ export class FlatMap {
   /** By leg. */
   readonly sinks: readonly RequestSink[];
   readonly stats: readonly (IoStats | null)[];
+  /** By leg: counts that volume and device share, made by the volume when the first request is sent there in one piece. */
+  readonly shared: (SharedCounts | null)[];
   /** Failed requests per leg since the map was made. */
   readonly errors: Float64Array;
   /** Answers of `resolve`: the leg, or LEG_ZERO or LEG_ERROR; the byte on its sink; the bytes that may go there at once. */
@@ -72,6 +74,7 @@ export class FlatMap {
     this.sizeBytes = segments.at(-1)?.end ?? 0;
     this.sinks = legs.map((leg) => leg.sink);
     this.stats = legs.map((leg) => leg.stats);
+    this.shared = legs.map(() => null);
     const flushed = new Map(legs.filter((leg) => leg.flushes).map((leg) => [leg.sink, leg.stats]));
     this.flushSinks = [...flushed.keys()];
     this.flushStats = [...flushed.values()];

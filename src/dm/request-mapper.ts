@@ -23,7 +23,7 @@ import type { ExtentList, StatusDone } from '../block/extents.ts';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
 import { mapStatus } from './block-status.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
-import { IoStats } from './io-stats.ts';
+import { IoStats, SharedCounts } from './io-stats.ts';
 import { REQUEUE } from './target.ts';
 import { turnClock } from './turn-clock.ts';
 
@@ -37,6 +37,8 @@ const MAX_RANGE_BYTES = 64 << 20;
 const RANGE_BORDER_BYTES = 1 << 20;
 /** `tag` of flush child i is FIRST_FLUSH - i: they belong to no leg. */
 const FIRST_FLUSH = -1;
+/** `pending` of a child that is the whole request, counted with it in what volume and device share. */
+const COUNTED_TOGETHER = 1;
 
 function isRangeOp(op: Op): boolean {
   return op === Op.discard || op === Op.writeZeroes;
@@ -57,6 +59,8 @@ export class RequestMapper implements RequestOwner {
   readonly #held = new RequestQueue();
   readonly #parked = new RequestQueue();
   readonly #ended = new RequestQueue();
+  /** One for each device that whole requests of the map went to. */
+  #shares: SharedCounts[] = [];
   #questions: StatusQuestion[] = [];
   #endScheduled = false;
   #map: FlatMap = compileMap([]).map;
@@ -91,9 +95,48 @@ export class RequestMapper implements RequestOwner {
 
   submit(request: IoRequest): void {
     assert(request.op === Op.flush || (request.length > 0 && request.offset >= 0));
-    this.#count(request);
+    request.startedAt = turnClock.now();
+    if (this.#running && this.#sendWhole(request)) return;
+    this.stats.started();
     if (this.#running) this.#start(request);
     else this.#held.push(request);
+  }
+
+  /** Sends a request that is one piece on one device, and comes there now: counted once. False: it is something else. */
+  #sendWhole(request: IoRequest): boolean {
+    const { op, offset, length } = request;
+    const map = this.#map;
+    if (op === Op.flush || this.#refusal(op, offset + length) !== 0) return false;
+    map.resolve(offset, length);
+    const { leg } = map;
+    if (leg < 0 || map.length !== length || (length > MAX_RANGE_BYTES && isRangeOp(op))) return false;
+    const stats = map.stats[leg]!;
+    if (stats === null) return false;
+    const shared = map.shared[leg] ?? this.#share(leg, stats);
+    shared.started();
+    this.#inFlight++;
+    const child = this.#piece(request, request, leg, map.legOffset, length, request.bufferOffset);
+    child.pending = COUNTED_TOGETHER;
+    map.sinks[leg]!.submit(child);
+    return true;
+  }
+
+  /** Counts that the volume shares with a leg's device. */
+  #share(leg: number, stats: IoStats): SharedCounts {
+    let shared = this.#shares.find(({ device }) => device === stats);
+    if (shared === undefined) {
+      shared = new SharedCounts(this.stats, stats);
+      this.#shares.push(shared);
+    }
+    this.#map.shared[leg] = shared;
+    return shared;
+  }
+
+  /** For a map that is not used any more, with nothing in flight. */
+  #endShares(): void {
+    for (const shared of this.#shares) shared.end();
+    this.#shares = [];
+    this.#map.shared.fill(null);
   }
 
   /** Adds what a range holds to its list; held while paused, as requests are. */
@@ -130,6 +173,7 @@ export class RequestMapper implements RequestOwner {
   /** Maps by `map` from now on, beginning with what had to wait, in order of arrival. No child may be out in another. */
   proceed(map: FlatMap, readOnly: boolean): void {
     assert(map === this.#map || this.#pool.outstanding === this.#parked.size);
+    if (map !== this.#map) this.#endShares();
     this.#map = map;
     this.#readOnly = readOnly;
     this.#running = true;
@@ -151,6 +195,11 @@ export class RequestMapper implements RequestOwner {
     for (const { done } of this.#questions.splice(0)) setImmediate(done, errno);
   }
 
+  /** For a mapper that is done: nothing is in flight or comes any more. */
+  close(): void {
+    this.#endShares();
+  }
+
   /** From now on what a target gives back fails: no table will come for it. */
   failGivenBack(): void {
     this.#noMoreTables = true;
@@ -162,7 +211,8 @@ export class RequestMapper implements RequestOwner {
       const request = new IoRequest();
       request.op = Op.flush;
       request.owner = { ioDone: () => resolve(request.error) };
-      this.#count(request);
+      request.startedAt = turnClock.now();
+      this.stats.started();
       this.#start(request);
     });
   }
@@ -183,6 +233,15 @@ export class RequestMapper implements RequestOwner {
   ioDone(child: IoRequest): void {
     const { error, tag } = child;
     const parent = child.parent!;
+    if (child.pending === COUNTED_TOGETHER) {
+      this.#map.shared[tag]!.ended(child.op, child.length, turnClock.since(parent.startedAt), error);
+      if (error > 0) this.#map.errors[tag]!++;
+      this.#pool.release(child);
+      parent.error = error;
+      parent.owner.ioDone(parent);
+      this.#leave();
+      return;
+    }
     const stats = tag < 0 ? this.#map.flushStats[FIRST_FLUSH - tag]! : this.#map.stats[tag]!;
     if (stats !== null) stats.ended(child.op, child.length, turnClock.since(child.startedAt), error);
     if (error > 0 && tag >= 0) this.#map.errors[tag]!++;
@@ -196,11 +255,6 @@ export class RequestMapper implements RequestOwner {
     parent.pending--;
     if (parent.length > 0) this.#pump(parent);
     if (parent.pending === 0) this.#settle(parent);
-  }
-
-  #count(request: IoRequest): void {
-    request.startedAt = turnClock.now();
-    this.stats.started();
   }
 
   #start(request: IoRequest): void {
@@ -296,6 +350,19 @@ export class RequestMapper implements RequestOwner {
     length: number,
     bufferOffset: number,
   ): void {
+    const child = this.#piece(parent, request, leg, offset, length, bufferOffset);
+    this.#begin(child, this.#map.stats[leg]!);
+    this.#map.sinks[leg]!.submit(child);
+  }
+
+  #piece(
+    parent: IoRequest,
+    request: IoRequest,
+    leg: number,
+    offset: number,
+    length: number,
+    bufferOffset: number,
+  ): IoRequest {
     const child = this.#pool.acquire(this);
     child.op = request.op;
     child.flags = request.flags;
@@ -305,8 +372,7 @@ export class RequestMapper implements RequestOwner {
     child.bufferOffset = bufferOffset;
     child.parent = parent;
     child.tag = leg;
-    this.#begin(child, this.#map.stats[leg]!);
-    this.#map.sinks[leg]!.submit(child);
+    return child;
   }
 
   /** Counts a child on the device that it goes to. */

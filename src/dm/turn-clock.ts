@@ -6,7 +6,8 @@
  *  - What `now` gives is at most as old as the callbacks that have run since the last end of a turn (block/turn.ts): a few
  *    milliseconds under load, nothing when idle. It never outlives an event-loop turn.
  *  - Times are whole microseconds modulo 2^31, which engines keep unboxed: a difference is right up to 35 minutes, and wraps there.
- *  - Between `beginBatch` and `endBatch` it is the time when the batch began, and no timer or immediate is made for it.
+ *  - Between `beginBatch` and `endBatch` it is the time when the batch first asked for it: never, where nobody asks. No timer or
+ *    immediate is made for it.
  */
 import { atTurnEnd } from '../block/turn.ts';
 
@@ -19,6 +20,7 @@ function readClock(): number {
 export class TurnClock {
   #now = 0;
   #fresh = false;
+  #inBatch = false;
   readonly #expire = (): void => {
     this.#fresh = false;
   };
@@ -28,7 +30,7 @@ export class TurnClock {
     if (!this.#fresh) {
       this.#now = readClock();
       this.#fresh = true;
-      atTurnEnd(this.#expire);
+      if (!this.#inBatch) atTurnEnd(this.#expire);
     }
     return this.#now;
   }
@@ -40,12 +42,13 @@ export class TurnClock {
 
   /** A batch begins that ends with `endBatch`, in the same callback. */
   beginBatch(): void {
-    this.#now = readClock();
-    this.#fresh = true;
+    this.#fresh = false;
+    this.#inBatch = true;
   }
 
   endBatch(): void {
     this.#fresh = false;
+    this.#inBatch = false;
   }
 }
 

@@ -232,6 +232,7 @@ export class Volume implements BlockDevice {
     for (const { target } of this.#live?.lines ?? []) target.close?.();
     for (const layer of this.#live?.layers ?? []) {
       layer.#letGo();
+      layer.#mapper.close();
       layer.#state = 'closed';
     }
   }
@@ -322,6 +323,7 @@ export class Volume implements BlockDevice {
     const errno = before === 'suspended' ? this.#mapper.takeFlushError() : await this.#quiesceForEver();
     const { lines = [], layers = [] } = this.#live ?? {};
     for (const { target } of lines) target.close?.();
+    this.#mapper.close();
     const below = await Promise.allSettled(layers.map((layer) => layer.close()));
     for (const outcome of below) if (outcome.status === 'rejected') throw outcome.reason;
     if (errno !== 0)

@@ -8,7 +8,7 @@
  *    samples, so that thousands of idle volumes stay small.
  */
 import { type IoSnapshot, OP_NAMES } from '../dm/io-stats.ts';
-import { bucketEnd, type Numbers } from './stats.ts';
+import { allOps, bucketEnd, type Numbers } from './stats.ts';
 
 type MetricType = 'counter' | 'gauge' | 'histogram';
 
@@ -36,8 +36,8 @@ export const METRICS: ReadonlyMap<string, readonly [MetricType, string]> = new M
   ['orion_lvm_lv_bytes_total', ['counter', 'Bytes of requests of a logical volume that succeeded.']],
   ['orion_lvm_lv_errors_total', ['counter', 'Requests of a logical volume that failed.']],
   [
-    'orion_lvm_lv_queue_depth_total',
-    ['counter', 'Sum of the requests in flight as each request found them; divided by requests, the mean depth.'],
+    'orion_lvm_lv_queue_seconds_total',
+    ['counter', 'Time that requests spent in flight, all added up; its rate is the mean depth of the queue.'],
   ],
   [
     'orion_lvm_lv_latency_seconds',
@@ -49,8 +49,8 @@ export const METRICS: ReadonlyMap<string, readonly [MetricType, string]> = new M
   ['orion_lvm_device_bytes_total', ['counter', 'Bytes of requests to a device that succeeded.']],
   ['orion_lvm_device_errors_total', ['counter', 'Requests to a device that failed.']],
   [
-    'orion_lvm_device_queue_depth_total',
-    ['counter', 'Sum of the requests in flight as each request found them; divided by requests, the mean depth.'],
+    'orion_lvm_device_queue_seconds_total',
+    ['counter', 'Time that requests spent in flight, all added up; its rate is the mean depth of the queue.'],
   ],
   ['orion_lvm_device_latency_seconds', ['histogram', 'How long requests to a device took.']],
 ]);
@@ -105,7 +105,7 @@ function daemonMetrics(writer: Writer, numbers: Numbers): void {
 
 function ioMetrics(writer: Writer, of: 'lv' | 'device', labels: Labels, io: IoSnapshot): void {
   writer.sample(`orion_lvm_${of}_in_flight`, labels, io.inFlight);
-  writer.sample(`orion_lvm_${of}_queue_depth_total`, labels, io.depthSum);
+  writer.sample(`orion_lvm_${of}_queue_seconds_total`, labels, allOps(io).milliseconds / 1000);
   for (const op of OP_NAMES) {
     const { ended, bytes, failed, milliseconds, latency } = io.ops[op];
     if (ended === 0) continue;

@@ -112,7 +112,6 @@ function combined(a: IoSnapshot, b: IoSnapshot, merge: (x: number, y: number) =>
   const op = (name: (typeof OP_NAMES)[number]): OpSnapshot => combinedOp(a.ops[name], b.ops[name], merge);
   return {
     inFlight: merge(a.inFlight, b.inFlight),
-    depthSum: merge(a.depthSum, b.depthSum),
     ops: {
       read: op('read'),
       write: op('write'),

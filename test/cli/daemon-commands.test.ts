@@ -179,7 +179,7 @@ describe('top', () => {
     assert.match(lines[0] ?? '', /^orion-lvmd 1.2.3, up 1m, 4 connections, 3 volumes served$/);
     assert.equal(lines[1], 'CPU and memory: supervisor 0% 64.0M, worker 0 50% 128M');
     assert.match(lines[3] ?? '', /^Volume +Read\/s +Write\/s +RdB\/s/);
-    assert.equal(lines[4]?.replaceAll(/ +/g, ' '), 'vg0/busy 50 50 200K 200K 0 100us 96us 127us 1 1.0 0');
+    assert.equal(lines[4]?.replaceAll(/ +/g, ' '), 'vg0/busy 50 50 200K 200K 0 100us 96us 127us 1 0.0 0');
     assert.match(lines[5] ?? '', /^vg0\/a-idle +0 +0/);
     assert.match(lines.at(-1) ?? '', /^\/dev\/sda +50/);
   });

@@ -79,7 +79,7 @@ function table<T extends { readonly io: IoOf }>(
 function rowOf(name: string, before: IoOf, after: IoOf, seconds: number): { cells: string[]; weight: number } {
   if (after === null) return { cells: [name], weight: 0 };
   const since = ioSince(before, after);
-  const { ops, inFlight, depthSum } = since;
+  const { ops, inFlight } = since;
   const { ended, milliseconds, latency } = allOps(since);
   const perSecond = (count: number): string => (count / seconds).toFixed(0);
   const times =
@@ -93,7 +93,7 @@ function rowOf(name: string, before: IoOf, after: IoOf, seconds: number): { cell
     perSecond(ops.flush.ended),
     ...times,
     String(inFlight),
-    ended === 0 ? '' : (depthSum / ended).toFixed(1),
+    ended === 0 ? '' : (milliseconds / 1000 / seconds).toFixed(1),
     String(failures(after)),
   ];
   return { cells, weight: ended };
