@@ -3,85 +3,29 @@
  * checkout (../shared/lvm2-suite) is started, and what its results mean.
  *
  * Invariants
- *  - LVM2's source is fetched when it is needed, kept in a cache outside the checkout, and only run: nothing of it is here.
- *  - The machine's package sources are not touched: apt is given a list of its own.
+ *  - LVM2's source is only run: nothing of it is here (../helpers/debian-source.ts).
  *  - A test that fails without standing on the list of expected failures is a failure, and so is one that stands there and
  *    passes: the list stays true.
  */
-import { execFile, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { homedir, tmpdir } from 'node:os';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
+import { cachedSource } from '../helpers/debian-source.ts';
 import { CHECKOUT, SHARED } from '../helpers/shared.ts';
 
 const HARNESS = join(SHARED, 'lvm2-suite');
 const VERSION = '2.03.16';
-const PACKAGE = `lvm2=${VERSION}-2`;
-
-const execute = promisify(execFile);
 
 /** The directory of LVM2's source: $LVM2_SOURCE, or the cache, filled by `apt-get source` where it is empty. */
 export async function lvm2Source(): Promise<string> {
   const given = process.env['LVM2_SOURCE'] ?? '';
   if (given !== '') return given;
-  const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'orion-lvm-test');
-  const tree = join(cache, `lvm2-${VERSION}`);
-  if (existsSync(join(tree, 'test/shell'))) return tree;
-  await mkdir(cache, { recursive: true });
-  const work = await mkdtemp(join(cache, 'fetch-'));
-  try {
-    await rename(await fetchSource(work), tree);
-  } catch (error) {
-    // Somebody else was faster.
-    if (!existsSync(join(tree, 'test/shell'))) throw error;
-  } finally {
-    await rm(work, { recursive: true, force: true });
-  }
-  return tree;
-}
-
-/** Fetches the upstream archive of Debian's source package into `work` and unpacks it. */
-async function fetchSource(work: string): Promise<string> {
-  await mkdir(join(work, 'lists/partial'), { recursive: true });
-  await writeFile(join(work, 'debian.sources'), await sourcePackages());
-  const options = [
-    `Dir::Etc::sourcelist=${join(work, 'debian.sources')}`,
-    'Dir::Etc::sourceparts=-',
-    `Dir::State::lists=${join(work, 'lists')}`,
-    'APT::Sandbox::User=root',
-  ].flatMap((option) => ['-o', option]);
-  try {
-    await execute('apt-get', [...options, '-qq', 'update'], { cwd: work });
-    await execute('apt-get', [...options, '-qq', 'source', '--download-only', PACKAGE], { cwd: work });
-  } catch (error) {
-    throw new Error(
-      `LVM2's source can't be fetched (${PACKAGE} of Debian); unpack lvm2 ${VERSION} and set LVM2_SOURCE to its directory`,
-      { cause: error },
-    );
-  }
-  const archive = (await readdir(work)).find((name) => name.includes('.orig.tar'));
-  if (archive === undefined) throw new Error(`${work}: apt-get source brought no .orig.tar`);
-  await mkdir(join(work, 'tree'));
-  await execute('tar', ['-xf', join(work, archive), '-C', join(work, 'tree'), '--strip-components=1']);
-  return join(work, 'tree');
-}
-
-/** The machine's own package sources, for source packages. */
-async function sourcePackages(): Promise<string> {
-  const parts = '/etc/apt/sources.list.d';
-  const stanzas: string[] = [];
-  for (const name of existsSync(parts) ? await readdir(parts) : []) {
-    if (!name.endsWith('.sources')) continue;
-    const text = await readFile(join(parts, name), 'utf8');
-    if (text.includes('debian.org')) stanzas.push(text.replaceAll(/^Types:.*$/gm, 'Types: deb-src'));
-  }
-  if (stanzas.length > 0) return stanzas.join('\n\n');
-  // The machine has the older form, or none: Debian 12 as everybody has it.
-  const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-  return `Types: deb-src\nURIs: http://deb.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: ${keyring}\n`;
+  return cachedSource(`lvm2-${VERSION}`, {
+    name: `lvm2=${VERSION}-2`,
+    otherwise: `unpack lvm2 ${VERSION} and set LVM2_SOURCE to its directory`,
+  });
 }
 
 export type Outcome = 'PASS' | 'FAIL' | 'TIMEOUT' | 'SKIP';
