@@ -335,7 +335,8 @@ NAPI_MODULE_INIT() {
       {"directAlignment", NULL, orion_direct_alignment, NULL, NULL, NULL, napi_enumerable, NULL},
   };
   if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||
-      define_ring(env, exports) != napi_ok || define_netlink(env, exports) != napi_ok)
+      define_ring(env, exports) != napi_ok || define_netlink(env, exports) != napi_ok ||
+      define_sockets(env, exports) != napi_ok)
     return NULL;
   return exports;
 }

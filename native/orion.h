@@ -26,4 +26,7 @@ napi_status define_ring(napi_env env, napi_value exports);
 /* Adds native/netlink.c's functions to the addon's exports. */
 napi_status define_netlink(napi_env env, napi_value exports);
 
+/* Adds native/sockets.c's functions to the addon's exports. */
+napi_status define_sockets(napi_env env, napi_value exports);
+
 #endif

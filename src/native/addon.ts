@@ -55,7 +55,15 @@ export interface DirectAlignment {
   readonly offset: number;
 }
 
-interface Addon extends RingBinding, NetlinkBinding {
+/** Sockets; native/sockets.c says what each does. src/native/sockets.ts is its only user. */
+export interface SocketBinding {
+  socketPair(): readonly [number, number] | number;
+  takeStandardStreams(): readonly [number, number] | number;
+  vsockListener(cid: number, port: number): { readonly fd: number; readonly port: number } | number;
+  vsockPeer(fd: number): { readonly cid: number; readonly port: number } | number;
+}
+
+interface Addon extends RingBinding, NetlinkBinding, SocketBinding {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
   peerGroups(fd: number): readonly number[] | number;
@@ -165,5 +173,10 @@ export function ringBinding(): RingBinding {
 
 /** Throws AddonError. */
 export function netlinkBinding(): NetlinkBinding {
+  return addon();
+}
+
+/** Throws AddonError. */
+export function socketBinding(): SocketBinding {
   return addon();
 }
