@@ -7,10 +7,12 @@ import type { BlockDevice, DeviceLimits } from '../src/block/device.ts';
 import { type IoRequest, Op, type RequestOwner, RequestPool } from '../src/block/request.ts';
 import type { Table } from '../src/dm/table.ts';
 import { targets } from '../src/dm/targets.ts';
+import { turnClock } from '../src/dm/turn-clock.ts';
 import { Volume } from '../src/dm/volume.ts';
 import { BufferPool } from '../src/nbd/buffer-pool.ts';
 import { Command } from '../src/nbd/command.ts';
 import { cacheScratch, Executor } from '../src/nbd/executor.ts';
+import type { NbdExport } from '../src/nbd/exports.ts';
 import { type Features, PLAIN } from '../src/nbd/features.ts';
 import { PayloadBudget } from '../src/nbd/payload-budget.ts';
 import { Transmission } from '../src/nbd/transmission.ts';
@@ -78,12 +80,16 @@ function requests(type: 0 | 1, bytes: number): Buffer {
   return all;
 }
 
+function exported(volume: BlockDevice): NbdExport {
+  return { name: 'x', readOnly: false, volume, canTrim: true, statusSource: () => null };
+}
+
 /** From received bytes to collected replies, with everything between but sockets and devices. */
 export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN): Round {
   const device = new NullDevice();
   const volume = linearVolume(device);
-  const export_ = { name: 'x', readOnly: false, volume, canTrim: true };
-  const executor = new Executor(volume, { requests: new RequestPool(), scratch: cacheScratch() }, (command, error) => {
+  const export_ = exported(volume);
+  const executor = new Executor(export_, { requests: new RequestPool(), scratch: cacheScratch() }, (command, error) => {
     transmission.finish(command, error);
   });
   const waiter = { roomForPayload: (): void => {} };
@@ -93,7 +99,8 @@ export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN
   const input = requests(type, bytes);
   const pieces: Buffer[] = [];
   return () => {
-    // As a socket does it.
+    // As a turn of sessions does it, and as a socket does.
+    turnClock.beginBatch();
     for (let at = 0; at < input.length;) {
       const space = transmission.space();
       const count = Math.min(space.length, input.length - at);
@@ -101,7 +108,10 @@ export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN
       at += count;
       transmission.received(count);
     }
+    turnClock.endBatch();
+    turnClock.beginBatch();
     device.endAll();
+    turnClock.endBatch();
     transmission.collect(pieces);
     pieces.length = 0;
     transmission.sent();
@@ -110,7 +120,7 @@ export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN
 
 /** Decoding and judging alone. */
 export function codec(): Round {
-  const export_ = { name: 'x', readOnly: false, volume: new NullDevice(), canTrim: true };
+  const export_ = exported(new NullDevice());
   const input = requests(0, 4096);
   const command = new Command(0);
   return () => {

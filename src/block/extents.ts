@@ -5,10 +5,11 @@
  *  - Extents follow each other from the offset that was asked for; none is empty, and neighbours differ.
  *  - "Neither hole nor zero" is always true: who doesn't know says so.
  *  - A list belongs to who asks; whoever answers adds to it until its callback, and not afterwards.
+ *  - What the bits of a status mean is the question's: `ExtentFlag` where it is what a range holds, else what the context says.
  */
 import assert from 'node:assert/strict';
 
-/** Bits of an extent's status; none: data. */
+/** Bits of the status of what a range holds; none: data. */
 export const ExtentFlag = {
   /** Nothing is allocated: a write may find no space. */
   hole: 1,
@@ -27,12 +28,12 @@ export class ExtentList {
   bytes = 0;
   /** Bytes of each. */
   readonly lengths: Float64Array;
-  readonly flags: Uint8Array;
+  readonly flags: Uint32Array;
 
   constructor(capacity: number) {
     this.limit = capacity;
     this.lengths = new Float64Array(capacity);
-    this.flags = new Uint8Array(capacity);
+    this.flags = new Uint32Array(capacity);
   }
 
   /** Empties it, to take up to `limit` extents. */

@@ -171,7 +171,7 @@ export class GroupChange {
   }
 
   #loadOf(desired: DesiredVolume, plan: ActivePlan): Load | null {
-    const { id, name, description } = desired;
+    const { id, name, description, contexts } = desired;
     const devices: DeviceSpec[] = [];
     for (const path of plan.devices) {
       const device = this.#resolve(path);
@@ -183,7 +183,7 @@ export class GroupChange {
     }
     const { table, readOnly } = plan;
     const preferredBlockSize = preferredBlockBytes(table);
-    const spec = { id, name, description, table, readOnly, preferredBlockSize, devices };
+    const spec = { id, name, description, table, readOnly, preferredBlockSize, devices, contexts };
     return { spec, key: JSON.stringify([plan.key, readOnly, devices.map(deviceKey)]) };
   }
 
@@ -194,13 +194,13 @@ export class GroupChange {
   }
 
   #describe(served: ServedVolume, desired: DesiredVolume, plan: ActivePlan): void {
-    const { id, name, description } = desired;
-    const renamed = served.name !== name;
+    const { id, name, description, contexts } = desired;
+    const before = served.load.spec;
     served.describe(desired, plan);
-    if (!renamed || served.liveOn === null) return;
-    served.load = { ...served.load, spec: { ...served.load.spec, name, description } };
-    // A worker that dies meanwhile hears the name with the table.
-    served.liveOn.rename({ id, name, description }).catch(ignoreGone);
+    if (before.name === name && JSON.stringify(before.contexts) === JSON.stringify(contexts)) return;
+    served.load = { ...served.load, spec: { ...before, name, description, contexts } };
+    // A worker that dies meanwhile hears it with the table.
+    served.liveOn?.describe({ id, name, description, contexts }).catch(ignoreGone);
   }
 
   async #follow(steps: readonly Step[]): Promise<void> {

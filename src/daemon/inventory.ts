@@ -16,6 +16,7 @@ import { volumeId, type VolumeId } from '../lvm/live.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
 import { relationsOf, segmentTypeName } from '../lvm/relations.ts';
 import type { Settings } from './config.ts';
+import { contextsOf } from './contexts.ts';
 import { type Candidate, candidates, duplicateProblem, type Holding, NOTHING_HELD } from './keep.ts';
 import { type DesiredVolume, groupOf } from './served-volume.ts';
 
@@ -228,7 +229,7 @@ function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
   const name = entry.exportName;
   const id = volumeId(group.vg, entry.lv);
   const description = describe(group, entry);
-  if (!entry.active) return { name, id, description, plan: { active: false, reason: entry.reason } };
+  if (!entry.active) return { name, id, description, contexts: [], plan: { active: false, reason: entry.reason } };
   const { table, devices, readOnly, note } = entry;
   const identities = new Map(devicesOf(group).map(({ path, identity }) => [path, identity]));
   // The path is not enough: another disk may be behind it since the last scan.
@@ -243,7 +244,7 @@ function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
     shareKey,
     ...(note === undefined ? {} : { note }),
   };
-  return { name, id, description, plan };
+  return { name, id, description, contexts: contextsOf(group), plan };
 }
 
 /**

@@ -8,6 +8,7 @@
 import type { StripedParams, Table } from '../dm/table.ts';
 import type { VolumeId } from '../lvm/live.ts';
 import type { ListedExport } from '../nbd/exports.ts';
+import { contextNames, type ContextSpec } from './contexts.ts';
 import type { VolumeFacts, VolumeSpec, WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
 
@@ -27,6 +28,8 @@ export interface DesiredVolume {
   /** VG and LV uuid: what stays when the name changes. */
   readonly id: VolumeId;
   readonly description: string;
+  /** Meta contexts besides `base:allocation`. */
+  readonly contexts: readonly ContextSpec[];
   readonly plan:
     | {
         readonly active: true;
@@ -79,6 +82,7 @@ export class ServedVolume {
   shareKey: string | null;
   name: string;
   description: string;
+  contexts: readonly ContextSpec[];
   note: string | undefined;
   problem: string | undefined;
   /** Of the plan, for `keep.ts`. */
@@ -102,6 +106,7 @@ export class ServedVolume {
     this.id = desired.id;
     this.name = desired.name;
     this.description = desired.description;
+    this.contexts = desired.contexts;
     this.readOnly = plan.readOnly;
     this.shareKey = plan.shareKey;
     this.slot = slot;
@@ -120,6 +125,7 @@ export class ServedVolume {
   describe(desired: DesiredVolume, plan: ActivePlan): void {
     this.name = desired.name;
     this.description = desired.description;
+    this.contexts = desired.contexts;
     this.note = plan.note;
     this.problem = plan.problem;
     this.planKey = plan.key;
@@ -136,7 +142,8 @@ export class ServedVolume {
   }
 
   listed(): ListedExport {
-    return { name: this.name, description: this.description, ...this.facts };
+    const contexts = contextNames(this.contexts);
+    return { name: this.name, description: this.description, contexts, ...this.facts };
   }
 
   status(): ExportStatus {

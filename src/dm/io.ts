@@ -4,6 +4,6 @@
  * Invariant: types and pooled requests only. A front end never sees how a volume is made.
  */
 export { IoRequest, Op, RequestFlag, RequestPool, RequestQueue, type RequestOwner } from '../block/request.ts';
-export { blockStatusOf, ExtentList } from '../block/extents.ts';
+export { blockStatusOf, ExtentList, type StatusDone, type StatusSource } from '../block/extents.ts';
 export type { BlockDevice, DeviceLimits } from '../block/device.ts';
 export { atTurnEnd } from '../block/turn.ts';

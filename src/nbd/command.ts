@@ -12,8 +12,10 @@ import assert from 'node:assert/strict';
 import { CommandType, EXTENT_LIST_BYTES, NbdErrno, REQUEST_BYTES, REQUEST_MAGIC } from './constants.ts';
 import type { ExtentList } from '../dm/io.ts';
 import type { Segment } from './buffer-pool.ts';
+import type { SelectedContext } from './features.ts';
 
 const NO_BYTES: Buffer = Buffer.alloc(0);
+const NO_CONTEXTS: readonly SelectedContext[] = [];
 
 /** Byte by byte: Buffer's own call costs several times as much. */
 function uint32(bytes: Buffer, at: number): number {
@@ -47,8 +49,9 @@ export class Command {
   received: Segment | null = null;
   /** READ: it found nothing but zeroes, and is answered by saying so. */
   hole = false;
-  /** BLOCK_STATUS: what the range holds. */
-  extents: ExtentList | null = null;
+  /** BLOCK_STATUS: the contexts that it asks about, and what is told of each. */
+  contexts: readonly SelectedContext[] = NO_CONTEXTS;
+  readonly statuses: ExtentList[] = [];
   /** Bytes done, of a command that is performed in pieces. */
   progress = 0;
 
@@ -69,9 +72,9 @@ export class Command {
     return true;
   }
 
-  /** Bytes of memory that it needs if it is carried out: what it carries, in either direction, or a list of extents. */
+  /** Bytes of memory that it needs if it is carried out: what it carries, in either direction, or lists of extents. */
   get payloadBytes(): number {
-    if (this.type === CommandType.blockStatus) return EXTENT_LIST_BYTES;
+    if (this.type === CommandType.blockStatus) return this.contexts.length * EXTENT_LIST_BYTES;
     return this.type === CommandType.read || this.type === CommandType.write ? this.length : 0;
   }
 
@@ -84,7 +87,8 @@ export class Command {
     this.pooled = false;
     this.received = null;
     this.hole = false;
-    this.extents = null;
+    this.contexts = NO_CONTEXTS;
+    if (this.statuses.length > 0) this.statuses.length = 0;
     this.progress = 0;
   }
 }

@@ -69,6 +69,7 @@ export const ReplyType = {
   errUnsup: 0x80000001,
   errPolicy: 0x80000002,
   errInvalid: 0x80000003,
+  errTlsReqd: 0x80000005,
   errUnknown: 0x80000006,
   errTooBig: 0x80000009,
 } as const;
@@ -140,13 +141,13 @@ export const MAX_SKIPPED_OPTION_BYTES: number = 2 ** 20;
 export const MAX_OPTIONS: number = 64;
 /** LISTs per connection: each may be megabytes of reply for a few bytes of request. */
 export const MAX_LISTS: number = 8;
-/** The context that there is: its bits are those of src/block/extents.ts. */
+/** The context that every export has: its bits are those of src/block/extents.ts. */
 export const ALLOCATION_CONTEXT = 'base:allocation';
-/** Its number once it is selected. */
-export const ALLOCATION_CONTEXT_ID = 1;
+/** Contexts that one client selects. */
+export const MAX_CONTEXTS = 64;
 /** Queries of one LIST_META_CONTEXT or SET_META_CONTEXT. */
 export const MAX_CONTEXT_QUERIES = 1024;
 /** Extents of one BLOCK_STATUS reply. */
 export const MAX_EXTENTS: number = 512;
-/** Bytes of the list that such a reply is made of. */
-export const EXTENT_LIST_BYTES: number = 9 * MAX_EXTENTS;
+/** Bytes of the list that one context's part of such a reply is made of. */
+export const EXTENT_LIST_BYTES: number = 12 * MAX_EXTENTS;

@@ -7,6 +7,7 @@
  *    answered before it, whoever sent it.
  *  - CACHE reads in pieces into one scratch buffer whose contents nobody uses; its memory does not grow with its length.
  */
+import { constants } from 'node:os';
 import {
   blockStatusOf,
   Op,
@@ -17,8 +18,9 @@ import {
   type RequestPool,
 } from '../dm/io.ts';
 import type { Command } from './command.ts';
-import { CommandFlag, CommandType, NbdErrno } from './constants.ts';
+import { ALLOCATION_CONTEXT, CommandFlag, CommandType, NbdErrno } from './constants.ts';
 import { replyErrno } from './errors.ts';
+import type { NbdExport } from './exports.ts';
 import type { CommandHost } from './transmission.ts';
 
 /** Bytes that one piece of a CACHE reads. */
@@ -63,6 +65,7 @@ export class Executor implements CommandHost, RequestOwner {
     readBytes: 0,
     writtenBytes: 0,
   };
+  readonly #export: NbdExport;
   readonly #volume: BlockDevice;
   readonly #requests: RequestPool;
   readonly #scratch: Buffer;
@@ -72,8 +75,9 @@ export class Executor implements CommandHost, RequestOwner {
   #abandoned = false;
 
   /** `ended` is called once for each command, never from inside `execute`. */
-  constructor(volume: BlockDevice, shared: ExecutorShared, ended: (command: Command, error: NbdErrno) => void) {
-    this.#volume = volume;
+  constructor(export_: NbdExport, shared: ExecutorShared, ended: (command: Command, error: NbdErrno) => void) {
+    this.#export = export_;
+    this.#volume = export_.volume;
     this.#requests = shared.requests;
     this.#scratch = shared.scratch;
     this.#ended = ended;
@@ -86,7 +90,7 @@ export class Executor implements CommandHost, RequestOwner {
 
   execute(command: Command): void {
     if (command.type === CommandType.blockStatus) {
-      this.#blockStatus(command);
+      this.#blockStatus(command, 0);
       return;
     }
     this.#commands[command.index] = command;
@@ -143,15 +147,30 @@ export class Executor implements CommandHost, RequestOwner {
     this.#ended(command, error === 0 ? NbdErrno.ok : replyErrno(error));
   }
 
-  #blockStatus(command: Command): void {
-    const { offset, length } = command;
-    const extents = command.extents!;
-    blockStatusOf(this.#volume, offset, length, extents, (error) => {
-      if (error !== 0) this.counters.errors++;
-      // To call it data is always true.
-      else if (extents.count === 0) extents.add(length, 0);
-      this.#ended(command, replyErrno(error));
-    });
+  #blockStatus(command: Command, index: number): void {
+    const context = command.contexts[index];
+    const extents = command.statuses[index];
+    if (context === undefined || extents === undefined) {
+      this.#ended(command, NbdErrno.ok);
+      return;
+    }
+    const ended = (errno: number): void => {
+      let error = errno;
+      if (error === 0 && extents.count === 0) {
+        // To call it data is always true; of other contexts nothing is.
+        if (context.name === ALLOCATION_CONTEXT) extents.add(command.length, 0);
+        else error = constants.errno.EIO;
+      }
+      if (error === 0) {
+        this.#blockStatus(command, index + 1);
+      } else {
+        this.counters.errors++;
+        this.#ended(command, replyErrno(error));
+      }
+    };
+    const source = this.#export.statusSource(context.name);
+    if (source === null) setImmediate(ended, constants.errno.EINVAL);
+    else blockStatusOf(source, command.offset, command.length, extents, ended);
   }
 
   /** Submits the next piece of a CACHE; false if there is none, or nobody who wants it, or the volume has become smaller. */

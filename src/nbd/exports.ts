@@ -10,7 +10,7 @@
  *  - What a client is shown depends on who it is: each one has its own view of the directory.
  */
 import assert from 'node:assert/strict';
-import type { BlockDevice } from '../dm/io.ts';
+import type { BlockDevice, StatusSource } from '../dm/io.ts';
 import { MAX_PAYLOAD_BYTES, MAX_STRING_BYTES, TransmissionFlag } from './constants.ts';
 import { type Features, PLAIN } from './features.ts';
 
@@ -21,6 +21,8 @@ export interface NbdExport {
   /** Takes any byte range inside its size; one flush covers the writes of every connection. */
   readonly volume: BlockDevice;
   readonly canTrim: boolean;
+  /** Who tells what BLOCK_STATUS asks in a meta context that the export offered; null: the context is gone. */
+  statusSource(context: string): StatusSource | null;
 }
 
 /** What the handshake needs of an export; plain data. */
@@ -34,10 +36,25 @@ export interface ListedExport {
   readonly canTrim: boolean;
   /** Bytes; a power of two from 512 to the largest payload: 4096, or the natural chunk. */
   readonly preferredBlockSize: number;
+  /** Names of the meta contexts that it offers, in the order in which they are told. */
+  readonly contexts: readonly string[];
+}
+
+/** What is known of a client from TLS. */
+export interface TlsPeer {
+  /** Of its certificate, which was verified: the distinguished name as RFC 4514 writes it. Null: it showed none, or none was asked for. */
+  readonly subject: string | null;
+  /** The name of its pre-shared key; null: it used none. */
+  readonly pskName: string | null;
+  /** "TLSv1.3". */
+  readonly protocol: string;
+  readonly cipher: string;
 }
 
 /** Who is at the other end of a connection. */
-export type ClientIdentity =
+export type ClientIdentity = ClientAddress & { /** Absent: it came in plain text. */ readonly tls?: TlsPeer };
+
+export type ClientAddress =
   | {
       readonly kind: 'unix';
       readonly uid: number;
@@ -52,7 +69,8 @@ export type ClientIdentity =
 
 /** Why an export can't be had. */
 export interface ExportRefusal {
-  readonly kind: 'unknown' | 'policy';
+  /** `tls`: over TLS it might be had. */
+  readonly kind: 'unknown' | 'policy' | 'tls';
   /** The text of the error that the client sees. */
   readonly text: string;
 }

@@ -11,12 +11,14 @@
  *  - Every option is answered once, except EXPORT_NAME, whose only refusal is to close.
  *  - It ends by a close or a `Negotiated`, a plain value whose final reply is left to whoever serves the export: another
  *    process may do it. Until somebody does, the export may be refused after all, and the handshake goes on.
+ *  - STARTTLS ends it too; what follows over TLS is a handshake of its own (`overTls`), which knows nothing of what was agreed on in
+ *    plain text but the client's flags. Where TLS is required nothing but STARTTLS and ABORT is done before.
  */
 import assert from 'node:assert/strict';
 import {
-  ALLOCATION_CONTEXT_ID,
   CLIENT_FLAGS_BYTES,
   HandshakeFlag,
+  MAX_CONTEXTS,
   MAX_LISTS,
   MAX_OPTION_BYTES,
   MAX_OPTIONS,
@@ -29,11 +31,13 @@ import {
 } from './constants.ts';
 import { contextsMeant, decodeContextQuery, decodeName, decodeQuery } from './option-payloads.ts';
 import { describeExport, type ExportInfo, type ExportRefusal, type ExportView } from './exports.ts';
-import type { Features } from './features.ts';
+import type { Features, SelectedContext } from './features.ts';
 import { ackReply, errorReply, infoReplies, metaContextReply, type Negotiated, serverReply } from './option-replies.ts';
 
 export type HandshakeOutcome =
   | { readonly kind: 'negotiated'; readonly negotiated: Negotiated }
+  /** The client waits for the acknowledgement, which is among the replies. `early`: bytes that came before it, in plain text. */
+  | { readonly kind: 'starttls'; readonly early: number }
   /** Send what there is to send and close; `reason` is for the log, empty when the client asked for it. */
   | { readonly kind: 'close'; readonly reason: string };
 
@@ -44,6 +48,9 @@ export interface HandshakeStep {
   readonly outcome: HandshakeOutcome | null;
 }
 
+/** Whether a client may, or must, go on over TLS; `done`: it did. */
+export type HandshakeTls = 'off' | 'allowed' | 'required' | 'done';
+
 /** What is being gathered. A `skip` counts bytes instead of keeping them. */
 type Phase = 'clientFlags' | 'optionHeader' | 'payload' | 'skip';
 
@@ -52,12 +59,9 @@ interface Shown {
   readonly info: ExportInfo;
 }
 
-function refusalType({ kind }: ExportRefusal): number {
-  return kind === 'policy' ? ReplyType.errPolicy : ReplyType.errUnknown;
-}
-
 export class Handshake {
   readonly #directory: ExportView;
+  readonly #tls: HandshakeTls;
   #phase: Phase = 'clientFlags';
   #gathered: Buffer = Buffer.alloc(CLIENT_FLAGS_BYTES);
   #filled = 0;
@@ -67,8 +71,8 @@ export class Handshake {
   #noZeroes = false;
   #option = 0;
   #structuredReplies = false;
-  /** The export that `base:allocation` was selected for, by the name that the client gave. */
-  #allocationOf: string | null = null;
+  /** The contexts that were selected, and the export they were selected for, by the name that the client gave. */
+  #selected: { readonly exportName: string; readonly contexts: readonly SelectedContext[] } | null = null;
   #optionsLeft = MAX_OPTIONS;
   #lists = 0;
   /** What the last option, an INFO, showed: a GO for the same name shows it again. */
@@ -76,8 +80,20 @@ export class Handshake {
   #replies: Buffer[] = [];
   #outcome: HandshakeOutcome | null = null;
 
-  constructor(directory: ExportView) {
+  constructor(directory: ExportView, tls: HandshakeTls = 'off') {
     this.#directory = directory;
+    this.#tls = tls;
+  }
+
+  /** The handshake that follows `plain`, which ended by STARTTLS. Its bounds go on. */
+  static overTls(directory: ExportView, plain: Handshake): Handshake {
+    const handshake = new Handshake(directory, 'done');
+    handshake.#fixedNewstyle = plain.#fixedNewstyle;
+    handshake.#noZeroes = plain.#noZeroes;
+    handshake.#optionsLeft = plain.#optionsLeft;
+    handshake.#lists = plain.#lists;
+    handshake.#await('optionHeader', OPTION_HEADER_BYTES);
+    return handshake;
   }
 
   /** Takes the client's next bytes. Not to be called after an outcome. */
@@ -106,13 +122,14 @@ export class Handshake {
       return { replies: [], outcome: this.#outcome };
     }
     this.#option = option;
-    this.#refuse(refusalType(refusal), refusal.text);
+    this.#refuse(this.#refusalType(refusal), refusal.text);
     return this.receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
   }
 
-  /** What follows the last option belongs to the transmission phase. */
+  /** What follows the last option belongs to the transmission phase; what follows STARTTLS, to nobody. */
   #withLeftover(leftover: Buffer): HandshakeOutcome | null {
     const outcome = this.#outcome;
+    if (outcome?.kind === 'starttls') return { ...outcome, early: leftover.length };
     if (outcome?.kind !== 'negotiated') return outcome;
     this.#outcome = { kind: 'negotiated', negotiated: { ...outcome.negotiated, leftover } };
     return this.#outcome;
@@ -191,7 +208,8 @@ export class Handshake {
   #refuseSkipped(): void {
     this.#await('optionHeader', OPTION_HEADER_BYTES);
     this.#shown = null;
-    if (this.#option === OptionType.setMetaContext) this.#allocationOf = null;
+    if (this.#option === OptionType.setMetaContext) this.#selected = null;
+    if (this.#refusedForTls()) return;
     const name = OPTION_NAMES.get(this.#option);
     if (this.#option === OptionType.exportName) this.#close('EXPORT_NAME with a name longer than any export has');
     else if (this.#option === OptionType.abort) this.#abort();
@@ -203,6 +221,7 @@ export class Handshake {
     this.#await('optionHeader', OPTION_HEADER_BYTES);
     const shown = this.#shown;
     this.#shown = null;
+    if (this.#refusedForTls()) return;
     switch (this.#option) {
       case OptionType.exportName:
         this.#exportName(payload);
@@ -225,7 +244,7 @@ export class Handshake {
         this.#metaContext(payload);
         break;
       case OptionType.starttls:
-        this.#refuse(ReplyType.errUnsup, 'TLS is not offered by this server');
+        this.#starttls(payload);
         break;
       default:
         this.#refuse(ReplyType.errUnsup, `${OPTION_NAMES.get(this.#option)} is not supported by this server`);
@@ -234,6 +253,34 @@ export class Handshake {
 
   #refuse(type: number, text: string): void {
     this.#replies.push(errorReply(this.#option, type, text));
+  }
+
+  /** An export that is open to clients over TLS only can be had here where TLS is offered. */
+  #refusalType({ kind }: ExportRefusal): number {
+    if (kind === 'unknown') return ReplyType.errUnknown;
+    return kind === 'tls' && this.#tls === 'allowed' ? ReplyType.errTlsReqd : ReplyType.errPolicy;
+  }
+
+  /** Whether the option was refused because TLS has to come first. */
+  #refusedForTls(): boolean {
+    if (this.#tls !== 'required') return false;
+    if (this.#option === OptionType.starttls || this.#option === OptionType.abort) return false;
+    if (this.#option === OptionType.exportName) this.#close('EXPORT_NAME without TLS, which is required');
+    else this.#refuse(ReplyType.errTlsReqd, 'this server requires TLS: NBD_OPT_STARTTLS has to come first');
+    return true;
+  }
+
+  #starttls(payload: Buffer): void {
+    if (this.#tls === 'off') {
+      this.#refuse(ReplyType.errUnsup, 'TLS is not offered by this server');
+    } else if (payload.length > 0) {
+      this.#refuse(ReplyType.errInvalid, `NBD_OPT_STARTTLS takes no payload, ${payload.length} bytes came`);
+    } else if (this.#tls === 'done') {
+      this.#refuse(ReplyType.errInvalid, 'this connection is over TLS already');
+    } else {
+      this.#replies.push(ackReply(this.#option));
+      this.#outcome = { kind: 'starttls', early: 0 };
+    }
   }
 
   #abort(): void {
@@ -254,7 +301,7 @@ export class Handshake {
   /** LIST tells what there is. SET replaces what was selected before, even by nothing when it fails. */
   #metaContext(payload: Buffer): void {
     const selects = this.#option === OptionType.setMetaContext;
-    if (selects) this.#allocationOf = null;
+    if (selects) this.#selected = null;
     const query = decodeContextQuery(payload);
     if ('problem' in query) {
       this.#refuse(query.tooBig === true ? ReplyType.errTooBig : ReplyType.errInvalid, query.problem);
@@ -265,21 +312,27 @@ export class Handshake {
       return;
     }
     const { name, queries } = query;
-    if (this.#directory.find(name) === null) {
+    const found = this.#directory.find(name);
+    if (found === null) {
       const refusal = this.#directory.explain(name);
-      this.#refuse(refusalType(refusal), refusal.text);
+      this.#refuse(this.#refusalType(refusal), refusal.text);
       return;
     }
-    for (const context of contextsMeant(queries, { wildcards: !selects })) {
-      this.#replies.push(metaContextReply(this.#option, selects ? ALLOCATION_CONTEXT_ID : 0, context));
-      if (selects) this.#allocationOf = name;
+    const meant = contextsMeant(queries, found.contexts, { wildcards: !selects });
+    if (selects && meant.length > MAX_CONTEXTS) {
+      this.#refuse(ReplyType.errTooBig, `${meant.length} contexts, at most ${MAX_CONTEXTS} can be selected`);
+      return;
     }
+    const contexts = meant.map((context, index) => ({ id: selects ? index + 1 : 0, name: context }));
+    for (const context of contexts) this.#replies.push(metaContextReply(this.#option, context.id, context.name));
+    if (selects) this.#selected = { exportName: name, contexts };
     this.#replies.push(ackReply(this.#option));
   }
 
   /** What counts for the export of that name. */
   #features(exportName: string): Features {
-    return { structuredReplies: this.#structuredReplies, allocation: this.#allocationOf === exportName };
+    const contexts = this.#selected?.exportName === exportName ? this.#selected.contexts : [];
+    return { structuredReplies: this.#structuredReplies, contexts };
   }
 
   #list(payload: Buffer): void {
@@ -310,7 +363,7 @@ export class Handshake {
     const found = this.#directory.find(name);
     if (found === null) {
       const refusal = this.#directory.explain(name);
-      this.#refuse(refusalType(refusal), refusal.text);
+      this.#refuse(this.#refusalType(refusal), refusal.text);
       return;
     }
     const info = shown?.name === name ? shown.info : describeExport(found, this.#features(name));

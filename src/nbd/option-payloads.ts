@@ -6,7 +6,7 @@
  *
  * Invariant: the parts add up to the payload exactly, and no length is believed before it was compared with what there is.
  */
-import { ALLOCATION_CONTEXT, InfoType, MAX_CONTEXT_QUERIES, MAX_STRING_BYTES } from './constants.ts';
+import { InfoType, MAX_CONTEXT_QUERIES, MAX_STRING_BYTES } from './constants.ts';
 
 export interface ExportQuery {
   readonly name: string;
@@ -86,11 +86,17 @@ export function decodeContextQuery(
   return { name: decoded.name, queries };
 }
 
-/** The contexts that there are and that the queries mean: each once. Other namespaces mean nothing to us. */
+/**
+ * Those of the offered contexts that the queries mean, each once, in the order of the offer. With `wildcards` (LIST) no query means
+ * everything, and one that ends in a colon what begins with it. What is not offered means nothing, whatever its namespace.
+ */
 export function contextsMeant(
   queries: readonly string[],
+  offered: readonly string[],
   { wildcards }: { readonly wildcards: boolean },
 ): readonly string[] {
-  const isMeant = (query: string): boolean => query === ALLOCATION_CONTEXT || (wildcards && query === 'base:');
-  return (wildcards && queries.length === 0) || queries.some(isMeant) ? [ALLOCATION_CONTEXT] : [];
+  if (wildcards && queries.length === 0) return offered;
+  const exact = new Set(queries);
+  const prefixes = wildcards ? [...exact].filter((query) => query.endsWith(':')) : [];
+  return offered.filter((name) => exact.has(name) || prefixes.some((prefix) => name.startsWith(prefix)));
 }

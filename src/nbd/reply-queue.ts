@@ -22,7 +22,6 @@ import type { ExtentList } from '../dm/io.ts';
 import { type BufferPool, type Segment, SegmentArena } from './buffer-pool.ts';
 import type { Command } from './command.ts';
 import {
-  ALLOCATION_CONTEXT_ID,
   CHUNK_DONE,
   CHUNK_HEADER_BYTES,
   CHUNK_MAGIC,
@@ -93,11 +92,17 @@ function writeHeader(buffer: Buffer, at: number, command: Command, error: number
   writeUint32(buffer, at + 12, command.cookieLow);
 }
 
-/** The only, and so the last, chunk of a reply. */
-function writeChunkHeader(buffer: Buffer, at: number, command: Command, type: number, payloadBytes: number): void {
+function writeChunkHeader(
+  buffer: Buffer,
+  at: number,
+  command: Command,
+  type: number,
+  payloadBytes: number,
+  last = true,
+): void {
   assert(at + CHUNK_HEADER_BYTES + payloadBytes <= buffer.length);
   writeUint32(buffer, at, CHUNK_MAGIC);
-  writeUint32(buffer, at + 4, CHUNK_DONE * 2 ** 16 + type);
+  writeUint32(buffer, at + 4, (last ? CHUNK_DONE * 2 ** 16 : 0) + type);
   writeUint32(buffer, at + 8, command.cookieHigh);
   writeUint32(buffer, at + 12, command.cookieLow);
   writeUint32(buffer, at + 16, payloadBytes);
@@ -196,11 +201,25 @@ export class ReplyQueue {
     return bytes;
   }
 
-  /** What a range holds, as far as it is known; gives the reply's bytes. */
-  addStatus(command: Command, { count, bytes: covered, lengths, flags }: ExtentList): number {
+  /** What a range holds in each context, as far as it is known; gives the reply's bytes. */
+  addStatuses(command: Command): number {
+    const { contexts, statuses } = command;
+    let bytes = 0;
+    for (const [i, { id }] of contexts.entries()) {
+      bytes += this.#addStatus(command, id, statuses[i]!, i === contexts.length - 1);
+    }
+    return bytes;
+  }
+
+  #addStatus(
+    command: Command,
+    id: number,
+    { count, bytes: covered, lengths, flags }: ExtentList,
+    last: boolean,
+  ): number {
     assert(count > 0 && covered <= command.length);
-    const { buffer, at, bytes } = this.#addChunk(command, ChunkType.blockStatus, 4 + 8 * count);
-    writeUint32(buffer, at, ALLOCATION_CONTEXT_ID);
+    const { buffer, at, bytes } = this.#addChunk(command, ChunkType.blockStatus, 4 + 8 * count, last);
+    writeUint32(buffer, at, id);
     for (let i = 0; i < count; i++) {
       writeUint32(buffer, at + 4 + 8 * i, lengths[i]!);
       writeUint32(buffer, at + 8 + 8 * i, flags[i]!);
@@ -222,12 +241,17 @@ export class ReplyQueue {
   }
 
   /** Gives where the payload is to be put, all of it, and the bytes of the chunk. */
-  #addChunk(command: Command, type: number, payloadBytes: number): { buffer: Buffer; at: number; bytes: number } {
+  #addChunk(
+    command: Command,
+    type: number,
+    payloadBytes: number,
+    last = true,
+  ): { buffer: Buffer; at: number; bytes: number } {
     assert(this.#structured);
     const bytes = CHUNK_HEADER_BYTES + payloadBytes;
     const segment = this.#headers.reserve(bytes);
     const start = segment.used - bytes;
-    writeChunkHeader(segment.buffer, start, command, type, payloadBytes);
+    writeChunkHeader(segment.buffer, start, command, type, payloadBytes, last);
     this.#open.add(segment, start, segment.used);
     return { buffer: segment.buffer, at: start + CHUNK_HEADER_BYTES, bytes };
   }

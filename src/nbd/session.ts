@@ -61,7 +61,7 @@ export class Session implements TurnTaker, BudgetWaiter {
     this.#transport = transport;
     this.#turns = shared.turns;
     this.#onReleased = onReleased;
-    this.#executor = new Executor(export_.volume, shared, (command, error) => {
+    this.#executor = new Executor(export_, shared, (command, error) => {
       this.#transmission.finish(command, error);
       if (this.#gone) this.#releaseWhenDone();
       else this.#turns.schedule(this);

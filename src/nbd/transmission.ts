@@ -323,6 +323,7 @@ export class Transmission {
       this.stop();
       return;
     }
+    if (command.type === CommandType.blockStatus) command.contexts = this.#features.contexts;
     command.refusal = judge(command, this.#export, this.#features);
     if (this.#admits(command)) this.#accept(command);
     else this.#held = command;
@@ -359,8 +360,12 @@ export class Transmission {
   }
 
   #prepareStatus(command: Command): void {
-    command.extents = this.#extentLists.pop() ?? new ExtentList(MAX_EXTENTS);
-    command.extents.clear((command.flags & CommandFlag.reqOne) === 0 ? MAX_EXTENTS : 1);
+    const limit = (command.flags & CommandFlag.reqOne) === 0 ? MAX_EXTENTS : 1;
+    for (let left = command.contexts.length; left > 0; left--) {
+      const list = this.#extentLists.pop() ?? new ExtentList(MAX_EXTENTS);
+      list.clear(limit);
+      command.statuses.push(list);
+    }
   }
 
   #acceptWrite(command: Command): void {
@@ -425,7 +430,7 @@ export class Transmission {
   /** Gives the bytes of the reply. */
   #addReply(command: Command, error: NbdErrno): number {
     const replies = this.#replies;
-    if (error === Errno.ok && command.extents !== null) return replies.addStatus(command, command.extents);
+    if (error === Errno.ok && command.statuses.length > 0) return replies.addStatuses(command);
     if (error === Errno.ok) return command.hole ? replies.addHole(command) : replies.addHeader(command, error);
     if (!this.#features.structuredReplies) return replies.addHeader(command, error);
     const refused = command.refusal !== Errno.ok;
@@ -455,8 +460,7 @@ export class Transmission {
   }
 
   #release(command: Command): void {
-    const { extents } = command;
-    if (extents !== null && this.#extentLists.length < MAX_SPARE_LISTS) this.#extentLists.push(extents);
+    for (const list of command.statuses) if (this.#extentLists.length < MAX_SPARE_LISTS) this.#extentLists.push(list);
     this.#commands.release(command);
   }
 }

@@ -14,7 +14,7 @@ import { type Features, PLAIN } from './features.ts';
 /** FUA is taken on every command, as it must be when offered; where there is nothing to make durable it means nothing. */
 function allowedFlags(type: number, features: Features): number {
   if (type === CommandType.writeZeroes) return CommandFlag.fua | CommandFlag.noHole;
-  if (type === CommandType.blockStatus && features.allocation) return CommandFlag.fua | CommandFlag.reqOne;
+  if (type === CommandType.blockStatus && features.contexts.length > 0) return CommandFlag.fua | CommandFlag.reqOne;
   if (type === CommandType.read && features.structuredReplies) return CommandFlag.fua | CommandFlag.df;
   return CommandFlag.fua;
 }
@@ -40,7 +40,7 @@ export function judge(command: Command, export_: NbdExport, features: Features =
     case CommandType.cache:
       return inside ? NbdErrno.ok : NbdErrno.einval;
     case CommandType.blockStatus:
-      return inside && features.allocation && command.length > 0 ? NbdErrno.ok : NbdErrno.einval;
+      return inside && features.contexts.length > 0 && command.length > 0 ? NbdErrno.ok : NbdErrno.einval;
     case CommandType.flush:
       // Offset and length must be zero; a flush that has them is still a flush, and refusing it would endanger data.
       return NbdErrno.ok;
@@ -66,7 +66,7 @@ export function refusalText(command: Command, export_: NbdExport, features: Feat
   const { type, flags, offset, length } = command;
   const name = NAMES.get(type);
   if (name === undefined) return `command ${type} is not known to this server`;
-  if (type === CommandType.blockStatus && !features.allocation)
+  if (type === CommandType.blockStatus && features.contexts.length === 0)
     return `${name}: no meta context was selected for this export`;
   const unknown = flags & ~allowedFlags(type, features);
   if (unknown !== 0) return `${name}: flags 0x${unknown.toString(16)} are not known, or were not agreed on`;

@@ -5,6 +5,7 @@ import type {
   Outcome,
   Resumed,
   SuspendRequest,
+  VolumeDescription,
   VolumeSpec,
   WorkerEvents,
   WorkerHost,
@@ -150,8 +151,8 @@ export class FakeWorker implements WorkerHost {
     });
   }
 
-  rename({ id, name }: { readonly id: VolumeId; readonly name: string }): Promise<void> {
-    return Promise.try(() => this.#asked(`rename ${shortOf(id)} ${name}`));
+  describe({ id, name }: VolumeDescription): Promise<void> {
+    return Promise.try(() => this.#asked(`describe ${shortOf(id)} ${name}`));
   }
 
   disconnect(id: VolumeId): Promise<void> {

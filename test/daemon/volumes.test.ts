@@ -29,7 +29,7 @@ interface Wish {
 
 function wished(id: string, wish: Wish = {}): DesiredVolume {
   const { sectors = 100, shareKey = null, vg = 'vg' } = wish;
-  const volume = { id: `${vg} ${id}`, name: wish.name ?? `${vg}/${id}`, description: '' };
+  const volume = { id: `${vg} ${id}`, name: wish.name ?? `${vg}/${id}`, description: '', contexts: [] };
   if (wish.reason !== undefined) return { ...volume, plan: { active: false, reason: wish.reason } };
   const table = [{ start: 0, length: sectors, target: 'linear', params: { device: '/d', offset: 0 } }];
   const plan = { active: true as const, table, devices: ['/d'], readOnly: false, key: String(sectors), shareKey };
@@ -174,7 +174,7 @@ describe('a change of a volume group', () => {
     await bench.apply([wished('a')]);
     bench.asked();
     await bench.apply([wished('a', { name: 'vg/new' })]);
-    assert.deepEqual(bench.asked(), ['0 rename a vg/new']);
+    assert.deepEqual(bench.asked(), ['0 describe a vg/new']);
     assert.deepEqual(
       bench.volumes
         .viewFor()

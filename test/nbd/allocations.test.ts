@@ -14,11 +14,7 @@ describe('bytes allocated per request', () => {
     ['decoding and judging', codec, 4],
     ['mapping', mapper, 40],
     ['READ of 4 KiB, whole path', () => wholePath(0, 4096), 100],
-    [
-      'READ of 4 KiB, structured, whole path',
-      () => wholePath(0, 4096, { structuredReplies: true, allocation: false }),
-      100,
-    ],
+    ['READ of 4 KiB, structured, whole path', () => wholePath(0, 4096, { structuredReplies: true, contexts: [] }), 100],
     ['WRITE of 512 bytes, whole path', () => wholePath(1, 512), 60],
     ['WRITE of 4 KiB, whole path', () => wholePath(1, 4096), 60],
   ];

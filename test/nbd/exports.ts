@@ -1,29 +1,37 @@
 /** Exports and directories for tests. */
 import type { BlockDevice } from '../../src/block/device.ts';
 import { MemoryDevice } from '../../src/block/memory.ts';
+import type { SelectedContext } from '../../src/nbd/features.ts';
 import type { ExportDirectory, ExportRefusal, ExportView, ListedExport, NbdExport } from '../../src/nbd/exports.ts';
 
 /** An export as both phases know it. */
 export interface TestExport extends NbdExport {
   readonly description: string;
   readonly preferredBlockSize: number;
+  readonly contexts: readonly string[];
 }
 
+/** What a client has selected who selected `base:allocation`. */
+export const ALLOCATION: readonly SelectedContext[] = [{ id: 1, name: 'base:allocation' }];
+
 export function makeExport(fields: Partial<TestExport> = {}): TestExport {
+  const volume: BlockDevice = fields.volume ?? new MemoryDevice({ sizeBytes: 2 ** 20 });
   return {
     name: 'vg/lv',
     description: '1 MiB linear',
     readOnly: false,
-    volume: new MemoryDevice({ sizeBytes: 2 ** 20 }),
+    volume,
     canTrim: true,
     preferredBlockSize: 4096,
+    contexts: ['base:allocation'],
+    statusSource: (context) => (context === 'base:allocation' ? volume : null),
     ...fields,
   };
 }
 
 export function listed(export_: TestExport): ListedExport {
-  const { name, description, readOnly, canTrim, preferredBlockSize, volume } = export_;
-  return { name, description, readOnly, canTrim, preferredBlockSize, sizeBytes: volume.limits.sizeBytes };
+  const { name, description, readOnly, canTrim, preferredBlockSize, contexts, volume } = export_;
+  return { name, description, readOnly, canTrim, preferredBlockSize, contexts, sizeBytes: volume.limits.sizeBytes };
 }
 
 export class TestDirectory implements ExportDirectory, ExportView {

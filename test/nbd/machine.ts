@@ -66,8 +66,9 @@ export class Machine implements CommandHost {
     if (type === CMD.read) this.#readLengths.set(cookieOf(command), length);
   }
 
-  /** What a BLOCK_STATUS is told. */
-  status: (command: Command, extents: ExtentList) => void = (command, extents) => void extents.add(command.length, 0);
+  /** What a BLOCK_STATUS is told, about the `index`th of its contexts. */
+  status: (command: Command, extents: ExtentList, index: number) => void = (command, extents) =>
+    void extents.add(command.length, 0);
 
   /** Finishes one accepted command; good ones take effect now. */
   finish(command: Command | undefined, error: NbdErrno = 0): void {
@@ -76,7 +77,7 @@ export class Machine implements CommandHost {
     const { type, offset, length, buffer, bufferOffset } = command;
     if (error === 0 && type === CMD.read) this.disk.copy(buffer, bufferOffset, offset, offset + length);
     if (error === 0 && type === CMD.write) buffer.copy(this.disk, offset, bufferOffset, bufferOffset + length);
-    if (error === 0 && command.extents !== null) this.status(command, command.extents);
+    if (error === 0) command.statuses.forEach((list, index) => this.status(command, list, index));
     if (error === 0 && type === CMD.writeZeroes) this.disk.fill(0, offset, offset + length);
     this.transmission.finish(command, error);
   }

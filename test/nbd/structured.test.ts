@@ -7,10 +7,11 @@ import { MemoryDevice } from '../../src/block/memory.ts';
 import type { ExtentList } from '../../src/block/extents.ts';
 import type { Command } from '../../src/nbd/command.ts';
 import { type Answer, EIO, EINVAL, ENOSPC, EPERM, everySplit, CMD, FLAG, request } from './wire.ts';
+import { ALLOCATION } from './exports.ts';
 import { Machine, type MachineOptions } from './machine.ts';
 
 const SIZE = 2 ** 20;
-const features = { structuredReplies: true, allocation: false };
+const features = { structuredReplies: true, contexts: [] };
 
 function machine(options: MachineOptions = {}): Machine {
   const made = new Machine({ features, ...options });
@@ -127,7 +128,7 @@ const pieces =
   };
 
 describe('BLOCK_STATUS', () => {
-  const withContext: MachineOptions = { features: { structuredReplies: true, allocation: true } };
+  const withContext: MachineOptions = { features: { structuredReplies: true, contexts: ALLOCATION } };
   test('is one chunk with the extents; REQ_ONE is one extent', () => {
     const m = machine(withContext);
     m.status = pieces(4096);
@@ -157,7 +158,7 @@ describe('BLOCK_STATUS', () => {
   });
 
   test('its memory counts as payload: more than the limit wait', () => {
-    const m = machine({ ...withContext, limits: { maxBytes: 10_000 } });
+    const m = machine({ ...withContext, limits: { maxBytes: 13_000 } });
     m.feed(
       Buffer.concat(
         Array.from({ length: 5 }, (_, i) => request({ type: CMD.blockStatus, cookie: BigInt(i), length: 9 })),
@@ -276,7 +277,7 @@ test('any requests, cut anywhere, finished in any order, ending at any time: eac
   });
   fc.assert(
     fc.property(fc.array(anyRequest, { maxLength: 30 }), fc.infiniteStream(fc.nat(1000)), (list, random) => {
-      const agreed = { structuredReplies: true, allocation: true };
+      const agreed = { structuredReplies: true, contexts: ALLOCATION };
       const limits = { maxRequests: 8, maxBytes: 100_000 };
       const m = machine({ ...sparse(8192, 400_000), limits, features: agreed });
       m.disk.fill(0, 8192, 400_000);

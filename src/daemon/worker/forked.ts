@@ -18,6 +18,7 @@ import type {
   Outcome,
   Resumed,
   SuspendRequest,
+  VolumeDescription,
   VolumeSpec,
   WorkerCommands,
   WorkerEvents,
@@ -116,8 +117,8 @@ export class ForkedWorker implements WorkerHost {
     return this.#call('swap', request);
   }
 
-  rename(request: { readonly id: VolumeId; readonly name: string; readonly description: string }): Promise<void> {
-    return this.#call('rename', request);
+  describe(description: VolumeDescription): Promise<void> {
+    return this.#call('describe', description);
   }
 
   disconnect(id: VolumeId): Promise<void> {

@@ -19,6 +19,7 @@ import type { VolumeStatus } from '../../dm/volume.ts';
 import type { VolumeId } from '../../lvm/live.ts';
 import type { ConnectionInfo } from '../../nbd/connection.ts';
 import type { Negotiated } from '../../nbd/option-replies.ts';
+import type { ContextSpec } from '../contexts.ts';
 
 /** A device as the supervisor has claimed it. */
 export interface DeviceSpec {
@@ -51,7 +52,12 @@ export interface VolumeSpec {
   readonly preferredBlockSize: number;
   /** Every device that the table names. */
   readonly devices: readonly DeviceSpec[];
+  /** Meta contexts besides `base:allocation`. */
+  readonly contexts: readonly ContextSpec[];
 }
+
+/** What a volume is called, and what can be asked about it: it may change without its table. */
+export type VolumeDescription = Pick<VolumeSpec, 'id' | 'name' | 'description' | 'contexts'>;
 
 /** What of a volume its clients are told. */
 export interface VolumeFacts {
@@ -133,7 +139,7 @@ export interface WorkerCommands {
   resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]>;
   /** `suspend` and `resume` without a moment between them: what is new is only resumed. */
   swap(request: SuspendRequest): Promise<readonly (Resumed | Failure)[]>;
-  rename(request: { readonly id: VolumeId; readonly name: string; readonly description: string }): Promise<void>;
+  describe(description: VolumeDescription): Promise<void>;
   /** Lets the clients of a volume go; settles when none of them holds anything of it. */
   disconnect(id: VolumeId): Promise<void>;
   /** Flushes and closes a volume that has no clients. */

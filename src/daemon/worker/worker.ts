@@ -10,6 +10,7 @@
  */
 import type { Socket } from 'node:net';
 import type { BlockDevice, OpenedDevice } from '../../block/device.ts';
+import type { StatusSource } from '../../block/extents.ts';
 import { openBlockDevice } from '../../block/open.ts';
 import { flush } from '../../block/sync-io.ts';
 import { deviceStats } from '../../dm/measured-device.ts';
@@ -19,8 +20,11 @@ import type { VolumeId } from '../../lvm/live.ts';
 import type { NbdLog } from '../../nbd/connection.ts';
 import type { NbdExport } from '../../nbd/exports.ts';
 import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
+import { ALLOCATION_CONTEXT } from '../../nbd/constants.ts';
+import type { ContextSpec } from '../contexts.ts';
 import { directOf, type EngineSettings } from '../engine.ts';
 import { singleErrors } from '../errors.ts';
+import { contextSource } from './context-sources.ts';
 import {
   type AdoptRequest,
   type DeviceKey,
@@ -30,6 +34,7 @@ import {
   type Outcome,
   type Resumed,
   type SuspendRequest,
+  type VolumeDescription,
   type VolumeFacts,
   type VolumeSpec,
   type WorkerCommands,
@@ -57,6 +62,8 @@ class HeldVolume {
   preferredBlockSize: number;
   /** That of the inactive table. */
   nextBlockSize: number;
+  /** By the context's name. */
+  contexts: ReadonlyMap<string, StatusSource> = new Map();
   /** performance.now() when the suspend in force began; null: it is not suspended. */
   suspendedAt: number | null = null;
 
@@ -66,6 +73,10 @@ class HeldVolume {
     this.preferredBlockSize = spec.preferredBlockSize;
     this.nextBlockSize = spec.preferredBlockSize;
     this.volume = new Volume(spec.name, { targets });
+  }
+
+  setContexts(contexts: readonly ContextSpec[]): void {
+    this.contexts = new Map(contexts.map((context) => [context.name, contextSource(context, this.volume)]));
   }
 
   get canTrim(): boolean {
@@ -119,6 +130,10 @@ class ClientExport implements NbdExport {
   get canTrim(): boolean {
     return this.held.canTrim;
   }
+
+  statusSource(context: string): StatusSource | null {
+    return context === ALLOCATION_CONTEXT ? this.held.volume : (this.held.contexts.get(context) ?? null);
+  }
 }
 
 export class Worker implements WorkerCommands {
@@ -167,6 +182,7 @@ export class Worker implements WorkerCommands {
     };
     held.volume.load(spec.table, resolve, { readOnly: spec.readOnly });
     held.nextBlockSize = spec.preferredBlockSize;
+    held.setContexts(spec.contexts);
     this.#volumes.set(spec.id, held);
   }
 
@@ -231,8 +247,10 @@ export class Worker implements WorkerCommands {
     );
   }
 
-  rename({ id, name }: { readonly id: VolumeId; readonly name: string }): Promise<void> {
-    this.#held(id).name = name;
+  describe({ id, name, contexts }: VolumeDescription): Promise<void> {
+    const held = this.#held(id);
+    held.name = name;
+    held.setContexts(contexts);
     return Promise.resolve();
   }
 
