@@ -72,6 +72,20 @@ export class Command {
     return true;
   }
 
+  /** The request as it came: what `decode` takes. */
+  encode(): Buffer {
+    const bytes = Buffer.alloc(REQUEST_BYTES);
+    bytes.writeUInt32BE(REQUEST_MAGIC, 0);
+    bytes.writeUInt16BE(this.flags, 4);
+    bytes.writeUInt16BE(this.type, 6);
+    bytes.writeUInt32BE(this.cookieHigh, 8);
+    bytes.writeUInt32BE(this.cookieLow, 12);
+    bytes.writeUInt32BE(Math.floor(this.offset / 2 ** 32), 16);
+    bytes.writeUInt32BE(this.offset % 2 ** 32, 20);
+    bytes.writeUInt32BE(this.length, 24);
+    return bytes;
+  }
+
   /** Bytes of memory that it needs if it is carried out: what it carries, in either direction, or lists of extents. */
   get payloadBytes(): number {
     if (this.type === CommandType.blockStatus) return this.contexts.length * EXTENT_LIST_BYTES;

@@ -43,6 +43,8 @@ export interface ConnectionStart {
   readonly peer: string;
   readonly export: NbdExport;
   readonly negotiated: Negotiated;
+  /** It was served before, by another process: it has had the final reply of its handshake. */
+  readonly resumed?: boolean;
 }
 
 /** A connection for status displays: plain data. */
@@ -99,9 +101,11 @@ export class Connection implements SessionTransport, Receiver {
       if (this.#session.draining) this.#lastBytesCame();
     }
     this.#socket = readInto(socket, this);
-    this.#socket.cork();
-    for (const piece of finalReply(negotiated)) this.#socket.write(piece);
-    this.#socket.uncork();
+    if (start.resumed !== true) {
+      this.#socket.cork();
+      for (const piece of finalReply(negotiated)) this.#socket.write(piece);
+      this.#socket.uncork();
+    }
     this.#listen();
   }
 
@@ -148,6 +152,34 @@ export class Connection implements SessionTransport, Receiver {
     if (!this.#letGo && !this.#finished) this.#startDrainDeadline();
     this.#letGo = true;
     this.#session.drain();
+  }
+
+  /** Nobody who leaves, or is let go, is taken anywhere. */
+  get leaving(): boolean {
+    return this.#finished || this.#letGo || this.#session.draining;
+  }
+
+  /** Reads no more until `goOn`; `onQuiet` is told, later, when all that was read is carried out and answered. */
+  quiesce(onQuiet: () => void): void {
+    this.#session.pause(onQuiet);
+  }
+
+  goOn(): void {
+    this.#session.goOn();
+  }
+
+  /**
+   * The socket and what was read of a request that is not all here, for the process that goes on with this connection; it is quiet.
+   * Null: nobody can. The caller destroys the socket when it has its handle; then this has ended.
+   */
+  release(): { readonly socket: Socket; readonly leftover: Buffer } | null {
+    const leftover = this.#socketClosed ? null : this.#session.unparsed();
+    return leftover === null ? null : { socket: this.#socket, leftover };
+  }
+
+  /** Ends it at once. */
+  destroy(): void {
+    this.#socket.destroy();
   }
 
   /** Destroys the socket if its deadline has passed. `now` is performance.now(). */

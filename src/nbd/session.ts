@@ -7,6 +7,7 @@
  *  - All replies of one event-loop turn are one `send`.
  *  - However the client leaves (DISC, half-close, garbage, a drain from our side), what was accepted is finished and
  *    answered first; only a vanished client gets no answers, and even then its accepted commands end.
+ *  - A session that is paused reads nothing more, and tells once when all that it had read is carried out and answered.
  *  - `released` is called once: the transport is gone and no command is in flight, so nothing refers to the volume.
  */
 import assert from 'node:assert/strict';
@@ -46,6 +47,9 @@ export class Session implements TurnTaker, BudgetWaiter {
   readonly #executor: Executor;
   readonly #onReleased: () => void;
   readonly #pieces: Buffer[] = [];
+  /** Told when everything is answered that was read; it reads no more meanwhile. */
+  #onQuiet: (() => void) | null = null;
+  #paused = false;
   #finished = false;
   #gone = false;
   #released = false;
@@ -127,10 +131,31 @@ export class Session implements TurnTaker, BudgetWaiter {
     this.#turns.schedule(this);
   }
 
+  /** Reads no more until `goOn`; `onQuiet` is told, later, when everything that was read before is carried out and answered. */
+  pause(onQuiet: () => void): void {
+    this.#onQuiet = onQuiet;
+    // Of one that leaves, the end has to be heard.
+    this.#paused = !this.draining;
+    if (this.#paused) this.#transport.pause();
+    this.#turns.schedule(this);
+  }
+
+  /** Reads again. */
+  goOn(): void {
+    this.#paused = false;
+    this.#onQuiet = null;
+    this.#turns.schedule(this);
+  }
+
+  /** What the client sent of a request that is not all here; null: nobody can go on from it. Only when it is paused and quiet. */
+  unparsed(): Buffer | null {
+    return this.#transmission.unparsed();
+  }
+
   /** The system has taken the pieces of the oldest `send`. */
   sent(): void {
     this.#transmission.sent();
-    if (this.#transmission.pending) this.#turns.schedule(this);
+    if (this.#transmission.pending || this.#paused) this.#turns.schedule(this);
   }
 
   roomForPayload(): void {
@@ -155,12 +180,18 @@ export class Session implements TurnTaker, BudgetWaiter {
       this.#transport.send(this.#pieces);
       this.#pieces.length = 0;
     }
-    if (transmission.holding) this.#transport.pause();
+    if (transmission.holding || this.#paused) this.#transport.pause();
     else this.#transport.resume();
+    if (this.#onQuiet !== null && transmission.idle) this.#tellQuiet(this.#onQuiet);
     if (transmission.stopped && transmission.idle && !this.#finished) {
       this.#finished = true;
       this.#transport.finish();
     }
+  }
+
+  #tellQuiet(onQuiet: () => void): void {
+    this.#onQuiet = null;
+    onQuiet();
   }
 
   #releaseWhenDone(): void {

@@ -99,6 +99,48 @@ export class NbdSessions {
     return this.#until(() => concerned.every((connection) => !this.#connections.has(connection)));
   }
 
+  /**
+   * Stops reading from every client, and carries out and answers what was read. Settles when all is quiet, or after `workMs`: gives
+   * how many commands are not finished. Clients that have not taken their answers after `answerMs` are let go, if that is all.
+   */
+  async quiesce({ workMs, answerMs }: { readonly workMs: number; readonly answerMs: number }): Promise<number> {
+    const loud = new Set(this.#connections);
+    for (const connection of loud) {
+      connection.quiesce(() => {
+        loud.delete(connection);
+        this.#wake();
+      });
+    }
+    const isQuiet = (): boolean => {
+      for (const connection of loud) if (this.#connections.has(connection)) return false;
+      return true;
+    };
+    const unfinished = (): number => {
+      return [...loud].reduce((sum, connection) => sum + connection.info().requestsInFlight, 0);
+    };
+    const quiet = this.#until(isQuiet);
+    await atMost(quiet, answerMs);
+    if (unfinished() > 0) await atMost(quiet, workMs - answerMs);
+    if (unfinished() === 0) for (const connection of loud) connection.destroy();
+    return unfinished();
+  }
+
+  /** Reads again, after a `quiesce`. */
+  goOn(): void {
+    for (const connection of this.#connections) connection.goOn();
+  }
+
+  /**
+   * The clients that can go on in another process, of which everything is quiet, with their sockets; the others are left. The caller
+   * destroys each socket when it has given its handle away.
+   */
+  *release(): Iterable<{ readonly id: number; readonly socket: Socket; readonly leftover: Buffer }> {
+    for (const connection of this.#connections) {
+      const released = connection.leaving ? null : connection.release();
+      if (released !== null) yield { id: connection.id, ...released };
+    }
+  }
+
   /** Lets go of every client, and resolves when all are gone. */
   close(): Promise<void> {
     for (const connection of this.#connections) connection.drain();
@@ -126,8 +168,19 @@ export class NbdSessions {
       clearInterval(this.#timer);
       this.#timer = null;
     }
+    this.#wake();
+  }
+
+  #wake(): void {
     const waiters = this.#waiters;
     this.#waiters = waiters.filter(({ done }) => !done());
     for (const waiter of waiters) if (!this.#waiters.includes(waiter)) waiter.resolve();
   }
+}
+
+async function atMost(work: Promise<void>, milliseconds: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, milliseconds);
+  await Promise.race([work, promise]);
+  clearTimeout(timer);
 }

@@ -212,6 +212,21 @@ export class Transmission {
     if (this.#ended && this.#held === null) this.stop();
   }
 
+  /**
+   * What has arrived and was not carried out, as it came: whoever goes on with the connection gets it first. Null: nobody can go
+   * on, as the payload of a refused WRITE was partly dropped. Only while `idle`; nothing may be received afterwards.
+   */
+  unparsed(): Buffer | null {
+    assert(this.idle, 'commands are under way');
+    const inlet = this.#inlet;
+    const rest = inlet.buffer.subarray(inlet.at, inlet.end);
+    const command = this.#receiving;
+    if (command === null) return Buffer.from(rest);
+    if (command.refusal !== Errno.ok) return null;
+    const payload = command.pooled ? command.buffer.subarray(0, command.progress) : rest.subarray(0, 0);
+    return Buffer.concat([command.encode(), payload, rest]);
+  }
+
   /** The client's stream has ended. What arrived before is still carried out and answered. */
   end(): void {
     this.#ended = true;
