@@ -4,15 +4,18 @@
  * Invariants
  *  - The socket is handed over when every reply has left, and with it every byte that was read: `negotiated.leftover`, and what the
  *    paused stream still holds.
+ *  - At STARTTLS the socket goes to whoever does TLS (`Secure`), and the negotiation goes on with the one that it gets in return, as
+ *    another client might: with another view of the exports. Plain text that came behind STARTTLS is never used: it drops the client.
  *  - An export that can't be had after all is refused by an option reply, and the negotiation goes on.
  *  - A deadline runs all the time: for the client to choose, for its end to close, and for the hand-over.
  *  - `onEnded` is called once: when the socket is closed, or has been handed over.
  */
 import type { Socket } from 'node:net';
 import { LINGER_MS, type NbdLog } from './connection.ts';
-import type { ClientIdentity, ExportRefusal, ExportView } from './exports.ts';
-import { Handshake, type HandshakeStep } from './handshake.ts';
+import type { ClientIdentity, ExportRefusal, ExportView, TlsPeer } from './exports.ts';
+import { Handshake, type HandshakeStep, type HandshakeTls } from './handshake.ts';
 import { greeting, type Negotiated } from './option-replies.ts';
+import { takeUnread } from './socket-handle.ts';
 
 /** A client that has chosen its export, and waits for the final reply. */
 export interface Handover {
@@ -32,23 +35,53 @@ export interface Handover {
  */
 export type Adopt = (handover: Handover) => Promise<ExportRefusal | null>;
 
+/** A client that begins TLS with the next byte. */
+export interface Unsecured {
+  readonly id: number;
+  readonly peer: string;
+  /** Paused; nobody listens to it, and nothing of it is read. */
+  readonly socket: Socket;
+  /** Aborted when it takes too long, or the server ends. */
+  readonly signal: AbortSignal;
+}
+
+/** What became of it: the socket that carries the plain text from now on, paused, and who is at its other end. */
+export interface Secured {
+  readonly socket: Socket;
+  readonly tls: TlsPeer;
+}
+
+/** Does TLS on a socket, which is not the caller's any more. Rejects with the reason when that fails; then it is closed. */
+export type Secure = (client: Unsecured) => Promise<Secured>;
+
+/** What a negotiation begins with. */
+export interface NegotiationStart {
+  readonly id: number;
+  readonly peer: string;
+  readonly client: ClientIdentity;
+  /** Whether TLS is offered, or demanded. */
+  readonly tls: Exclude<HandshakeTls, 'done'>;
+}
+
 export interface NegotiationContext {
   readonly log: NbdLog;
   readonly handshakeTimeoutMs: number;
   readonly drainTimeoutMs: number;
+  readonly viewFor: (client: ClientIdentity) => ExportView;
   readonly adopt: Adopt;
+  readonly secure: Secure;
   readonly onEnded: (negotiation: Negotiation, adopted: boolean) => void;
 }
 
-type Phase = 'options' | 'handover' | 'finished' | 'ended';
+type Phase = 'options' | 'tls' | 'handover' | 'finished' | 'ended';
 
 export class Negotiation {
   readonly id: number;
   readonly peer: string;
-  readonly #client: ClientIdentity;
-  readonly #socket: Socket;
+  #client: ClientIdentity;
+  #socket: Socket;
   readonly #context: NegotiationContext;
-  readonly #handshake: Handshake;
+  #handshake: Handshake;
   readonly #abort = new AbortController();
   #phase: Phase = 'options';
   /** performance.now() after which the socket is destroyed. */
@@ -69,27 +102,29 @@ export class Negotiation {
   };
   readonly #onWritten = (): void => {
     this.#unsent--;
-    this.#handOverWhenSent();
+    if (this.#phase === 'tls') this.#secureWhenSent();
+    else this.#handOverWhenSent();
   };
 
-  constructor(
-    start: { readonly id: number; readonly peer: string; readonly client: ClientIdentity; readonly view: ExportView },
-    socket: Socket,
-    context: NegotiationContext,
-  ) {
+  constructor(start: NegotiationStart, socket: Socket, context: NegotiationContext) {
     this.id = start.id;
     this.peer = start.peer;
     this.#client = start.client;
     this.#socket = socket;
     this.#context = context;
-    this.#handshake = new Handshake(start.view);
+    this.#handshake = new Handshake(context.viewFor(start.client), start.tls);
     this.#deadline = performance.now() + context.handshakeTimeoutMs;
+    this.#listen();
+    this.#write([greeting()]);
+  }
+
+  #listen(): void {
+    const socket = this.#socket;
     socket.on('data', this.#onData);
     socket.on('end', this.#onEnd);
     socket.on('drain', this.#onDrain);
     socket.on('error', this.#onError);
     socket.on('close', this.#onClose);
-    this.#write([greeting()]);
   }
 
   /** Whether it was told all that it will be. */
@@ -100,6 +135,7 @@ export class Negotiation {
   /** Ends it: what was said is sent, then the socket closes. */
   finish(): void {
     if (this.#phase === 'handover') this.#socket.destroy();
+    if (this.#phase === 'tls') this.#abort.abort();
     if (this.#phase !== 'options') return;
     this.#phase = 'finished';
     this.#deadline = performance.now() + Math.min(LINGER_MS, this.#context.drainTimeoutMs);
@@ -123,6 +159,10 @@ export class Negotiation {
   }
 
   #step({ replies, outcome }: HandshakeStep): void {
+    if (outcome?.kind === 'starttls') {
+      this.#beginTls(replies, outcome.early);
+      return;
+    }
     this.#write(replies);
     if (outcome === null) {
       // Whoever asks without reading the answers is not listened to until he has.
@@ -140,6 +180,53 @@ export class Negotiation {
       this.#socket.off('end', this.#onEnd);
       this.#handOverWhenSent();
     }
+  }
+
+  /** Stops reading before the acknowledgement leaves: what has come by then came in plain text, from the client or from somebody between. */
+  #beginTls(replies: readonly Buffer[], early: number): void {
+    const socket = this.#socket;
+    this.#phase = 'tls';
+    socket.pause();
+    socket.off('data', this.#onData);
+    socket.off('end', this.#onEnd);
+    socket.off('drain', this.#onDrain);
+    const bytes = takeUnread(socket).reduce((sum, { length }) => sum + length, early);
+    if (bytes > 0) {
+      const fields = { connection: this.id, peer: this.peer, bytes };
+      this.#context.log.warn(fields, 'plain text came behind NBD_OPT_STARTTLS: the connection is dropped');
+      socket.destroy();
+      return;
+    }
+    this.#write(replies);
+  }
+
+  #secureWhenSent(): void {
+    if (this.#unsent > 0 || this.#socketClosed) return;
+    // From here on the deadline aborts, and closing the socket is the business of whoever does TLS.
+    this.#socket.off('close', this.#onClose);
+    void this.#secure();
+  }
+
+  async #secure(): Promise<void> {
+    const { id, peer } = this;
+    let secured: Secured;
+    try {
+      secured = await this.#context.secure({ id, peer, socket: this.#socket, signal: this.#abort.signal });
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#context.log.info({ connection: id, peer, reason }, 'no TLS with a client');
+      this.#end(false);
+      return;
+    }
+    const { socket, tls } = secured;
+    this.#context.log.debug({ connection: id, peer, ...tls }, 'a client goes on over TLS');
+    this.#client = { ...this.#client, tls };
+    this.#socket = socket;
+    this.#phase = 'options';
+    this.#handshake = Handshake.overTls(this.#context.viewFor(this.#client), this.#handshake);
+    this.#listen();
+    if (this.#abort.signal.aborted) socket.destroy();
+    else socket.resume();
   }
 
   #write(pieces: readonly Buffer[]): void {

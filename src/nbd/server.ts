@@ -13,7 +13,7 @@ import type { NbdLog } from './connection.ts';
 import { NbdError } from './errors.ts';
 import type { ClientIdentity, ExportDirectory } from './exports.ts';
 import { formatAddress, type NbdAddress, openListener } from './listener.ts';
-import { type Adopt, Negotiation, type NegotiationContext } from './negotiation.ts';
+import { type Adopt, Negotiation, type NegotiationContext, type NegotiationStart, type Secure } from './negotiation.ts';
 import type { SessionLimits } from './sessions.ts';
 
 export interface NbdServerLimits extends SessionLimits {
@@ -35,6 +35,8 @@ export interface NbdServerOptions {
   readonly directory: ExportDirectory;
   /** Takes clients that have chosen; `ended` is owed for each one that was taken. */
   readonly adopt: Adopt;
+  /** Does TLS. Needed by listeners that offer it. */
+  readonly secure?: Secure;
   readonly limits?: Partial<NbdServerLimits>;
   readonly log?: NbdLog;
   /** Who is behind a socket. Default: nobody knows. */
@@ -49,10 +51,20 @@ const UNKNOWN: ClientIdentity = { kind: 'unknown' };
 const MIN_TICK_MS = 10;
 const MAX_TICK_MS = 250;
 
+/** What clients of a listener may, or must, do. */
+export type ListenerTls = NegotiationStart['tls'];
+
+function withoutTls(): ListenerTls {
+  return 'off';
+}
+
+function noTls(): Promise<never> {
+  return Promise.reject(new Error('nobody here does TLS'));
+}
+
 export class NbdServer {
   readonly #limits: NbdServerLimits;
   readonly #log: NbdLog;
-  readonly #directory: ExportDirectory;
   readonly #identify: (socket: Socket, address: NbdAddress) => ClientIdentity;
   readonly #context: NegotiationContext;
   readonly #listeners: Server[] = [];
@@ -66,12 +78,13 @@ export class NbdServer {
   constructor(options: NbdServerOptions) {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#log = options.log ?? SILENT;
-    this.#directory = options.directory;
     this.#identify = options.identify ?? ((): ClientIdentity => UNKNOWN);
     this.#context = {
       log: this.#log,
       handshakeTimeoutMs: this.#limits.handshakeTimeoutMs,
       drainTimeoutMs: this.#limits.drainTimeoutMs,
+      viewFor: (client) => options.directory.viewFor(client),
+      secure: options.secure ?? noTls,
       adopt: async (handover) => {
         this.#adopted.add(handover.id);
         try {
@@ -87,13 +100,16 @@ export class NbdServer {
     };
   }
 
-  /** Opens one more listener. Returns its address as it was bound. Throws an NbdError. */
-  async listen(address: NbdAddress): Promise<NbdAddress> {
+  /**
+   * Opens one more listener; `tls` is what its clients may, or must, do, decided when it is known what it is bound to. Returns its
+   * address as it was bound. Throws an NbdError.
+   */
+  async listen(address: NbdAddress, tls: (bound: NbdAddress) => ListenerTls = withoutTls): Promise<NbdAddress> {
     const name = formatAddress(address);
     if (this.#closing !== null) throw new NbdError('CLOSED', name, 'the server is closing');
     const listener = await openListener(
       address,
-      (socket, at) => this.#accept(socket, at),
+      (socket, at) => this.accept(socket, at, tls(at)),
       (error) => this.#log.warn({ address: name, error: error.message }, 'a connection could not be accepted'),
     );
     this.#listeners.push(listener.server);
@@ -137,7 +153,8 @@ export class NbdServer {
 
   #stopped: Promise<unknown> = Promise.resolve();
 
-  #accept(socket: Socket, address: NbdAddress): void {
+  /** Serves a client on a socket that came by itself, or by a listener. */
+  accept(socket: Socket, address: NbdAddress, tls: ListenerTls = 'off'): void {
     const { remoteAddress = '', remotePort = 0 } = socket;
     const peer = formatAddress(
       address.kind === 'tcp' ? { kind: 'tcp', host: remoteAddress, port: remotePort } : address,
@@ -148,7 +165,7 @@ export class NbdServer {
       return;
     }
     const client = this.#identify(socket, address);
-    const start = { id: this.#nextId++, peer, client, view: this.#directory.viewFor(client) };
+    const start: NegotiationStart = { id: this.#nextId++, peer, client, tls };
     this.#negotiations.add(new Negotiation(start, socket, this.#context));
     this.#timer ??= this.#startTimer();
   }

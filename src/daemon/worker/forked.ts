@@ -10,7 +10,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Socket } from 'node:net';
 import type { VolumeId } from '../../lvm/live.ts';
-import { handleOf, withBytesOf } from './handles.ts';
+import { handleOf } from '../../nbd/socket-handle.ts';
+import { withBytesOf } from './handles.ts';
 import type {
   AdoptRequest,
   DeviceKey,
