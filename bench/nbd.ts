@@ -10,11 +10,11 @@
  *
  * The load generator is `nbdblast` from PATH, or is built from ../shared/bench/nbdblast.c.
  */
-import { execFile, execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
+import { generator } from './generator.ts';
 import { type Served, startOurs, startPeers } from './servers.ts';
 
 const run = promisify(execFile);
@@ -38,17 +38,6 @@ interface Figures {
   readonly p50: number;
   readonly p99: number;
   readonly cpu: number;
-}
-
-function generator(): string {
-  const found = spawnSync('sh', ['-c', 'command -v nbdblast'], { encoding: 'utf8' });
-  if (found.status === 0) return found.stdout.trim();
-  const source = fileURLToPath(new URL('../../shared/bench/nbdblast.c', import.meta.url));
-  if (!existsSync(source)) throw new Error('nbdblast is neither in PATH nor in ../shared/bench');
-  const built = fileURLToPath(new URL('../build/nbdblast', import.meta.url));
-  mkdirSync(fileURLToPath(new URL('../build', import.meta.url)), { recursive: true });
-  execFileSync('cc', ['-O2', '-o', built, source]);
-  return built;
 }
 
 const { values } = parseArgs({

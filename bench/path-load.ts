@@ -65,11 +65,11 @@ export function linearVolume(device: BlockDevice): Volume {
   return volume;
 }
 
-/** BATCH requests side by side, as a client sends them. */
-function requests(type: 0 | 1, bytes: number): Buffer {
+/** Requests side by side, as a client sends them. */
+function requests(type: 0 | 1, bytes: number, batch: number): Buffer {
   const each = 28 + (type === 1 ? bytes : 0);
-  const all = Buffer.alloc(each * BATCH);
-  for (let i = 0; i < BATCH; i++) {
+  const all = Buffer.alloc(each * batch);
+  for (let i = 0; i < batch; i++) {
     const at = i * each;
     all.writeUInt32BE(0x25609513, at);
     all.writeUInt16BE(type, at + 6);
@@ -85,7 +85,7 @@ function exported(volume: BlockDevice): NbdExport {
 }
 
 /** From received bytes to collected replies, with everything between but sockets and devices. */
-export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN): Round {
+export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN, batch: number = BATCH): Round {
   const device = new NullDevice();
   const volume = linearVolume(device);
   const export_ = exported(volume);
@@ -96,7 +96,7 @@ export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN
   const memory = { buffers: new BufferPool(), budget: new PayloadBudget(2 ** 30), waiter };
   const limits = { maxRequests: 256, maxBytes: 2 ** 26 };
   const transmission = new Transmission(export_, memory, limits, executor, features);
-  const input = requests(type, bytes);
+  const input = requests(type, bytes, batch);
   const pieces: Buffer[] = [];
   return () => {
     // As a turn of sessions does it, and as a socket does.
@@ -121,7 +121,7 @@ export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN
 /** Decoding and judging alone. */
 export function codec(): Round {
   const export_ = exported(new NullDevice());
-  const input = requests(0, 4096);
+  const input = requests(0, 4096, BATCH);
   const command = new Command(0);
   return () => {
     for (let i = 0; i < BATCH; i++) {
