@@ -8,6 +8,7 @@
  *  - Accepted sockets are half-open tolerant; TCP ones send without delay and probe dead peers.
  */
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { chmod, chown, lstat, readFile, readlink, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { NbdError } from './errors.ts';
@@ -18,8 +19,10 @@ export type NbdAddress =
       readonly path: string;
       readonly mode?: number;
       /** A group's id. */ readonly group?: number;
+      /** A descriptor of ours that is bound there, from the process that we follow: the file is ours now. */
+      readonly fd?: number;
     }
-  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly fd?: number }
   /** A file descriptor of ours on which somebody listens already. What it is bound to is told once it is open. */
   | { readonly kind: 'inherited'; readonly fd: number };
 
@@ -149,6 +152,7 @@ export async function openListener(
 
 async function listen(server: Server, address: NbdAddress): Promise<NbdAddress> {
   if (address.kind === 'inherited') return listenInherited(server, address.fd);
+  if (address.fd !== undefined) return listenOn(server, address, address.fd);
   if (address.kind === 'unix') {
     await listenUnix(server, address.path, address.mode ?? DEFAULT_MODE, address.group);
     return address;
@@ -158,4 +162,19 @@ async function listen(server: Server, address: NbdAddress): Promise<NbdAddress> 
   const bound = server.address();
   const port = bound === null || typeof bound === 'string' ? address.port : bound.port;
   return { kind: 'tcp', host: address.host, port };
+}
+
+/** Goes on listening where the process that we follow did. */
+async function listenOn(server: Server, address: NbdAddress, fd: number): Promise<NbdAddress> {
+  const listening = once(server, 'listening');
+  server.listen({ fd });
+  await listening;
+  const bound = server.address();
+  if (address.kind === 'tcp') {
+    const port = bound === null || typeof bound === 'string' ? address.port : bound.port;
+    return { kind: 'tcp', host: address.host, port };
+  }
+  // Node removes only files that it made itself.
+  if (address.kind === 'unix') server.once('close', () => rmSync(address.path, { force: true }));
+  return address;
 }

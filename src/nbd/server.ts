@@ -9,12 +9,15 @@
  */
 import { once } from 'node:events';
 import type { Server, Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { NbdLog } from './connection.ts';
 import { NbdError } from './errors.ts';
 import type { ClientIdentity, ExportDirectory } from './exports.ts';
+import { Gate } from './gate.ts';
 import { formatAddress, type NbdAddress, openListener } from './listener.ts';
 import { type Adopt, Negotiation, type NegotiationContext, type NegotiationStart, type Secure } from './negotiation.ts';
 import type { SessionLimits } from './sessions.ts';
+import { listeningFd } from './socket-handle.ts';
 
 export interface NbdServerLimits extends SessionLimits {
   /** Clients at once, on all listeners; more are closed at once. */
@@ -50,6 +53,8 @@ export const SILENT: NbdLog = { debug: nothing, info: nothing, warn: nothing };
 const UNKNOWN: ClientIdentity = { kind: 'unknown' };
 const MIN_TICK_MS = 10;
 const MAX_TICK_MS = 250;
+/** Between looks at negotiations that are waited for. */
+const SETTLE_MS = 5;
 
 /** What clients of a listener may, or must, do. */
 export type ListenerTls = NegotiationStart['tls'];
@@ -67,7 +72,9 @@ export class NbdServer {
   readonly #log: NbdLog;
   readonly #identify: (socket: Socket, address: NbdAddress) => ClientIdentity;
   readonly #context: NegotiationContext;
-  readonly #listeners: Server[] = [];
+  readonly #listeners: { readonly server: Server; readonly address: NbdAddress; readonly tls: ListenerTls }[] = [];
+  /** Where clients of listeners are held while this process is replaced. */
+  readonly gate: Gate<NbdAddress> = new Gate();
   readonly #negotiations = new Set<Negotiation>();
   readonly #adopted = new Set<number>();
   #onIdle: (() => void) | null = null;
@@ -109,10 +116,10 @@ export class NbdServer {
     if (this.#closing !== null) throw new NbdError('CLOSED', name, 'the server is closing');
     const listener = await openListener(
       address,
-      (socket, at) => this.accept(socket, at, tls(at)),
+      (socket, at) => this.gate.pass(socket, at, (accepted) => this.accept(accepted, at, tls(at))),
       (error) => this.#log.warn({ address: name, error: error.message }, 'a connection could not be accepted'),
     );
-    this.#listeners.push(listener.server);
+    this.#listeners.push({ ...listener, tls: tls(listener.address) });
     this.#log.info({ address: formatAddress(listener.address) }, 'listening');
     return listener.address;
   }
@@ -127,6 +134,42 @@ export class NbdServer {
     return [...this.#negotiations];
   }
 
+  /** The listeners' descriptors, in the order in which they were opened. */
+  descriptors(): readonly (number | null)[] {
+    return this.#listeners.map(({ server }) => listeningFd(server));
+  }
+
+  /** Every later connection gets a number from this one on. */
+  get nextId(): number {
+    return this.#nextId;
+  }
+
+  /** Goes on where the process that we follow has stopped: with these clients, which it had handed over, and numbers from `nextId`. */
+  follow(ids: readonly number[], nextId: number): void {
+    for (const id of ids) this.#adopted.add(id);
+    this.#nextId = Math.max(this.#nextId, nextId);
+  }
+
+  /** Serves a client that the process that we follow has accepted at `address`, and nothing more. */
+  acceptAt(socket: Socket, address: NbdAddress): void {
+    const name = formatAddress(address);
+    const listener = this.#listeners.find((each) => formatAddress(each.address) === name);
+    if (listener === undefined) socket.destroy();
+    else this.accept(socket, listener.address, listener.tls);
+  }
+
+  /** Waits for clients that negotiate to have chosen, but not for long. */
+  async settled(timeoutMs: number): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    while (this.#negotiations.size > 0 && performance.now() < end) await delay(SETTLE_MS);
+  }
+
+  /** Ends every negotiation; listeners go on. Resolves when all are gone. */
+  async endNegotiations(): Promise<void> {
+    for (const negotiation of this.#negotiations) negotiation.finish();
+    if (this.#negotiations.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+  }
+
   /** A client that was handed over has ended. */
   ended(id: number): void {
     this.#adopted.delete(id);
@@ -139,9 +182,9 @@ export class NbdServer {
   }
 
   async #close(): Promise<void> {
-    const listenersClosed = this.#listeners.map((listener) => once(listener.close(), 'close'));
-    for (const negotiation of this.#negotiations) negotiation.finish();
-    if (this.#negotiations.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+    const listenersClosed = this.#listeners.map(({ server }) => once(server.close(), 'close'));
+    this.gate.drop();
+    await this.endNegotiations();
     // Sockets that were handed over within this process are the listener's until they close.
     this.#stopped = Promise.all(listenersClosed);
   }

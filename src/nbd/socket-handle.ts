@@ -1,14 +1,17 @@
 /**
  * What Node has under a socket: needed where a socket is taken from the object that it was born as, to another process or to TLS.
  *
- * Invariant: after `takeUnread` the system's buffer holds every byte that is not in what it gave: the socket reads no more.
+ * Invariants
+ *  - After `takeUnread` the system's buffer holds every byte that is not in what it gave: the socket reads no more.
+ *  - The options of the connection (no delay, keep-alive) are the system's, and travel with the handle.
  */
-import type { Socket } from 'node:net';
+import { type BoundSocket, type Server, Socket } from 'node:net';
 
 interface Handle {
   /** Absent, or negative: it has none. */
   readonly fd?: number;
   readStop(): number;
+  close(): void;
 }
 interface Handled {
   readonly _handle: Handle | null;
@@ -39,4 +42,33 @@ export function takeUnread(socket: Socket): readonly Buffer[] {
   // Taking the last chunk may have begun another read.
   handle?.readStop();
   return chunks;
+}
+
+/** The descriptor on which a server listens; null when it does not. */
+export function listeningFd(server: Server): number | null {
+  const handle: Handle | null | undefined = Reflect.get(server, '_handle');
+  return handle?.fd ?? null;
+}
+
+/** Takes the handle from a socket that has just been accepted, so that not a byte has been read; null when it is closed. */
+export function detachHandle(socket: Socket): object | null {
+  const { _handle: handle } = socket as Socket & Handled;
+  if (handle === null || socket.destroyed) return null;
+  handle.readStop();
+  Reflect.set(socket, '_handle', null);
+  socket.destroy();
+  return handle;
+}
+
+/** Closes a handle that no socket has. */
+export function closeHandle(handle: object): void {
+  (handle as Handle).close();
+}
+
+/** A socket of this process for a handle: half-open tolerant, and paused. */
+export function socketOf(handle: object): Socket {
+  // The constructor takes any handle that has a stream's methods; its types know one kind of them.
+  const socket = new Socket({ handle: handle as BoundSocket, allowHalfOpen: true, readable: true, writable: true });
+  socket.pause();
+  return socket;
 }

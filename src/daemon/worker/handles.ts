@@ -2,11 +2,9 @@
  * A socket's way from one process to another. Node passes sockets over a channel, but keeps books about those that came from a
  * listener; so it is the bare handle that travels, and each side knows its own socket only.
  *
- * Invariants
- *  - After `withBytesOf` the system's buffer holds every byte that is not in what it gave: the socket reads no more.
- *  - The options of the connection (no delay, keep-alive) are the system's, and travel with it.
+ * Invariant: after `withBytesOf` the system's buffer holds every byte that is not in what it gave: the socket reads no more.
  */
-import { type BoundSocket, Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { takeUnread } from '../../nbd/socket-handle.ts';
 import type { AdoptRequest } from './host.ts';
 
@@ -16,12 +14,4 @@ export function withBytesOf(socket: Socket, request: AdoptRequest): AdoptRequest
   if (more.length === 0) return request;
   const { negotiated } = request;
   return { ...request, negotiated: { ...negotiated, leftover: Buffer.concat([negotiated.leftover, ...more]) } };
-}
-
-/** A socket of this process for a handle that came over the channel: half-open tolerant, and paused. */
-export function socketOf(handle: object): Socket {
-  // The constructor takes any handle that has a stream's methods; its types know one kind of them.
-  const socket = new Socket({ handle: handle as BoundSocket, allowHalfOpen: true, readable: true, writable: true });
-  socket.pause();
-  return socket;
 }

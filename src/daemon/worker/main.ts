@@ -9,8 +9,8 @@
  *  - An error that nobody expected is logged and ends the process: the supervisor starts another.
  */
 import assert from 'node:assert/strict';
+import { socketOf } from '../../nbd/socket-handle.ts';
 import { createLog, type Logger } from '../log.ts';
-import { socketOf } from './handles.ts';
 import type { WorkerCommands } from './host.ts';
 import type { CommandName, FromWorker, ToWorker } from './protocol.ts';
 import { Worker } from './worker.ts';
