@@ -244,7 +244,7 @@ function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
     shareKey,
     ...(note === undefined ? {} : { note }),
   };
-  return { name, id, description, contexts: contextsOf(group), plan };
+  return { name, id, description, contexts: contextsOf(group, entry.lv), plan };
 }
 
 /**

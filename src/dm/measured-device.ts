@@ -9,6 +9,7 @@
  *  - Limits, name and closing are the device's own.
  */
 import type { BlockDevice, DeviceLimits } from '../block/device.ts';
+import { blockStatusOf, type ExtentList, type StatusDone } from '../block/extents.ts';
 import { type IoRequest, type RequestOwner, RequestPool } from '../block/request.ts';
 import { anyRange } from './aligned-device.ts';
 import { IoStats } from './io-stats.ts';
@@ -54,6 +55,11 @@ export class MeasuredDevice implements BlockDevice, RequestOwner {
     this.#pool.release(child);
     request.error = error;
     request.owner.ioDone(request);
+  }
+
+  /** Questions are not counted. */
+  blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    blockStatusOf(this.inner, offset, length, extents, done);
   }
 
   close(): Promise<void> {

@@ -50,6 +50,8 @@ export interface StatusQuestion {
   readonly length: number;
   readonly extents: ExtentList;
   readonly done: StatusDone;
+  /** Answers instead of the map. Gives 0 or an errno. */
+  readonly answer?: (offset: number, end: number, extents: ExtentList) => Promise<number>;
 }
 
 export class RequestMapper implements RequestOwner {
@@ -145,7 +147,7 @@ export class RequestMapper implements RequestOwner {
     else this.#questions.push(question);
   }
 
-  #answer({ offset, length, extents, done }: StatusQuestion): void {
+  #answer({ offset, length, extents, done, answer }: StatusQuestion): void {
     const end = offset + length;
     this.#inFlight++;
     const ended = (errno: number): void => {
@@ -153,6 +155,7 @@ export class RequestMapper implements RequestOwner {
       this.#leave();
     };
     if (end > this.#map.sizeBytes) setImmediate(ended, EIO);
+    else if (answer !== undefined) void answer(offset, end, extents).then(ended);
     else void mapStatus(this.#map, offset, end, extents).then(ended);
   }
 

@@ -15,7 +15,7 @@
  *  - Nothing outside dm/targets.ts knows the name of a target type.
  */
 import type { BlockDevice } from '../block/device.ts';
-import type { StatusSource } from '../block/extents.ts';
+import type { ExtentList, StatusSource } from '../block/extents.ts';
 import type { IoRequest } from '../block/request.ts';
 import type { TablePlace } from './errors.ts';
 import type { DeviceRef } from './table.ts';
@@ -70,6 +70,12 @@ export interface TargetStatus {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
+/** Bytes, counted from the target's start. */
+export interface StatusRange {
+  readonly offset: number;
+  readonly end: number;
+}
+
 export interface Target {
   readonly mapping: Mapping;
   /** The parameters as `dmsetup table` prints them, devices by name. */
@@ -84,6 +90,11 @@ export interface Target {
   resume?(): void;
   /** Lets go of what the target holds; follows a `suspend`. */
   close?(): void;
+  /**
+   * Adds which bytes of a range may differ (flag 1) from what the snapshot with that id has, as far as there is room and it is known.
+   * Gives 0, or an errno: ENOENT, no such snapshot of the same origin; EIO, it is invalid. Absent: there are no snapshots.
+   */
+  changes?(since: string, range: StatusRange, extents: ExtentList): Promise<number>;
   /** `dmsetup message`: does what the words say, or rejects. */
   message?(words: readonly string[]): Promise<string>;
 }

@@ -22,7 +22,7 @@ import type { IoStats } from './io-stats.ts';
 import { type LoadedLine, type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
 import type { Layer, Table } from './table.ts';
-import type { Target, TargetRegistry, TargetStatus } from './target.ts';
+import { SECTOR_BYTES, type Target, type TargetRegistry, type TargetStatus } from './target.ts';
 
 export interface VolumeOptions {
   readonly targets: TargetRegistry;
@@ -121,6 +121,25 @@ export class Volume implements BlockDevice {
   blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
     assert(this.#state !== 'closed', 'a question to a closed volume');
     this.#mapper.blockStatus({ offset, length, extents, done });
+  }
+
+  /**
+   * Which bytes of a range may differ (flag 1) from what a snapshot of the same origin has, by its id; as `blockStatus` otherwise. Fails
+   * with ENOENT if it is none, EIO if it is invalid, ENOTSUP if this volume has to do with no snapshots.
+   */
+  changedSince(since: string, offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    assert(this.#state !== 'closed', 'a question to a closed volume');
+    const answer = (from: number, end: number): Promise<number> => this.#changes(since, from, end, extents);
+    this.#mapper.blockStatus({ offset, length, extents, done, answer });
+  }
+
+  #changes(since: string, offset: number, end: number, extents: ExtentList): Promise<number> {
+    const sector = Math.floor(offset / SECTOR_BYTES);
+    const line = this.#live?.lines.find(({ start, length }) => sector >= start && sector < start + length);
+    if (line?.target.changes === undefined) return Promise.resolve(constants.errno.ENOTSUP);
+    const start = line.start * SECTOR_BYTES;
+    const last = Math.min(end, start + line.length * SECTOR_BYTES);
+    return line.target.changes(since, { offset: offset - start, end: last - start }, extents);
   }
 
   /**

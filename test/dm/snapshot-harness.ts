@@ -19,6 +19,8 @@ export interface SnapshotSpec {
   /** Sectors. */
   readonly chunkSize: number;
   readonly persistent?: 'P' | 'PO' | 'N';
+  /** What tables and questions call it; absent: its device. */
+  readonly id?: string;
 }
 
 export function linearTable(sectors: number, device: string): Table {
@@ -43,13 +45,15 @@ export class Family {
     return [this.origin, ...[...this.snapshots.values()].map(({ volume }) => volume)];
   }
 
-  snapshotTable({ cow, chunkSize, persistent = 'P' }: SnapshotSpec): Table {
-    const params = { origin: 'real', cow: cow.name, persistent, chunkSize };
+  snapshotTable({ cow, chunkSize, persistent = 'P', id }: SnapshotSpec): Table {
+    const named = id === undefined ? {} : { cowId: id };
+    const params = { origin: 'real', cow: cow.name, persistent, chunkSize, ...named };
     return [{ start: 0, length: this.#sectors, target: 'snapshot', params }];
   }
 
-  mergeTable({ cow, chunkSize, persistent = 'P' }: SnapshotSpec): Table {
-    const params = { origin: 'real', cow: cow.name, persistent, chunkSize };
+  mergeTable({ cow, chunkSize, persistent = 'P', id }: SnapshotSpec): Table {
+    const named = id === undefined ? {} : { cowId: id };
+    const params = { origin: 'real', cow: cow.name, persistent, chunkSize, ...named };
     return [{ start: 0, length: this.#sectors, target: 'snapshot-merge', params }];
   }
 

@@ -9,5 +9,8 @@ import type { ContextSpec } from '../contexts.ts';
 import { SegmentStatus } from './segment-status.ts';
 
 export function contextSource(spec: ContextSpec, volume: Volume): StatusSource {
-  return new SegmentStatus(volume, spec.devices);
+  if (spec.kind === 'segment') return new SegmentStatus(volume, spec.devices);
+  return {
+    blockStatus: (offset, length, extents, done) => volume.changedSince(spec.since, offset, length, extents, done),
+  };
 }

@@ -6,6 +6,7 @@
  * Invariant: merging goes on while the table is live, and stops between two steps while it is suspended.
  */
 import type { BlockDevice } from '../../block/device.ts';
+import type { ExtentList } from '../../block/extents.ts';
 import type { IoRequest } from '../../block/request.ts';
 import type { TablePlace } from '../errors.ts';
 import {
@@ -13,11 +14,13 @@ import {
   type Mapping,
   type RequestSink,
   SECTOR_BYTES,
+  type StatusRange,
   type Target,
   type TargetContext,
   type TargetStatus,
   type TargetType,
 } from '../target.ts';
+import { changesSince } from './changes.ts';
 import { MergeRequests } from './merge-requests.ts';
 import type { Origin } from './origin.ts';
 import { parseSnapshot, sharedKey, type SnapshotParams } from './params.ts';
@@ -49,6 +52,10 @@ class MergeTarget implements Target, RequestSink {
 
   submit(request: IoRequest): void {
     this.#live!.requests.submit(request);
+  }
+
+  changes(since: string, range: StatusRange, extents: ExtentList): Promise<number> {
+    return changesSince({ origin: this.#origin!, own: this.#live!.snapshot }, since, range, extents);
   }
 
   tableText(): string {

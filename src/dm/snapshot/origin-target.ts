@@ -7,17 +7,20 @@
  * Invariant: reads, flushes, and writes that no snapshot needs the old content of, go to the device as they are.
  */
 import type { BlockDevice } from '../../block/device.ts';
+import { blockStatusOf, type ExtentList, type StatusDone } from '../../block/extents.ts';
 import { type IoRequest, Op, RequestQueue } from '../../block/request.ts';
 import type { TablePlace } from '../errors.ts';
 import {
   deviceWord,
   type Mapping,
   type RequestSink,
+  type StatusRange,
   type Target,
   type TargetContext,
   type TargetStatus,
   type TargetType,
 } from '../target.ts';
+import { changesSince } from './changes.ts';
 import type { Origin } from './origin.ts';
 import { parseOrigin, sharedKey, type SnapshotOriginParams } from './params.ts';
 import { originOf, type SharedKey } from './registry.ts';
@@ -45,6 +48,14 @@ class OriginTarget implements Target, RequestSink {
       this.#discards.push(request);
       setImmediate(this.#onTurn);
     }
+  }
+
+  blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    blockStatusOf(this.#device, offset, length, extents, done);
+  }
+
+  changes(since: string, range: StatusRange, extents: ExtentList): Promise<number> {
+    return changesSince({ origin: this.#origin!, own: null }, since, range, extents);
   }
 
   tableText(): string {

@@ -25,6 +25,11 @@ export function originOf(key: SharedKey): Origin {
   return origin;
 }
 
+/** The snapshot with that id, if a table of this process has it. */
+export function knownSnapshot(id: string): Snapshot | undefined {
+  return snapshots.get(id);
+}
+
 /** The snapshot whose COW store has that key; who gets it adopts it. */
 export function snapshotOf(key: SharedKey): Snapshot {
   let snapshot = snapshots.get(key);

@@ -7,17 +7,22 @@
  * Invariant: a snapshot that can't be what it was answers with EIO, to every request.
  */
 import type { BlockDevice } from '../../block/device.ts';
+import type { ExtentList } from '../../block/extents.ts';
 import type { TablePlace } from '../errors.ts';
 import {
   deviceWord,
   type Mapping,
+  type RequestSink,
   SECTOR_BYTES,
+  type StatusRange,
   type Target,
   type TargetContext,
   type TargetStatus,
   type TargetType,
 } from '../target.ts';
+import { changesSince } from './changes.ts';
 import { parseSnapshot, sharedKey, type SnapshotParams } from './params.ts';
+import { snapshotRangeStatus } from './range-status.ts';
 import { originOf, type SharedKey, snapshotOf } from './registry.ts';
 import { SnapshotRequests } from './snapshot-requests.ts';
 import type { Snapshot, SnapshotSetup } from './snapshot.ts';
@@ -41,8 +46,12 @@ class SnapshotTarget implements Target {
     this.#originKey = sharedKey(params.originId, this.#origin, params.origin, 'origin', place);
     this.#cowKey = sharedKey(params.cowId, this.#cow, params.cow, 'cow', place);
     this.#sizeBytes = context.length * SECTOR_BYTES;
-    const sink = {
-      submit: (request: Parameters<SnapshotRequests['submit']>[0]) => this.#live!.requests.submit(request),
+    const sink: RequestSink = {
+      submit: (request) => this.#live!.requests.submit(request),
+      blockStatus: (offset, length, extents, done) => {
+        const ended = (errno: number): void => done(errno);
+        void snapshotRangeStatus(this.#live!.snapshot, { offset, end: offset + length }, extents).then(ended);
+      },
     };
     this.mapping = { kind: 'submit', sink, splitBytes: 0, discards: false };
   }
@@ -72,6 +81,11 @@ class SnapshotTarget implements Target {
       onLoaded: () => requests.goOn(),
     };
     snapshot.adopt(this, setup);
+  }
+
+  changes(since: string, range: StatusRange, extents: ExtentList): Promise<number> {
+    const { snapshot } = this.#live!;
+    return changesSince({ origin: snapshot.setup.origin, own: snapshot }, since, range, extents);
   }
 
   async suspend(): Promise<void> {
