@@ -5,7 +5,8 @@
  * Invariants
  *  - A device is known by its identity, so that two paths of one device are one opened device.
  *  - A device is let go only by `keepOnly`, `forget` and `close`, which the caller uses when no table names it any more.
- *  - A device that can't be opened takes nothing else with it: the failure is kept as a reason.
+ *  - A device that can't be opened takes nothing else with it: the failure is kept as a reason. One that does not answer counts as such
+ *    after HOLD_TIMEOUT_MS, and is passed over until it does.
  *  - Each claim of an identity has a generation of its own: who had the device open before a loss knows that it is another one.
  */
 import type { OpenedDevice } from '../block/device.ts';
@@ -14,6 +15,7 @@ import { openBlockDevice } from '../block/open.ts';
 import { flush } from '../block/sync-io.ts';
 import type { ScannedDevice } from '../lvm/model.ts';
 import { settleAll } from './errors.ts';
+import { Patience } from './patience.ts';
 import type { DeviceSpec } from './worker/host.ts';
 
 export interface DeviceStatus {
@@ -37,15 +39,29 @@ interface Held {
   readonly generation: number;
 }
 
+/** How long opening a device, or asking for its size, may take. */
+const HOLD_TIMEOUT_MS = 10_000;
+
+export interface DeviceSetOptions {
+  readonly readOnly: boolean;
+  /** Default: the system's devices. */
+  readonly open?: typeof openBlockDevice;
+  readonly timeoutMs?: number;
+}
+
 export class DeviceSet {
   readonly #readOnly: boolean;
+  readonly #openDevice: typeof openBlockDevice;
+  readonly #patience: Patience;
   readonly #held = new Map<string, Held>();
   readonly #generations = new Map<string, number>();
   readonly #identityOfPath = new Map<string, string>();
   readonly #failed = new Map<string, { readonly scanned: ScannedDevice; readonly error: DeviceError }>();
 
-  constructor(options: { readonly readOnly: boolean }) {
+  constructor(options: DeviceSetOptions) {
     this.#readOnly = options.readOnly;
+    this.#openDevice = options.open ?? openBlockDevice;
+    this.#patience = new Patience(options.timeoutMs ?? HOLD_TIMEOUT_MS);
   }
 
   /** Opens those of `devices` that are not open yet, and says how many these were and which failed. */
@@ -62,12 +78,13 @@ export class DeviceSet {
     const held = this.#held.get(scanned.identity);
     if (held !== undefined) {
       // A disk that was enlarged meanwhile may already hold extents past its old end.
-      if (scanned.sizeBytes > held.device.limits.sizeBytes) await held.device.remeasure?.();
+      // One that does not tell in time keeps the size that is known: a table past it is refused by name.
+      if (scanned.sizeBytes > held.device.limits.sizeBytes) await this.#remeasure(held.device);
       return;
     }
     const readOnly = this.#readOnly || scanned.readOnly;
     try {
-      const device = await openBlockDevice(scanned.path, { readOnly, exclusive: true });
+      const device = await this.#inTime(scanned, readOnly);
       // By what was opened: the path may have got another device since the scan, and then the next scan finds this one held.
       const generation = (this.#generations.get(device.identity) ?? 0) + 1;
       this.#generations.set(device.identity, generation);
@@ -76,6 +93,18 @@ export class DeviceSet {
       if (!(error instanceof DeviceError)) throw error;
       this.#failed.set(scanned.identity, { scanned, error });
     }
+  }
+
+  async #inTime({ path, identity }: ScannedDevice, readOnly: boolean): Promise<OpenedDevice> {
+    const opening = (): Promise<OpenedDevice> => this.#openDevice(path, { readOnly, exclusive: true });
+    const outcome = await this.#patience.with(identity, opening, (device) => device.close());
+    if (outcome === null) throw new DeviceError('FAILED', path, 'does not answer');
+    return outcome.value;
+  }
+
+  async #remeasure(device: OpenedDevice): Promise<void> {
+    const measuring = async (): Promise<void> => device.remeasure?.();
+    await this.#patience.with(device.identity, measuring, () => undefined);
   }
 
   /** Whether the device of this identity is held. */

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
+import { attachDevice } from '../../src/cli/attach/kernel.ts';
 import { usesOf } from '../../src/cli/attach/use.ts';
+import { CommandError } from '../../src/cli/messages.ts';
 import {
   type AttachSystem,
   attachedDevices,
@@ -104,6 +106,28 @@ test("only this server's devices get a volume's new size, and only where it diff
     assert.deepEqual(set, [{ index: 0, backend: VOLUME, sizeBytes: 2 ** 21 }]);
     assert.deepEqual(await resizeAttached(sizes('vg/lv'), system), [{ ...resized, problem: 'invalid argument (no)' }]);
     assert.deepEqual(await resizeAttached(sizes('vg/other'), system), []);
+  });
+});
+
+test('a device that can not be connected is noted as it was before; one that was connected after all stays noted', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const system = await fakeSystem(folder, { 'sys/nbd0/backend': `${VOLUME}\n` });
+    const server = `unix:${join(folder, 'nobody.sock')}`;
+    const device = { kernelName: 'nbd0', exportName: 'vg/lv', server, connections: 1, volume: VOLUME };
+    const attach = (former: typeof device | null): Promise<void> =>
+      attachDevice(
+        device,
+        { former, sizeBytes: 512, timeoutSeconds: null, reconnectSeconds: 0, readOnly: false, blockSize: 512 },
+        system,
+      );
+    await assert.rejects(attach(null), /nbd0: the daemon gives no connection/);
+    assert.deepEqual(await notedDevices(system), []);
+    const former = { ...device, exportName: 'vg/other', volume: 'vg-uuid/other' };
+    await assert.rejects(attach(former), CommandError);
+    assert.deepEqual(await notedDevices(system), [former]);
+    await writeFile(join(folder, 'sys/nbd0/pid'), '17\n');
+    await assert.rejects(attach(former), CommandError);
+    assert.deepEqual(await notedDevices(system), [device]);
   });
 });
 

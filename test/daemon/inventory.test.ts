@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { DeviceError } from '../../src/block/errors.ts';
+import { openBlockDevice } from '../../src/block/open.ts';
 import { ensureDemo } from '../../src/daemon/demo-volume-group.ts';
 import { DeviceSet } from '../../src/daemon/devices.ts';
 import { type Inventory, takeInventory } from '../../src/daemon/inventory.ts';
@@ -163,6 +164,38 @@ describe('device set', () => {
     const again = await set.hold([now]);
     assert.deepEqual([again.opened, again.failures.size], [0, 0]);
     assert.equal(set.find(now.path)?.path, now.path);
+  });
+
+  test('a device that does not answer is given up after a while, asked no more, and closed when it is too late', async (t) => {
+    const [slow, other] = scan.devices;
+    assert(slow !== undefined && other !== undefined);
+    const answered = Promise.withResolvers<void>();
+    const closed = Promise.withResolvers<void>();
+    let asked = 0;
+    const set = new DeviceSet({
+      readOnly: false,
+      timeoutMs: 20,
+      async open(path, options) {
+        const device = await openBlockDevice(path, options);
+        if (path !== slow.path || ++asked > 1) return device;
+        await answered.promise;
+        const close = device.close.bind(device);
+        device.close = () => close().finally(closed.resolve);
+        return device;
+      },
+    });
+    t.after(() => set.close());
+    for (let look = 0; look < 2; look++) {
+      const { failures } = await set.hold([slow, other]);
+      assert.deepEqual([...failures.keys()], [slow.path]);
+      assert.match(failures.get(slow.path)?.message ?? '', /does not answer/);
+      assert.equal(set.find(other.path)?.path, other.path);
+    }
+    assert.equal(asked, 1);
+    answered.resolve();
+    await closed.promise;
+    while ((await set.hold([slow, other])).failures.size > 0);
+    assert.equal(asked, 2);
   });
 
   test('a device that was enlarged while it was held has its new size, one that was cut keeps the old', async (t) => {

@@ -12,8 +12,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   type AttachedDevice,
   type AttachSystem,
+  forgetDevice,
+  identityOf,
   isConnected,
   kernelSizeBytes,
+  noteDevice,
   numberOf,
 } from '../../daemon/client/attached.ts';
 import { connectDevice, type ConnectOptions, reconnectDevice, refusalOf } from '../../daemon/client/kernel-device.ts';
@@ -46,18 +49,41 @@ export async function loadModule(system: AttachSystem): Promise<void> {
   if (code !== 0) throw failed(`The kernel has no nbd devices, and module nbd cannot be loaded: ${said}`);
 }
 
-/** Connects a device and waits until the kernel shows it with its size. Throws CommandError. */
+export interface AttachOptions extends ConnectOptions {
+  readonly sizeBytes: number;
+  /** What was noted of the device before. */
+  readonly former: AttachedDevice | null;
+}
+
+/**
+ * Notes a device, connects it, and waits until the kernel shows it with its size. The note comes first: if the connection is lost in
+ * the next moment, the daemon knows whom to give another. Throws CommandError; the note is then what it was.
+ */
 export async function attachDevice(
   device: AttachedDevice,
-  sizeBytes: number,
-  options: ConnectOptions,
+  options: AttachOptions,
   system: AttachSystem,
 ): Promise<void> {
   const { kernelName } = device;
-  await told(kernelName, () => connectDevice(device, options, system));
-  const ready = async (): Promise<boolean> =>
-    (await isConnected(kernelName, system)) && (await kernelSizeBytes(kernelName, system)) === sizeBytes;
-  if (!(await until(ready))) throw failed(`${kernelName} was connected, but does not show the volume's size.`);
+  await noteDevice(device, system);
+  try {
+    await told(kernelName, () => connectDevice(device, options, system));
+    const ready = async (): Promise<boolean> =>
+      (await isConnected(kernelName, system)) && (await kernelSizeBytes(kernelName, system)) === options.sizeBytes;
+    if (!(await until(ready))) throw failed(`${kernelName} was connected, but does not show the volume's size.`);
+  } catch (error) {
+    await takeBack(device, options.former, system);
+    throw error;
+  }
+}
+
+/** The note as it was, unless the kernel did connect the device to the volume. */
+async function takeBack(device: AttachedDevice, former: AttachedDevice | null, system: AttachSystem): Promise<void> {
+  const { kernelName, volume } = device;
+  const { backend } = await identityOf(kernelName, system);
+  if (backend === volume && (await isConnected(kernelName, system))) return;
+  if (former === null) await forgetDevice(kernelName, system);
+  else await noteDevice(former, system);
 }
 
 /** Gives a connected device new connections where it has lost some, and the volume's size. Throws CommandError. */

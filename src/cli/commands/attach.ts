@@ -78,8 +78,8 @@ export const command: Command = {
     const { server } = volume;
     const connections = Number(context.options.value('connections') ?? 1);
     const attached: AttachedDevice = { kernelName, exportName, server, connections, volume: volume.volume };
-    await attachDevice(attached, volume.sizeBytes, optionsOf(context, volume), system);
-    await noteDevice(attached, system);
+    const former = noted.find((each) => each.kernelName === kernelName) ?? null;
+    await attachDevice(attached, { former, sizeBytes: volume.sizeBytes, ...optionsOf(context, volume) }, system);
     await announce(kernelName, exportName, system);
     context.output.print(`Logical volume ${exportName} attached to /dev/${kernelName}.`);
     return EXIT.ok;

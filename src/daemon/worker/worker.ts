@@ -24,6 +24,7 @@ import { ALLOCATION_CONTEXT } from '../../nbd/constants.ts';
 import type { ContextSpec } from '../contexts.ts';
 import { directOf, type EngineSettings } from '../engine.ts';
 import { singleErrors } from '../errors.ts';
+import { Patience } from '../patience.ts';
 import { contextSource } from './context-sources.ts';
 import {
   type AdoptRequest,
@@ -41,6 +42,9 @@ import {
   type WorkerStats,
   type WorkerVolume,
 } from './host.ts';
+
+/** How long opening a device, or asking for its size, may take. */
+const DEVICE_TIMEOUT_MS = 10_000;
 
 /** What a worker is started with; plain data. */
 export interface WorkerSettings {
@@ -142,6 +146,7 @@ export class Worker implements WorkerCommands {
   readonly #sessions: NbdSessions;
   readonly #volumes = new Map<VolumeId, HeldVolume>();
   readonly #devices = new Map<DeviceKey, Promise<OpenedDevice>>();
+  readonly #patience = new Patience(DEVICE_TIMEOUT_MS);
 
   /** `onConnectionClosed` is called once for each adopted connection. */
   constructor(settings: WorkerSettings, log: WorkerLog, onConnectionClosed: (connection: number) => void) {
@@ -194,8 +199,13 @@ export class Worker implements WorkerCommands {
       this.#devices.set(key, opening);
       opening.catch(() => this.#devices.delete(key));
     }
-    const device = await opening;
-    if (spec.sizeBytes > device.limits.sizeBytes) await device.remeasure?.();
+    const opened = opening;
+    const device = (await this.#patience.with(`open ${key}`, () => opened, ignoreLate))?.value;
+    if (device === undefined) throw new Error(`${spec.path} does not answer`);
+    if (spec.sizeBytes > device.limits.sizeBytes) {
+      const measured = await this.#patience.with(`measure ${key}`, async () => device.remeasure?.(), ignoreLate);
+      if (measured === null) throw new Error(`${spec.path} does not answer`);
+    }
     return device;
   }
 
@@ -355,6 +365,9 @@ async function closeDevice(opening: Promise<OpenedDevice>): Promise<void> {
     await device.close();
   }
 }
+
+/** It is in its place by now: the next load finds it there. */
+function ignoreLate(): void {}
 
 /** Waits for all, and gives the messages of what failed. */
 async function problemsOf(work: readonly Promise<unknown>[]): Promise<readonly string[]> {
