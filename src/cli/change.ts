@@ -100,6 +100,7 @@ function tomlChoices(config: Config): Required<Pick<ChangeContext, 'limits' | 'a
       lvsPerVg: config.volume_group_max_lvs,
       extentsPerVg: config.volume_group_max_pes,
       logicalVolumeBytes: config.logical_volume_max_size,
+      snapshotsPerLv: config.logical_volume_snapshot_limit,
     },
     autoRecovery: config.auto_recovery,
   };

@@ -68,6 +68,8 @@ export interface Config extends TablesConfig {
   volume_group_max_pes: number;
   /** Bytes; 0: no limit but the format's. */
   logical_volume_max_size: number;
+  /** A count; 0: no limit. */
+  logical_volume_snapshot_limit: number;
   /** Seconds; 0: the daemon makes none. */
   metadata_backup_interval: number;
   /** Seconds; 0: devices are read again only when something is noticed. */
@@ -121,6 +123,7 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   volume_group_max_lvs: count,
   volume_group_max_pes: count,
   logical_volume_max_size: size.default(0),
+  logical_volume_snapshot_limit: count,
   metadata_backup_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
   rescan_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
   auto_recovery: z.boolean().default(false),
@@ -188,6 +191,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   volume_group_max_lvs: 'a whole number below 2^32; 0: no limit',
   volume_group_max_pes: 'a whole number below 2^32; 0: no limit',
   logical_volume_max_size: 'a whole number of bytes below 2^53; 0: no limit',
+  logical_volume_snapshot_limit: 'a whole number below 2^32; 0: no limit',
   metadata_backup_interval: 'a whole number of seconds, at most 31536000; 0: never',
   rescan_interval: 'a whole number of seconds, at most 31536000; 0: never',
   auto_recovery: 'true or false',

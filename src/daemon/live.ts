@@ -73,14 +73,14 @@ export class DaemonVolumes implements LiveVolumes {
     if (this.#daemon.readOnly) {
       throw new CommandError('Devices are open for reading only by orion-lvmd (--read-only): nothing is changed.');
     }
-    const leaving = idsOf(change.leaving);
     this.#changes.set(change.key, change);
     this.#daemon.expect(change.groups);
     for (const { id } of change.groups) volumes.setChanging(id, true);
-    volumes.block(leaving);
+    volumes.block(idsOf([...change.leaving, ...change.unused]));
     try {
       await this.#daemon.settled(change.groups.map(({ id }) => id));
       await this.#empty(change.leaving, change.force);
+      await this.#empty(change.unused, false);
       const [stuck] = await volumes.suspend(idsOf(change.losing));
       if (stuck === undefined) return;
       const name = change.losing.find(({ id }) => id === stuck.id)?.name ?? '';
@@ -126,7 +126,7 @@ export class DaemonVolumes implements LiveVolumes {
   async #end(change: LiveChange): Promise<void> {
     if (!this.#changes.delete(change.key)) return;
     const { volumes } = this.#daemon;
-    volumes.release(idsOf(change.leaving));
+    volumes.release(idsOf([...change.leaving, ...change.unused]));
     const ended = change.groups.map(({ id }) => id).filter((id) => !this.isChanging(id));
     for (const id of ended) volumes.setChanging(id, false);
     await volumes.resume([...idsOf(change.losing), ...ended.flatMap((id) => volumes.heldOf(id))]);

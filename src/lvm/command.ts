@@ -234,7 +234,7 @@ function requestsOf({ globalLock, vgs = [] }: LockChoice): LockRequest[] {
 }
 
 /** What a command says of a commit besides its plan. */
-interface ApplyWishes extends Pick<LiveWishes, 'activate'> {
+interface ApplyWishes extends Omit<LiveWishes, 'force'> {
   /** Called before the first write, when the daemon holds its volumes ready for the change; when it throws, nothing is written. */
   readonly ready?: () => Promise<void>;
 }

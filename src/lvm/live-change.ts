@@ -10,6 +10,7 @@
 import { randomUUID } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { LogicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
+import { asServed } from './deferred-merges.ts';
 import type { Plan } from './edit/plan.ts';
 import { type LiveChange, type LiveDecision, type LiveVolumeRef, volumeId } from './live.ts';
 import { areaExtents, segmentAreas } from './references.ts';
@@ -19,16 +20,23 @@ import { relationsOf } from './relations.ts';
 export interface LiveWishes {
   /** Names of new LVs that are to be active from now on. */
   readonly activate?: readonly string[];
+  /** Names of LVs that get another content: refused while somebody uses them. */
+  readonly unused?: readonly string[];
+  /** Names of origins whose merge waits for their next activation. */
+  readonly deferMerges?: readonly string[];
   /** Clients of volumes that go away are disconnected. */
   readonly force: boolean;
 }
 
 /** Null: the plan writes no VG. */
-export function liveChangeOf(plan: Plan, { activate = [], force }: LiveWishes): LiveChange | null {
-  const { after } = plan;
+export function liveChangeOf(plan: Plan, wishes: LiveWishes): LiveChange | null {
+  const { activate = [], unused = [], deferMerges = [], force } = wishes;
   const before = plan.before?.vg ?? null;
-  const vg = after ?? before;
+  const vg = plan.after ?? before;
   if (vg === null) return null;
+  const deferred = refsOf(vg, deferMerges);
+  const waiting = new Set(deferred.map(({ id }) => id));
+  const after = plan.after === null ? null : asServed(plan.after, (id) => waiting.has(id));
   return {
     key: randomUUID(),
     groups: [
@@ -42,6 +50,8 @@ export function liveChangeOf(plan: Plan, { activate = [], force }: LiveWishes): 
     joining: joiningOf(plan),
     leaving: before === null ? [] : leavingOf(before, after),
     losing: before === null || after === null ? [] : losingOf(before, after),
+    unused: refsOf(before ?? vg, unused),
+    deferred,
     decisions: after === null ? [] : decisionsOf(before, after, new Set(activate)),
     force,
   };
@@ -55,6 +65,11 @@ function joiningOf({ labels, joining = [] }: Plan): readonly string[] {
 /** The change as it is while its new volumes are not fit to be served: nothing new is active. */
 export function withoutNew(change: LiveChange): LiveChange {
   return { ...change, decisions: change.decisions.map(({ volume }) => ({ volume, active: false })) };
+}
+
+function refsOf(vg: VolumeGroupText, names: readonly string[]): readonly LiveVolumeRef[] {
+  const wanted = new Set(names);
+  return vg.logicalVolumes.filter(({ name }) => wanted.has(name)).map((lv) => refOf(vg, lv));
 }
 
 function refOf(vg: VolumeGroupText, lv: LogicalVolumeText): LiveVolumeRef {

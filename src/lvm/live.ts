@@ -42,6 +42,10 @@ export interface LiveChange {
   readonly leaving: readonly LiveVolumeRef[];
   /** Volumes that lose extents and stay: suspended (what is in flight is finished) until the change has ended. */
   readonly losing: readonly LiveVolumeRef[];
+  /** Volumes that stay with another content: nobody may use them from before the commit until they have it. */
+  readonly unused: readonly LiveVolumeRef[];
+  /** Origins whose merge waits for their next activation: they, and the snapshots, go on as they are. */
+  readonly deferred: readonly LiveVolumeRef[];
   /** What new volumes are from this commit on. Those of `committed` count; those of `prepare` if the command dies. */
   readonly decisions: readonly LiveDecision[];
   /** Clients of `leaving` are disconnected instead of respected. */
@@ -95,6 +99,8 @@ export interface LiveStatus {
   readonly inactiveTable: boolean;
   /** Of a COW snapshot, or an origin that takes one in. */
   readonly snapshot?: SnapshotStatus;
+  /** A snapshot is merged into it from its next activation on. */
+  readonly mergeWaits?: true;
   /** Why it is not active; absent where it is, or where somebody wished it so. */
   readonly reason?: string;
 }

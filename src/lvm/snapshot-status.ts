@@ -12,7 +12,9 @@ export interface SnapshotStatus {
   readonly usedSectors: number;
   readonly totalSectors: number;
   readonly metadataSectors: number;
-  /** Why it is invalid, for people. */
+  /** Of an origin that takes it in: whether it has all of it. Absent: it is a snapshot as such. */
+  readonly merged?: boolean;
+  /** Why it is invalid, or why merging has failed, for people. */
   readonly problem?: string;
 }
 
@@ -26,7 +28,8 @@ interface Line {
 export function snapshotStatusOf(lines: readonly Line[]): SnapshotStatus | null {
   const line = lines.find(({ target }) => target === 'snapshot' || target === 'snapshot-merge');
   if (line === undefined) return null;
-  const { state, mergeFailed, problem } = line.details;
+  const { state, mergeFailed, mergeProblem, merged } = line.details;
+  const problem = line.details['problem'] ?? mergeProblem;
   const number = (key: string): number => {
     const value = line.details[key];
     return typeof value === 'number' ? value : 0;
@@ -39,6 +42,7 @@ export function snapshotStatusOf(lines: readonly Line[]): SnapshotStatus | null 
   return {
     state: stateOf(state, mergeFailed === true),
     ...sizes,
+    ...(line.target === 'snapshot-merge' ? { merged: merged === true } : {}),
     ...(typeof problem === 'string' ? { problem } : {}),
   };
 }

@@ -62,7 +62,7 @@ function lab(): Lab {
 
 function change(fields: Partial<LiveChange> = {}): LiveChange {
   const groups = [{ id: 'V', name: 'vg', seqnoBefore: 1, seqnoAfter: 2 }];
-  return { key: 'k', groups, joining: [], leaving: [], losing: [], decisions: [], force: false, ...fields };
+  return { key: 'k', groups, joining: [], leaving: [], losing: [], unused: [], deferred: [], decisions: [], force: false, ...fields };
 }
 
 const A = { id: 'V a', name: 'vg/a' };

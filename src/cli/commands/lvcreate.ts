@@ -25,7 +25,9 @@ import {
   unmatched,
   isYes,
   numberCheck,
+  CHUNK_SIZE_PROBLEM,
   readActivation,
+  readChunkSize,
   readNumber,
   readReadAhead,
   readSize,
@@ -54,8 +56,6 @@ const DEFAULT_STRIPE_KIB = 64;
 const MIN_STRIPE_SECTORS = 8;
 const MAX_STRIPE_SECTORS = 2 ** 31;
 const MAX_STRIPES = 128;
-const DEFAULT_CHUNK_SECTORS = 8;
-const MAX_CHUNK_SECTORS = 1024;
 
 /** Types of LVM2 that can be told apart from nonsense. */
 const OTHER_TYPES = /^(?:mirror|raid\d+(?:_\w+)?|thin|thin-pool|cache|cache-pool|writecache|vdo|vdo-pool|integrity)$/;
@@ -316,12 +316,8 @@ function originOf(
 }
 
 function snapshotOf(context: CommandContext, origin: { readonly lv: string } | null): NonNullable<Parsed['snapshot']> {
-  const typed = context.options.value('chunksize');
-  const chunkSectors = typed === undefined ? DEFAULT_CHUNK_SECTORS : parseSizeArgument(typed, 'k').sectors;
-  const isPower = Number.isInteger(Math.log2(chunkSectors));
-  if (chunkSectors < DEFAULT_CHUNK_SECTORS || chunkSectors > MAX_CHUNK_SECTORS || !isPower) {
-    throw badUsage('Chunk size must be a power of 2 in the range 4K to 512K.');
-  }
+  const chunkSectors = readChunkSize(context.options.value('chunksize'));
+  if (chunkSectors === null) throw badUsage(CHUNK_SIZE_PROBLEM);
   if (origin !== null) return { origin: { name: origin.lv }, chunkSectors };
   const virtualSectors = parseSizeArgument(context.options.value('virtualsize') ?? '0', 'm').sectors;
   if (virtualSectors === 0) throw badUsage('--virtualsize may not be zero.');

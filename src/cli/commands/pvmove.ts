@@ -8,7 +8,6 @@
  * With --background the daemon goes on with the move, or a process of its own, told by its environment which one: so it never begins
  * another.
  */
-import { spawn } from 'node:child_process';
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { allCandidates, namedCandidates, parseRanges, splitArgument } from '../../lvm/allocate/pv-list.ts';
@@ -26,12 +25,16 @@ import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { goOnInBackground } from '../lv/background.ts';
 import { allocationSettings } from '../lv/edit.ts';
+import { INTERVAL_OPTION, PollProgress } from '../lv/poll-progress.ts';
 import { EXIT, type ExitCode, worse } from '../messages.ts';
-import { ALLOC_OPTION, AUTOBACKUP_OPTION, isCount, REPORTFORMAT_OPTION } from '../option-values.ts';
+import { ALLOC_OPTION, AUTOBACKUP_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
 
 /** Tells a process in the background which move is its own: "VG LVID PV". */
 const BACKGROUND_MOVE = 'ORION_LVM_PVMOVE';
+
+const MOVED = { done: 'Moved', doing: 'Moving', unit: 'extents' } as const;
 
 /** A move, and the PV by which it is shown. */
 interface NamedMove extends MoveName {
@@ -88,14 +91,15 @@ async function endOrGoOn(context: CommandContext, change: ChangeContext, move: N
   if (options.has('background') && context.env[BACKGROUND_MOVE] === undefined) {
     if (change.test) return EXIT.ok;
     if (context.background === undefined) {
-      goOnInBackground(context, move);
+      const value = `${move.vgName} ${move.lvId} ${move.display}`;
+      goOnInBackground(context, { name: BACKGROUND_MOVE, value }, 'pvmove');
       return EXIT.ok;
     }
     context.background();
   }
   // The VG was archived when the move began; its steps are no changes that anybody would go back to.
   const quiet = { ...change, backup: { ...change.backup, archive: null } };
-  const progress = new Progress(context, move.display);
+  const progress = new PollProgress(context, move.display, MOVED);
   try {
     const outcome = await carryOutMove(quiet, move, (moved, total) => progress.note(moved, total));
     if (outcome === 'finished') progress.finish();
@@ -106,63 +110,8 @@ async function endOrGoOn(context: CommandContext, change: ChangeContext, move: N
   return EXIT.ok;
 }
 
-/** Starts this command again, for that move only; it outlives us. */
-function goOnInBackground({ env, cwd, output }: CommandContext, { vgName, lvId, display }: NamedMove): void {
-  const environment = { ...env, [BACKGROUND_MOVE]: `${vgName} ${lvId} ${display}` };
-  const command = [...process.execArgv, ...process.argv.slice(1)];
-  const child = spawn(process.execPath, command, { cwd, env: environment, detached: true, stdio: 'ignore' });
-  child.on('error', (error) => output.error(`Failed to go on in the background: ${error.message}. Run pvmove.`));
-  child.unref();
-}
-
 function alreadyDone(display: string): string {
   return `${display}: No pvmove in progress - already finished or aborted.`;
-}
-
-/** "  /dev/sdb: Moved: 12.34%", at once, every interval, and at the end; an interval of 0: nothing. Terminals get a bar besides. */
-class Progress {
-  readonly #context: CommandContext;
-  readonly #display: string;
-  readonly #timer: NodeJS.Timeout | null;
-  readonly #shown: boolean;
-  #percent: number | null = null;
-
-  constructor(context: CommandContext, display: string) {
-    const { options, settings } = context;
-    const seconds = Number(options.value('interval') ?? settings.int('activation/polling_interval'));
-    this.#context = context;
-    this.#display = display;
-    this.#shown = seconds > 0 && !options.has('test');
-    this.#timer = this.#shown ? setInterval(() => this.#show(), Math.min(seconds * 1000, 2 ** 31 - 1)) : null;
-  }
-
-  /** Extents. */
-  note(moved: number, total: number): void {
-    // Rounded down: 100 % is said only at the end.
-    const percent = Math.min(Math.floor((moved / total) * 10_000), 9999) / 100;
-    const first = this.#percent === null;
-    this.#percent = percent;
-    if (first) this.#show();
-    else this.#context.terminal.progress?.update(`Moving ${this.#display}`, moved, total, 'extents');
-  }
-
-  finish(): void {
-    this.#percent = 100;
-    this.#show();
-  }
-
-  stop(): void {
-    if (this.#timer !== null) clearInterval(this.#timer);
-    this.#context.terminal.progress?.end();
-  }
-
-  #show(): void {
-    if (!this.#shown || this.#percent === null) return;
-    const { output, terminal } = this.#context;
-    terminal.progress?.end();
-    output.print(`${this.#display}: Moved: ${this.#percent.toFixed(2)}%`);
-    output.flush?.();
-  }
 }
 
 function movesIn(group: VolumeGroup): readonly NamedMove[] {
@@ -306,13 +255,7 @@ export const command: Command = {
       short: 'b',
       description: 'Begin the move, and let a process in the background carry it out.',
     },
-    {
-      long: 'interval',
-      short: 'i',
-      argument: 'Number',
-      check: isCount,
-      description: 'Seconds between lines of progress; 0: none. Default: activation/polling_interval.',
-    },
+    INTERVAL_OPTION,
     { long: 'name', short: 'n', argument: 'LV', description: 'Move only the extents of this LV and its parts.' },
     REPORTFORMAT_OPTION,
   ],

@@ -68,6 +68,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   fact('formats', 'List available metadata formats'),
   ['fullreport', { summary: 'Display full report', inner: true, load: () => import('./fullreport.ts') }],
   ['lvchange', { summary: 'Change the attributes of logical volume(s)', load: () => import('./lvchange.ts') }],
+  ['lvconvert', { summary: 'Change logical volume layout', load: () => import('./lvconvert.ts') }],
   ['lvcreate', { summary: 'Create a logical volume', load: () => import('./lvcreate.ts') }],
   ['lvdisplay', { summary: 'Display information about a logical volume', load: () => import('./lvdisplay.ts') }],
   ['lvextend', { summary: 'Add space to a logical volume', load: () => import('./lvextend.ts') }],
@@ -79,6 +80,14 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   [
     'lvmdiskscan',
     { summary: 'List devices that may be used as physical volumes', load: () => import('./lvmdiskscan.ts') },
+  ],
+  [
+    'lvpoll',
+    {
+      summary: 'Continue already initiated poll operation on a logical volume',
+      inner: true,
+      load: () => import('./lvpoll.ts'),
+    },
   ],
   ['lvreduce', { summary: 'Reduce the size of a logical volume', load: () => import('./lvreduce.ts') }],
   ['lvremove', { summary: 'Remove logical volume(s) from the system', load: () => import('./lvremove.ts') }],

@@ -11,6 +11,8 @@ import type { CommandContext } from '../command.ts';
 import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
 
 const READ_AHEAD_PAGE_SECTORS = 8;
+const DEFAULT_CHUNK_SECTORS = 8;
+const MAX_CHUNK_SECTORS = 1024;
 
 /** A size; `refused` signs are errors. */
 export function sizeCheck(defaultUnit: 'k' | 'm', refused: Sign | null): (value: string) => boolean {
@@ -122,6 +124,15 @@ export function badUsage(...lines: readonly string[]): CommandError {
 export function unmatched(line: string): CommandError {
   return new UnmatchedSyntax([line]);
 }
+
+/** Sectors of a snapshot's chunk; null: not a power of 2 in the range 4K to 512K. */
+export function readChunkSize(typed: string | undefined): number | null {
+  const sectors = typed === undefined ? DEFAULT_CHUNK_SECTORS : parseSizeArgument(typed, 'k').sectors;
+  const fits = sectors >= DEFAULT_CHUNK_SECTORS && sectors <= MAX_CHUNK_SECTORS;
+  return fits && Number.isInteger(Math.log2(sectors)) ? sectors : null;
+}
+
+export const CHUNK_SIZE_PROBLEM = 'Chunk size must be a power of 2 in the range 4K to 512K.';
 
 /** Options that must not be zero, checked in this order. */
 export function refuseZeroes(context: CommandContext): void {

@@ -1,5 +1,6 @@
 /**
- * The limits that lvm.toml sets (physical_volume_size_limit, volume_group_max_*, logical_volume_max_size): a plan that would
+ * The limits that lvm.toml sets (physical_volume_size_limit, volume_group_max_*, logical_volume_max_size,
+ * logical_volume_snapshot_limit): a plan that would
  * go over one is refused.
  *
  * Invariant: what is over a limit already may stay so and be changed otherwise; only what grows is refused.
@@ -16,6 +17,8 @@ export interface OwnLimits {
   readonly lvsPerVg: number;
   readonly extentsPerVg: number;
   readonly logicalVolumeBytes: number;
+  /** Absent: no limit. */
+  readonly snapshotsPerLv?: number;
 }
 
 /** Throws CommandError for the first limit that the plan would go over. */
@@ -60,6 +63,30 @@ export function checkOwnLimits(plan: Plan, limits: OwnLimits): void {
       'logical_volume_max_size',
     );
   }
+  checkSnapshots(before, after, limits.snapshotsPerLv ?? 0);
+}
+
+/** Of snapshots, those that are merging included. */
+function checkSnapshots(before: VolumeGroupText | null, after: VolumeGroupText, limit: number): void {
+  if (limit === 0) return;
+  const old = before === null ? new Map<string, number>() : snapshotCounts(before);
+  const names = new Map(before?.logicalVolumes.map(({ id, name }) => [id, name]));
+  const ids = new Map(after.logicalVolumes.map(({ id, name }) => [name, id]));
+  for (const [name, count] of snapshotCounts(after)) {
+    const was = old.get(names.get(ids.get(name) ?? '') ?? '') ?? 0;
+    refuse(`Logical volume ${after.name}/${name}`, 'snapshots', count, was, limit, 'logical_volume_snapshot_limit');
+  }
+}
+
+/** By origin: COW snapshots, and thin ones. */
+function snapshotCounts({ logicalVolumes }: VolumeGroupText): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const { segments } of logicalVolumes) {
+    const [first] = segments;
+    const origin = first?.type === 'snapshot' || first?.type === 'thin' ? first.origin : undefined;
+    if (origin !== undefined) counts.set(origin, (counts.get(origin) ?? 0) + 1);
+  }
+  return counts;
 }
 
 function refuse(who: string, what: string, now: number, was: number, limit: number, key: string): void {

@@ -139,8 +139,13 @@ function asStore(
   return most;
 }
 
-/** A header, a metadata area and data: a chunk each. */
-function refuseSmallStore({ vg }: VolumeGroup, { chunkSectors }: StoreNeeds, extents: number, notes: Notes): void {
+/** A header, a metadata area and data: a chunk each. Throws CommandError (5). */
+export function refuseSmallStore(
+  { vg }: VolumeGroup,
+  { chunkSectors }: Pick<StoreNeeds, 'chunkSectors'>,
+  extents: number,
+  notes: Notes,
+): void {
   const least = MIN_STORE_CHUNKS * chunkSectors;
   if (extents * vg.extentSizeSectors >= least) return;
   const leastExtents = Math.ceil(least / vg.extentSizeSectors);

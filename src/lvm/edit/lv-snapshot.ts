@@ -75,8 +75,8 @@ export function mostStoreExtents(vg: VolumeGroupText, origin: LvFacts, chunkSect
   return Math.min(Math.ceil(sectors / vg.extentSizeSectors), MAX_EXTENTS);
 }
 
-/** The origin, if it may have a snapshot. */
-function originFacts(vg: VolumeGroupText, name: string): LvFacts {
+/** The origin, if it may have a snapshot. Throws CommandError (5). */
+export function originFacts(vg: VolumeGroupText, name: string): LvFacts {
   const facts = lvFacts(vg, name);
   if (facts === null || facts.snapshotRecord) {
     throw new CommandError(`Snapshot origin LV ${name} not found in Volume group ${vg.name}.`);
@@ -117,23 +117,32 @@ function withRecord(
   { name, chunkSectors, writable }: Parts,
   origin: { readonly name: string; readonly extents: number },
 ): VolumeGroupText {
-  const segment: Segment = {
-    type: 'snapshot',
-    startExtent: 0,
-    extentCount: origin.extents,
-    tags: [],
-    typeFlags: [],
-    chunkSizeSectors: chunkSectors,
-    origin: origin.name,
-    cowStore: name,
-    merging: false,
-    extra: [],
-  };
-  const record = hiddenLv(made, generatedName(vg, 'snapshot'), ['READ', 'WRITE', 'VISIBLE'], segment);
+  const record = snapshotRecord(vg, made, { chunkSectors, origin: origin.name, extents: origin.extents, cow: name });
   const logicalVolumes = vg.logicalVolumes.map((lv) =>
     lv.name === name ? withStatus(withStatus(lv, 'VISIBLE', false), 'WRITE', writable) : lv,
   );
   return { ...vg, logicalVolumes: [...logicalVolumes, record] };
+}
+
+/** A new record that ties a store to its origin. */
+export function snapshotRecord(
+  vg: VolumeGroupText,
+  made: Made,
+  tie: { readonly chunkSectors: number; readonly origin: string; readonly extents: number; readonly cow: string },
+): LogicalVolumeText {
+  const segment: Segment = {
+    type: 'snapshot',
+    startExtent: 0,
+    extentCount: tie.extents,
+    tags: [],
+    typeFlags: [],
+    chunkSizeSectors: tie.chunkSectors,
+    origin: tie.origin,
+    cowStore: tie.cow,
+    merging: false,
+    extra: [],
+  };
+  return hiddenLv(made, generatedName(vg, 'snapshot'), ['READ', 'WRITE', 'VISIBLE'], segment);
 }
 
 /** The VG with the store made a snapshot of zeros. */
