@@ -4,6 +4,7 @@
  * Invariants
  *  - Nothing that serves waits for anything here but a command's end, which waits for its audit record.
  *  - Looks at the numbers follow one another; a look that fails is logged, and the next one comes.
+ *  - Whoever is refused again and again is counted (refusals.ts): neither log grows with how often he asks.
  *  - Closing records the stop last, after everything that may still be recorded.
  */
 import type { LiveGroup } from '../lvm/live.ts';
@@ -21,6 +22,7 @@ import type { Settings } from './config.ts';
 import type { Logger } from './log.ts';
 import { MetricsServer } from './metrics-server.ts';
 import { invalidSnapshots, numbersOf, type NumbersParts } from './numbers.ts';
+import { Refusals, type Untold } from './refusals.ts';
 
 /** Reasons of volumes that nobody wants to be served (inventory.ts). */
 const WISHED: ReadonlySet<string> = new Set(['deactivated', 'not in activation.auto_activation_volume_list']);
@@ -49,6 +51,10 @@ export class Observer {
   #timer: NodeJS.Timeout | null = null;
   #looking: Promise<void> = Promise.resolve();
   #metrics: MetricsServer | null = null;
+  readonly #refusals = new Refusals<Identity>((untold) => this.#refusedMore(untold));
+  readonly #exportRefusals = new Refusals<ClientIdentity>(({ asker: client, count, reason }) => {
+    this.#options.log.warn({ client, count, reason }, 'refused again and again');
+  });
 
   private constructor(options: ObserverOptions, trail: AuditTrail) {
     this.#options = options;
@@ -121,12 +127,21 @@ export class Observer {
   }
 
   refused(peer: Identity, what: readonly string[], reason: string): void {
+    if (!this.#refusals.isTold(String(peer.uid), peer, reason)) return;
     this.#options.log.warn({ uid: peer.uid, pid: peer.pid, what: shortened(what), reason }, 'refused');
     void this.#trail.refused(peer, what, reason);
   }
 
+  #refusedMore({ asker, count, reason }: Untold<Identity>): void {
+    this.#options.log.warn({ uid: asker.uid, pid: asker.pid, count, reason }, 'refused again and again');
+    void this.#trail.refused(asker, [`${count} more requests`], `not recorded one by one; the last: ${reason}`);
+  }
+
   exportRefused(client: ClientIdentity, name: string, reason: string): void {
-    this.#options.log.warn({ client, export: name, reason }, 'refused');
+    const key = client.kind === 'tcp' ? client.address : `${client.kind} ${client.kind === 'unix' ? client.uid : ''}`;
+    if (this.#exportRefusals.isTold(key, client, reason)) {
+      this.#options.log.warn({ client, export: name, reason }, 'refused');
+    }
     void this.#trail.exportRefused(client, name, reason);
   }
 
@@ -144,6 +159,8 @@ export class Observer {
     await this.#looking;
     await this.#metrics?.close();
     await this.#sender.close();
+    this.#refusals.close();
+    this.#exportRefusals.close();
     await this.#trail.close();
   }
 

@@ -443,7 +443,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   async adopt(handover: Handover, view: ExportView): Promise<ExportRefusal | null> {
     const { id: connection, peer, socket, signal } = handover;
     const { name } = handover.negotiated.info;
-    for (let waited = false; ; waited = true) {
+    for (;;) {
       if (signal.aborted || socket.destroyed) throw new Error('it has gone, or waited too long');
       const served = this.#find(name);
       const listed = view.find(name);
@@ -453,9 +453,8 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
         await this.#change(signal);
         continue;
       }
-      // What it was shown may have changed while it waited.
-      const { features } = handover.negotiated;
-      const info = waited ? describeExport(listed, features) : handover.negotiated.info;
+      // What has this name, and what that is like, may have changed since it was asked for.
+      const info = describeExport(listed, handover.negotiated.features);
       const negotiated = { ...handover.negotiated, info };
       const readOnly = listed.readOnly && !served.facts.readOnly;
       this.#begin(connection, served);
