@@ -13,7 +13,7 @@ import { BufferPool } from '../src/nbd/buffer-pool.ts';
 import { Command } from '../src/nbd/command.ts';
 import { cacheScratch, Executor } from '../src/nbd/executor.ts';
 import type { NbdExport } from '../src/nbd/exports.ts';
-import { type Features, PLAIN } from '../src/nbd/features.ts';
+import { PLAIN_TERMS, type Terms } from '../src/nbd/features.ts';
 import { PayloadBudget } from '../src/nbd/payload-budget.ts';
 import { Transmission } from '../src/nbd/transmission.ts';
 import { judge } from '../src/nbd/validate.ts';
@@ -85,7 +85,7 @@ function exported(volume: BlockDevice): NbdExport {
 }
 
 /** From received bytes to collected replies, with everything between but sockets and devices. */
-export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN, batch: number = BATCH): Round {
+export function wholePath(type: 0 | 1, bytes: number, terms: Partial<Terms> = {}, batch: number = BATCH): Round {
   const device = new NullDevice();
   const volume = linearVolume(device);
   const export_ = exported(volume);
@@ -95,7 +95,7 @@ export function wholePath(type: 0 | 1, bytes: number, features: Features = PLAIN
   const waiter = { roomForPayload: (): void => {} };
   const memory = { buffers: new BufferPool(), budget: new PayloadBudget(2 ** 30), waiter };
   const limits = { maxRequests: 256, maxBytes: 2 ** 26 };
-  const transmission = new Transmission(export_, memory, limits, executor, features);
+  const transmission = new Transmission(export_, memory, limits, executor, { ...PLAIN_TERMS, ...terms });
   const input = requests(type, bytes, batch);
   const pieces: Buffer[] = [];
   return () => {

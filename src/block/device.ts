@@ -47,15 +47,22 @@ export interface BlockDevice {
   /** Queues a request; `request.owner.ioDone` follows from a later callback. */
   submit(request: IoRequest): void;
   /**
-   * Whether the whole range is known, without any I/O, to read as zeroes. From the `ioDone` of a read it tells of what was read.
-   * Absent: nothing is known.
+   * How much from the range's first byte on is known, without any I/O, to read as zeroes: so many bytes; or, as a negative number, of how
+   * many bytes that is not known. From the `ioDone` of a read it tells of what was read. Absent: nothing is known.
    */
-  readsZeroes?(offset: number, length: number): boolean;
+  zeroRun?(offset: number, length: number): number;
   /**
    * Adds what the range holds to `extents`, from its first byte on, as far as there is room and it is known: at least one byte unless it
    * fails. `done` follows later. Absent: all of it is data.
    */
   blockStatus?(offset: number, length: number, extents: ExtentList, done: StatusDone): void;
+  /**
+   * The range comes into use here, and others may have written to it before: nothing that is kept of it in memory is to be used. Absent
+   * (here and below): nothing is kept.
+   */
+  forget?(offset: number, length: number): void;
+  /** The range goes out of use, and others may write to it: what was written to it is handed on first, then nothing of it is kept. */
+  release?(offset: number, length: number): Promise<void>;
   /** Waits for what is in flight, then lets the device go. Nothing may be submitted afterwards. */
   close(): Promise<void>;
 }
@@ -65,6 +72,8 @@ export interface OpenedDevice extends BlockDevice {
   readonly kind: 'file' | 'block';
   /** The same for every path that leads to this file or block device, and for no other: "file:DEV:INODE", "block:MAJOR:MINOR". */
   readonly identity: string;
+  /** The descriptor by which it is open, and an exclusive one is claimed. Absent: it has none. */
+  readonly fd?: number;
   /** Asks the system for the size again: `limits` grow when it has grown, and never shrink. Absent where it can't change. */
   readonly remeasure?: () => Promise<void>;
 }

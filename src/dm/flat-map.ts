@@ -131,12 +131,13 @@ export class FlatMap {
     this.length = length < bound ? length : bound;
   }
 
-  /** Whether no device holds any byte of the range, and all of them are zero. */
-  readsZeroes(offset: number, length: number): boolean {
-    if (offset + length > this.sizeBytes) return false;
+  /** How many bytes from the first on no device holds, so that they are zero; or, as a negative number, how many some device holds. */
+  zeroRun(offset: number, length: number): number {
+    if (offset + length > this.sizeBytes) return -length;
     const segment = this.find(offset);
-    // Adjacent segments of zeroes are one.
-    return this.#firstLegs[segment] === LEG_ZERO && offset + length <= this.#ends[segment]!;
+    const room = this.#ends[segment]! - offset;
+    const run = length < room ? length : room;
+    return this.#firstLegs[segment] === LEG_ZERO ? run : -run;
   }
 
   /** The byte on the sink of a segment with one leg and no chunks. */

@@ -112,9 +112,9 @@ export class Volume implements BlockDevice {
     this.#mapper.submit(request);
   }
 
-  /** Whether the live table has nothing but zeroes there. */
-  readsZeroes(offset: number, length: number): boolean {
-    return this.#live?.map.readsZeroes(offset, length) ?? false;
+  /** Of the live table. */
+  zeroRun(offset: number, length: number): number {
+    return this.#live?.map.zeroRun(offset, length) ?? -length;
   }
 
   /** As for requests: waits while the volume is suspended; a range past the end is EIO. */

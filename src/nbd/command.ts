@@ -1,15 +1,25 @@
 /**
  * One command of the transmission phase, from its header to its reply, and the pool of them.
  *
- *     request   0 magic u32  4 flags u16  6 type u16  8 cookie u64  16 offset u64  24 length u32   (28 bytes)
+ *     compact request    0 magic u32  4 flags u16  6 type u16  8 cookie u64  16 offset u64  24 length u32   (28 bytes)
+ *     extended request   the same                                                          24 length u64   (32 bytes)
  *
  * Invariants
- *  - The cookie is opaque: two u32 that are given back as they came.
+ *  - The cookie is opaque: two u32 that are given back as they came; so is, in extended replies, the offset.
  *  - An offset is a number: exact below 2^53, and any larger one still compares as larger than every volume.
  *  - A command has at most one of: a slot for the reply of a READ, a payload of a WRITE.
  */
 import assert from 'node:assert/strict';
-import { CommandType, EXTENT_LIST_BYTES, NbdErrno, REQUEST_BYTES, REQUEST_MAGIC } from './constants.ts';
+import {
+  CommandFlag,
+  CommandType,
+  EXTENDED_REQUEST_BYTES,
+  EXTENDED_REQUEST_MAGIC,
+  EXTENT_LIST_BYTES,
+  NbdErrno,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+} from './constants.ts';
 import type { ExtentList } from '../dm/io.ts';
 import type { Segment } from './buffer-pool.ts';
 import type { SelectedContext } from './features.ts';
@@ -29,10 +39,14 @@ export class Command {
   type = 0;
   cookieHigh = 0;
   cookieLow = 0;
-  /** Bytes. */
+  /** Bytes; and as it came, for an extended reply. */
   offset = 0;
-  /** Bytes. */
+  offsetHigh = 0;
+  offsetLow = 0;
+  /** Bytes of the export that it is about. */
   length = 0;
+  /** Bytes that follow its header. */
+  payload = 0;
   /** What it is answered with instead of being carried out; 0 if it is good. */
   refusal: NbdErrno = NbdErrno.ok;
   /** READ: the segment of the whole reply (header and data); null otherwise. */
@@ -49,6 +63,8 @@ export class Command {
   received: Segment | null = null;
   /** READ: it found nothing but zeroes, and is answered by saying so. */
   hole = false;
+  /** READ with holes: where in the segment's buffer the pieces of the reply begin and end, in turn. */
+  readonly parts: number[] = [];
   /** BLOCK_STATUS: the contexts that it asks about, and what is told of each. */
   contexts: readonly SelectedContext[] = NO_CONTEXTS;
   readonly statuses: ExtentList[] = [];
@@ -69,20 +85,39 @@ export class Command {
     this.cookieLow = uint32(bytes, at + 12);
     this.offset = uint32(bytes, at + 16) * 2 ** 32 + uint32(bytes, at + 20);
     this.length = uint32(bytes, at + 24);
+    this.payload = this.type === CommandType.write ? this.length : 0;
     return true;
   }
 
-  /** The request as it came: what `decode` takes. */
-  encode(): Buffer {
-    const bytes = Buffer.alloc(REQUEST_BYTES);
-    bytes.writeUInt32BE(REQUEST_MAGIC, 0);
+  /** The same for an extended request. The length of one with a payload is that of the payload; only a WRITE's is also its own. */
+  decodeExtended(bytes: Buffer, at: number): boolean {
+    assert(at + EXTENDED_REQUEST_BYTES <= bytes.length);
+    if (uint32(bytes, at) !== EXTENDED_REQUEST_MAGIC) return false;
+    this.flags = (bytes[at + 4]! << 8) | bytes[at + 5]!;
+    this.type = (bytes[at + 6]! << 8) | bytes[at + 7]!;
+    this.cookieHigh = uint32(bytes, at + 8);
+    this.cookieLow = uint32(bytes, at + 12);
+    this.offsetHigh = uint32(bytes, at + 16);
+    this.offsetLow = uint32(bytes, at + 20);
+    this.offset = this.offsetHigh * 2 ** 32 + this.offsetLow;
+    const length = uint32(bytes, at + 24) * 2 ** 32 + uint32(bytes, at + 28);
+    const hasPayload = (this.flags & CommandFlag.payloadLength) !== 0;
+    this.payload = hasPayload ? length : 0;
+    this.length = hasPayload && this.type !== CommandType.write ? 0 : length;
+    return true;
+  }
+
+  /** The request as it came, which has a payload: what `decode` or `decodeExtended` takes. */
+  encode(extended: boolean): Buffer {
+    const bytes = Buffer.alloc(extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES);
+    bytes.writeUInt32BE(extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC, 0);
     bytes.writeUInt16BE(this.flags, 4);
     bytes.writeUInt16BE(this.type, 6);
     bytes.writeUInt32BE(this.cookieHigh, 8);
     bytes.writeUInt32BE(this.cookieLow, 12);
     bytes.writeUInt32BE(Math.floor(this.offset / 2 ** 32), 16);
     bytes.writeUInt32BE(this.offset % 2 ** 32, 20);
-    bytes.writeUInt32BE(this.length, 24);
+    bytes.writeUInt32BE(this.payload, extended ? 28 : 24);
     return bytes;
   }
 
@@ -101,6 +136,7 @@ export class Command {
     this.pooled = false;
     this.received = null;
     this.hole = false;
+    if (this.parts.length > 0) this.parts.length = 0;
     this.contexts = NO_CONTEXTS;
     if (this.statuses.length > 0) this.statuses.length = 0;
     this.progress = 0;

@@ -14,7 +14,7 @@
  */
 import type { Socket } from 'node:net';
 import type { TransferCounters } from './executor.ts';
-import type { NbdExport } from './exports.ts';
+import { type NbdExport, termsOf } from './exports.ts';
 import { finalReply, type Negotiated } from './option-replies.ts';
 import { readInto, type Receiver } from './read-into.ts';
 import { Session, type SessionShared, type SessionTransport } from './session.ts';
@@ -90,7 +90,8 @@ export class Connection implements SessionTransport, Receiver {
     this.#socket = socket;
     this.#context = context;
     const fields = { connection: id, peer, export: start.export.name };
-    this.#session = new Session({ export: start.export, features: negotiated.features }, context.shared, this, () => {
+    const terms = termsOf(negotiated.features, negotiated.info);
+    this.#session = new Session({ export: start.export, terms }, context.shared, this, () => {
       context.log.info({ ...fields, ...this.#session.counters }, 'client left');
       context.onClosed(this);
     });

@@ -12,8 +12,10 @@ export const OPTION_MAGIC_TEXT = 'IHAVEOPT';
 export const OPTION_MAGIC = { high: 0x49484156, low: 0x454f5054 } as const;
 export const OPTION_REPLY_MAGIC = { high: 0x0003e889, low: 0x045565a9 } as const;
 export const REQUEST_MAGIC = 0x25609513;
+export const EXTENDED_REQUEST_MAGIC = 0x21e41c71;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
 export const CHUNK_MAGIC = 0x668e33ef;
+export const EXTENDED_CHUNK_MAGIC = 0x6e8a278c;
 
 export const GREETING_BYTES = 18;
 export const CLIENT_FLAGS_BYTES = 4;
@@ -23,12 +25,14 @@ export const OPTION_HEADER_BYTES = 16;
 export const OPTION_REPLY_HEADER_BYTES = 20;
 /** magic 4, flags 2, type 2, cookie 8, offset 8, length 4 */
 export const REQUEST_BYTES = 28;
+/** magic 4, flags 2, type 2, cookie 8, offset 8, length 8 */
+export const EXTENDED_REQUEST_BYTES = 32;
 /** magic 4, error 4, cookie 8 */
 export const SIMPLE_REPLY_BYTES = 16;
 /** magic 4, flags 2, type 2, cookie 8, payload length 4 */
 export const CHUNK_HEADER_BYTES = 20;
-/** A chunk's header and the offset of its data, 8. */
-export const DATA_CHUNK_BYTES = 28;
+/** magic 4, flags 2, type 2, cookie 8, offset of the request 8, payload length 8 */
+export const EXTENDED_CHUNK_HEADER_BYTES = 32;
 
 /** The server's and the client's handshake flags have the same two bits. */
 export const HandshakeFlag = { fixedNewstyle: 1, noZeroes: 2 } as const;
@@ -71,7 +75,9 @@ export const ReplyType = {
   errInvalid: 0x80000003,
   errTlsReqd: 0x80000005,
   errUnknown: 0x80000006,
+  errBlockSizeReqd: 0x80000008,
   errTooBig: 0x80000009,
+  errExtHeaderReqd: 0x8000000a,
 } as const;
 
 export const InfoType = { export: 0, name: 1, description: 2, blockSize: 3 } as const;
@@ -87,6 +93,7 @@ export const TransmissionFlag = {
   sendDf: 0x80,
   canMultiConn: 0x100,
   sendCache: 0x400,
+  blockStatusPayload: 0x1000,
 } as const;
 
 export const CommandType = {
@@ -100,8 +107,8 @@ export const CommandType = {
   blockStatus: 7,
 } as const;
 
-/** Command flags that this server takes; FAST_ZERO and PAYLOAD_LEN belong to what it does not offer. */
-export const CommandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8 } as const;
+/** Command flags that this server takes; FAST_ZERO belongs to what it does not offer. */
+export const CommandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8, payloadLength: 0x20 } as const;
 
 /** The last chunk of a reply says so. */
 export const CHUNK_DONE = 1;
@@ -112,6 +119,7 @@ export const ChunkType = {
   offsetData: 1,
   offsetHole: 2,
   blockStatus: 5,
+  blockStatusExt: 6,
   error: 0x8001,
   errorOffset: 0x8002,
 } as const;

@@ -12,7 +12,7 @@
 import assert from 'node:assert/strict';
 import type { BlockDevice, StatusSource } from '../dm/io.ts';
 import { MAX_PAYLOAD_BYTES, MAX_STRING_BYTES, TransmissionFlag } from './constants.ts';
-import { type Features, PLAIN } from './features.ts';
+import { type Features, PLAIN, type Terms } from './features.ts';
 
 /** What the transmission phase needs of an export. */
 export interface NbdExport {
@@ -64,6 +64,7 @@ export type ClientAddress =
       readonly groups: readonly number[];
     }
   | { readonly kind: 'tcp'; readonly address: string; readonly port: number }
+  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number }
   /** The system didn't say. */
   | { readonly kind: 'unknown' };
 
@@ -117,6 +118,7 @@ function transmissionFlags(export_: ListedExport, features: Features): number {
     TransmissionFlag.canMultiConn |
     TransmissionFlag.sendCache;
   if (features.structuredReplies) flags |= TransmissionFlag.sendDf;
+  if (features.extendedHeaders && features.contexts.length > 0) flags |= TransmissionFlag.blockStatusPayload;
   if (export_.readOnly) return flags | TransmissionFlag.readOnly;
   flags |= TransmissionFlag.sendWriteZeroes;
   return export_.canTrim ? flags | TransmissionFlag.sendTrim : flags;
@@ -137,4 +139,9 @@ export function describeExport(export_: ListedExport, features: Features = PLAIN
     preferredBlockSize: preferred,
     maximumBlockSize: MAX_PAYLOAD_BYTES,
   };
+}
+
+/** What holds for the commands of a client who was shown this. */
+export function termsOf(features: Features, { minimumBlockSize, maximumBlockSize }: ExportInfo): Terms {
+  return { ...features, minimumBlockSize, maximumBlockSize };
 }

@@ -71,6 +71,7 @@ export class Handshake {
   #noZeroes = false;
   #option = 0;
   #structuredReplies = false;
+  #extendedHeaders = false;
   /** The contexts that were selected, and the export they were selected for, by the name that the client gave. */
   #selected: { readonly exportName: string; readonly contexts: readonly SelectedContext[] } | null = null;
   #optionsLeft = MAX_OPTIONS;
@@ -239,6 +240,9 @@ export class Handshake {
       case OptionType.structuredReply:
         this.#structuredReply(payload);
         break;
+      case OptionType.extendedHeaders:
+        this.#extendHeaders(payload);
+        break;
       case OptionType.listMetaContext:
       case OptionType.setMetaContext:
         this.#metaContext(payload);
@@ -294,6 +298,21 @@ export class Handshake {
       this.#refuse(ReplyType.errInvalid, `NBD_OPT_STRUCTURED_REPLY takes no payload, ${payload.length} bytes came`);
       return;
     }
+    if (this.#extendedHeaders) {
+      this.#refuse(ReplyType.errExtHeaderReqd, 'extended headers were agreed on, which take the place of structured replies');
+      return;
+    }
+    this.#structuredReplies = true;
+    this.#replies.push(ackReply(this.#option));
+  }
+
+  /** Agreed to once, with structured replies or without; asking again changes nothing. */
+  #extendHeaders(payload: Buffer): void {
+    if (payload.length > 0) {
+      this.#refuse(ReplyType.errInvalid, `NBD_OPT_EXTENDED_HEADERS takes no payload, ${payload.length} bytes came`);
+      return;
+    }
+    this.#extendedHeaders = true;
     this.#structuredReplies = true;
     this.#replies.push(ackReply(this.#option));
   }
@@ -332,7 +351,7 @@ export class Handshake {
   /** What counts for the export of that name. */
   #features(exportName: string): Features {
     const contexts = this.#selected?.exportName === exportName ? this.#selected.contexts : [];
-    return { structuredReplies: this.#structuredReplies, contexts };
+    return { structuredReplies: this.#structuredReplies, extendedHeaders: this.#extendedHeaders, contexts };
   }
 
   #list(payload: Buffer): void {
@@ -377,6 +396,10 @@ export class Handshake {
 
   #exportName(payload: Buffer): void {
     const decoded = decodeName(payload);
+    if (this.#extendedHeaders) {
+      this.#close('EXPORT_NAME from a client that has agreed on extended headers');
+      return;
+    }
     if ('problem' in decoded) {
       this.#close(`EXPORT_NAME: ${decoded.problem}`);
       return;

@@ -2,14 +2,15 @@
  * Replies of one connection on their way out: gathered while an event-loop turn lasts, handed over as few pieces of
  * memory, and kept until the system has taken them.
  *
- *     simple reply   0 magic u32  4 error u32  8 cookie u64   (16 bytes), then the data of a READ that went well
- *     chunk          0 magic u32  4 flags u16  6 type u16  8 cookie u64  16 length u32  20 payload
- *       DATA           20 offset u64  28 data
- *       HOLE           20 offset u64  28 bytes u32
- *       BLOCK_STATUS   20 context u32  24 extents: bytes u32, status u32 each
- *       ERROR          20 error u32  24 text length u16  26 text,  then offset u64 if it is an ERROR_OFFSET
+ *     a simple reply's header, then the data of a READ that went well; or a chunk's header (chunks.ts), then its payload
+ *       DATA             0 offset u64  8 data
+ *       HOLE             0 offset u64  8 bytes u32
+ *       BLOCK_STATUS     0 context u32  4 extents: bytes u32, status u32 each
+ *       the same, ext.   0 context u32  4 count u32  8 extents: bytes u64, status u64 each
+ *       ERROR            0 error u32  4 text length u16  6 text,  then offset u64 if it is an ERROR_OFFSET
  *
- * With structured replies a READ, and whatever fails, is answered by one chunk; the rest by simple replies, as is allowed.
+ * With structured replies a READ, and whatever fails, is answered by chunks; the rest by simple replies, as is allowed. With extended
+ * headers all are chunks.
  *
  * Invariants
  *  - A READ's reply is a slot with room for header and data, reserved when the command is accepted; all others are headers
@@ -20,17 +21,17 @@
 import assert from 'node:assert/strict';
 import type { ExtentList } from '../dm/io.ts';
 import { type BufferPool, type Segment, SegmentArena } from './buffer-pool.ts';
+import { writeExtendedHeader, writeSimpleHeader, writeStructuredHeader, writeUint32, writeUint64 } from './chunks.ts';
 import type { Command } from './command.ts';
 import {
-  CHUNK_DONE,
   CHUNK_HEADER_BYTES,
-  CHUNK_MAGIC,
   ChunkType,
   CommandType,
-  DATA_CHUNK_BYTES,
+  EXTENDED_CHUNK_HEADER_BYTES,
   SIMPLE_REPLY_BYTES,
-  SIMPLE_REPLY_MAGIC,
 } from './constants.ts';
+import type { Features } from './features.ts';
+import { type ChunkWriter, layOutSparse } from './sparse-read.ts';
 
 /** Bytes: room for the replies of about 31 READs of 4 KiB. */
 const DATA_SEGMENT_BYTES = 128 * 1024;
@@ -47,19 +48,19 @@ class Batch {
   bytes = 0;
   next: Batch | null = null;
 
-  /** Adds a slot, as part of the last piece if it follows it. */
-  add(segment: Segment, start: number, end: number): void {
+  /** Adds a slot, as part of the last piece if it follows it; or, of no slots, one more part of the slot that was added last. */
+  add(segment: Segment, start: number, end: number, slots = 1): void {
     const last = this.count - 1;
     this.bytes += end - start;
     if (last >= 0 && this.segments[last] === segment && this.ends[last] === start) {
       this.ends[last] = end;
-      this.slots[last]!++;
+      this.slots[last]! += slots;
       return;
     }
     this.segments[this.count] = segment;
     this.starts[this.count] = start;
     this.ends[this.count] = end;
-    this.slots[this.count] = 1;
+    this.slots[this.count] = slots;
     this.count++;
   }
 
@@ -76,52 +77,19 @@ function bySlot(a: Command, b: Command): number {
   return orderA === orderB ? a.slot - b.slot : orderA - orderB;
 }
 
-/** Byte by byte: a call for each field costs more than all of this. */
-function writeUint32(buffer: Buffer, at: number, value: number): void {
-  buffer[at] = value >>> 24;
-  buffer[at + 1] = value >>> 16;
-  buffer[at + 2] = value >>> 8;
-  buffer[at + 3] = value;
-}
-
-function writeHeader(buffer: Buffer, at: number, command: Command, error: number): void {
-  assert(at + SIMPLE_REPLY_BYTES <= buffer.length);
-  writeUint32(buffer, at, SIMPLE_REPLY_MAGIC);
-  writeUint32(buffer, at + 4, error);
-  writeUint32(buffer, at + 8, command.cookieHigh);
-  writeUint32(buffer, at + 12, command.cookieLow);
-}
-
-function writeChunkHeader(
-  buffer: Buffer,
-  at: number,
-  command: Command,
-  type: number,
-  payloadBytes: number,
-  last = true,
-): void {
-  assert(at + CHUNK_HEADER_BYTES + payloadBytes <= buffer.length);
-  writeUint32(buffer, at, CHUNK_MAGIC);
-  writeUint32(buffer, at + 4, (last ? CHUNK_DONE * 2 ** 16 : 0) + type);
-  writeUint32(buffer, at + 8, command.cookieHigh);
-  writeUint32(buffer, at + 12, command.cookieLow);
-  writeUint32(buffer, at + 16, payloadBytes);
-}
-
-function writeOffset(buffer: Buffer, at: number, offset: number): void {
-  writeUint32(buffer, at, Math.floor(offset / 2 ** 32));
-  writeUint32(buffer, at + 4, offset % 2 ** 32);
-}
-
-/** Bytes of an OFFSET_HOLE's payload. */
+/** Bytes of the offset before a chunk's data, and of an OFFSET_HOLE's payload. */
+const OFFSET_BYTES = 8;
 const HOLE_BYTES = 12;
 /** Bytes of an error chunk's payload before its text. */
 const ERROR_BYTES = 6;
 
-export class ReplyQueue {
+export class ReplyQueue implements ChunkWriter {
   /** Bytes before the data of a READ; what a reply is taken for before it is known. */
   readonly overhead: number;
+  readonly holeBytes: number;
   readonly #structured: boolean;
+  readonly #extended: boolean;
+  readonly #chunkHeaderBytes: number;
   readonly #data: SegmentArena;
   readonly #headers: SegmentArena;
   /** READs that went well since the last `collect`. */
@@ -133,11 +101,18 @@ export class ReplyQueue {
   #newest: Batch | null = null;
   #spare: Batch | null = null;
 
-  constructor(pool: BufferPool, structured: boolean) {
-    this.#structured = structured;
-    this.overhead = structured ? DATA_CHUNK_BYTES : SIMPLE_REPLY_BYTES;
+  constructor(pool: BufferPool, { structuredReplies, extendedHeaders }: Features) {
+    this.#structured = structuredReplies;
+    this.#extended = extendedHeaders;
+    this.#chunkHeaderBytes = extendedHeaders ? EXTENDED_CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES;
+    this.overhead = structuredReplies ? this.#chunkHeaderBytes + OFFSET_BYTES : SIMPLE_REPLY_BYTES;
+    this.holeBytes = this.#chunkHeaderBytes + HOLE_BYTES;
     this.#data = new SegmentArena(pool, DATA_SEGMENT_BYTES);
     this.#headers = new SegmentArena(pool, HEADER_SEGMENT_BYTES);
+  }
+
+  get dataHeaderBytes(): number {
+    return this.overhead;
   }
 
   /** Whether nothing waits to be collected or to be taken by the system. */
@@ -171,24 +146,64 @@ export class ReplyQueue {
   addRead(command: Command): void {
     const { segment, slot } = command;
     assert(segment !== null);
-    if (this.#structured) {
-      writeChunkHeader(segment.buffer, slot, command, ChunkType.offsetData, 8 + command.length);
-      writeOffset(segment.buffer, slot + CHUNK_HEADER_BYTES, command.offset);
-    } else {
-      writeHeader(segment.buffer, slot, command, 0);
-    }
+    if (this.#structured) this.writeData(command, slot, command, true);
+    else writeSimpleHeader(segment.buffer, slot, command, 0);
+    this.#pushRead(command);
+  }
+
+  /**
+   * The same in chunks, without the ranges that `zeroRun` knows to be zeroes. Gives the bytes that are to be sent; 0: it is better sent whole,
+   * and was not added.
+   */
+  addSparseRead(command: Command, zeroRun: (offset: number, length: number) => number): number {
+    const bytes = layOutSparse(command, zeroRun, this);
+    if (bytes > 0) this.#pushRead(command);
+    return bytes;
+  }
+
+  #pushRead(command: Command): void {
     const last = this.#reads.at(-1);
     if (last !== undefined && bySlot(last, command) > 0) this.#readsInOrder = false;
     this.#reads.push(command);
   }
 
+  /** The header of a chunk of a READ's data, in its slot. */
+  writeData(
+    command: Command,
+    at: number,
+    { offset, length }: { readonly offset: number; readonly length: number },
+    last: boolean,
+  ): void {
+    const { buffer } = command.segment!;
+    this.#writeHeader(buffer, at, command, ChunkType.offsetData, OFFSET_BYTES + length, last);
+    writeUint64(buffer, at + this.#chunkHeaderBytes, offset);
+  }
+
+  writeHole(
+    command: Command,
+    at: number,
+    { offset, length }: { readonly offset: number; readonly length: number },
+    last: boolean,
+  ): void {
+    const { buffer } = command.segment!;
+    this.#writeHeader(buffer, at, command, ChunkType.offsetHole, HOLE_BYTES, last);
+    writeUint64(buffer, at + this.#chunkHeaderBytes, offset);
+    writeUint32(buffer, at + this.#chunkHeaderBytes + OFFSET_BYTES, length);
+  }
+
+  #writeHeader(buffer: Buffer, at: number, command: Command, type: number, payloadBytes: number, last: boolean): void {
+    if (this.#extended) writeExtendedHeader(buffer, at, command, type, payloadBytes, last);
+    else writeStructuredHeader(buffer, at, command, type, payloadBytes, last);
+  }
+
   /** A reply without data and without a text; gives its bytes. */
   addHeader(command: Command, error: number): number {
     // A READ without data still is a READ.
-    if (this.#structured && command.type === CommandType.read) return this.#addChunk(command, ChunkType.none, 0).bytes;
+    const isChunk = this.#extended || (this.#structured && command.type === CommandType.read);
+    if (isChunk) return this.#addChunk(command, ChunkType.none, 0).bytes;
     const segment = this.#headers.reserve(SIMPLE_REPLY_BYTES);
     const start = segment.used - SIMPLE_REPLY_BYTES;
-    writeHeader(segment.buffer, start, command, error);
+    writeSimpleHeader(segment.buffer, start, command, error);
     this.#open.add(segment, start, segment.used);
     return SIMPLE_REPLY_BYTES;
   }
@@ -196,8 +211,8 @@ export class ReplyQueue {
   /** The reply of a READ that found nothing but zeroes; gives its bytes. */
   addHole(command: Command): number {
     const { buffer, at, bytes } = this.#addChunk(command, ChunkType.offsetHole, HOLE_BYTES);
-    writeOffset(buffer, at, command.offset);
-    writeUint32(buffer, at + 8, command.length);
+    writeUint64(buffer, at, command.offset);
+    writeUint32(buffer, at + OFFSET_BYTES, command.length);
     return bytes;
   }
 
@@ -218,6 +233,16 @@ export class ReplyQueue {
     last: boolean,
   ): number {
     assert(count > 0 && covered <= command.length);
+    if (this.#extended) {
+      const { buffer, at, bytes } = this.#addChunk(command, ChunkType.blockStatusExt, 8 + 16 * count, last);
+      writeUint32(buffer, at, id);
+      writeUint32(buffer, at + 4, count);
+      for (let i = 0; i < count; i++) {
+        writeUint64(buffer, at + 8 + 16 * i, lengths[i]!);
+        writeUint64(buffer, at + 16 + 16 * i, flags[i]!);
+      }
+      return bytes;
+    }
     const { buffer, at, bytes } = this.#addChunk(command, ChunkType.blockStatus, 4 + 8 * count, last);
     writeUint32(buffer, at, id);
     for (let i = 0; i < count; i++) {
@@ -236,7 +261,7 @@ export class ReplyQueue {
     writeUint32(buffer, at, error);
     buffer.writeUInt16BE(textBytes, at + 4);
     buffer.write(text, at + ERROR_BYTES, 'utf8');
-    if (offset !== null) writeOffset(buffer, at + ERROR_BYTES + textBytes, offset);
+    if (offset !== null) writeUint64(buffer, at + ERROR_BYTES + textBytes, offset);
     return bytes;
   }
 
@@ -248,12 +273,12 @@ export class ReplyQueue {
     last = true,
   ): { buffer: Buffer; at: number; bytes: number } {
     assert(this.#structured);
-    const bytes = CHUNK_HEADER_BYTES + payloadBytes;
+    const bytes = this.#chunkHeaderBytes + payloadBytes;
     const segment = this.#headers.reserve(bytes);
     const start = segment.used - bytes;
-    writeChunkHeader(segment.buffer, start, command, type, payloadBytes, last);
+    this.#writeHeader(segment.buffer, start, command, type, payloadBytes, last);
     this.#open.add(segment, start, segment.used);
-    return { buffer: segment.buffer, at: start + CHUNK_HEADER_BYTES, bytes };
+    return { buffer: segment.buffer, at: start + this.#chunkHeaderBytes, bytes };
   }
 
   /**
@@ -264,7 +289,10 @@ export class ReplyQueue {
     const batch = this.#open;
     if (!this.#readsInOrder) this.#reads.sort(bySlot);
     for (const command of this.#reads) {
-      batch.add(command.segment!, command.slot, command.slot + this.overhead + command.length);
+      const { parts } = command;
+      const segment = command.segment!;
+      if (parts.length === 0) batch.add(segment, command.slot, command.slot + this.overhead + command.length);
+      for (let i = 0; i < parts.length; i += 2) batch.add(segment, parts[i]!, parts[i + 1]!, i === 0 ? 1 : 0);
       free(command);
     }
     this.#reads.length = 0;
@@ -310,6 +338,8 @@ export class ReplyQueue {
   #release(batch: Batch, reusable: boolean): void {
     for (let i = 0; i < batch.count; i++) {
       const segment = batch.segments[i]!;
+      // Further parts of a slot that was counted with its first.
+      if (batch.slots[i] === 0) continue;
       if (!reusable) segment.lost = true;
       segment.release(batch.slots[i]!);
     }

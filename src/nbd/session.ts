@@ -14,7 +14,7 @@ import assert from 'node:assert/strict';
 import type { BufferPool } from './buffer-pool.ts';
 import { Executor, type ExecutorShared, type TransferCounters } from './executor.ts';
 import type { NbdExport } from './exports.ts';
-import type { Features } from './features.ts';
+import type { Terms } from './features.ts';
 import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
 import { Transmission, type TransmissionLimits } from './transmission.ts';
 import type { TurnQueue, TurnTaker } from './turn-queue.ts';
@@ -55,12 +55,12 @@ export class Session implements TurnTaker, BudgetWaiter {
   #released = false;
 
   constructor(
-    subject: { readonly export: NbdExport; readonly features: Features },
+    subject: { readonly export: NbdExport; readonly terms: Terms },
     shared: SessionShared,
     transport: SessionTransport,
     onReleased: () => void,
   ) {
-    const { export: export_, features } = subject;
+    const { export: export_, terms } = subject;
     this.export = export_;
     this.#transport = transport;
     this.#turns = shared.turns;
@@ -71,7 +71,7 @@ export class Session implements TurnTaker, BudgetWaiter {
       else this.#turns.schedule(this);
     });
     const memory = { buffers: shared.buffers, budget: shared.budget, waiter: this };
-    this.#transmission = new Transmission(export_, memory, shared.limits, this.#executor, features);
+    this.#transmission = new Transmission(export_, memory, shared.limits, this.#executor, terms);
   }
 
   get counters(): Readonly<TransferCounters> {

@@ -11,31 +11,23 @@
  *    stops only itself.
  *  - What is charged to the budget is `bytesInFlight`, and nothing when the last command of an abandoned connection has ended.
  *  - Each accepted command is handed to the host once, finished once, and answered once while the client is there.
- *  - A WRITE is handed over when its whole payload is here: in place, where it was received (inlet.ts); a long one in a buffer of
- *    its own that the rest is read into directly. The payload of a refused one is read and dropped before its answer.
+ *  - A command with a payload is handed over when the whole payload is here (intake.ts). That of a refused one is read and dropped
+ *    before its answer, unless so much of it must be malice.
  *  - After DISC, the end of the client's stream, or bytes that are not a request, nothing more is parsed; what was accepted
  *    is finished and answered.
  */
 import assert from 'node:assert/strict';
-import { ExtentList } from '../dm/io.ts';
+import { Answers } from './answers.ts';
 import type { BufferPool } from './buffer-pool.ts';
 import { type Command, CommandPool } from './command.ts';
-import {
-  CommandFlag,
-  CommandType,
-  MAX_DRAINED_BYTES,
-  MAX_EXTENTS,
-  type NbdErrno,
-  NbdErrno as Errno,
-  REQUEST_BYTES,
-} from './constants.ts';
-import { failureText } from './errors.ts';
+import { CommandType, MAX_DRAINED_BYTES, type NbdErrno, NbdErrno as Errno } from './constants.ts';
 import type { NbdExport } from './exports.ts';
-import { type Features, PLAIN } from './features.ts';
+import { PLAIN_TERMS, type Terms } from './features.ts';
+import { Intake } from './intake.ts';
 import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
-import { Inlet } from './inlet.ts';
 import { ReplyQueue } from './reply-queue.ts';
-import { judge, refusalText } from './validate.ts';
+import { applyFilter, StatusLists } from './status-lists.ts';
+import { judge, judgeStatus } from './validate.ts';
 
 /** Who carries out commands. */
 export interface CommandHost {
@@ -59,38 +51,22 @@ export interface TransmissionLimits {
   readonly maxBytes: number;
 }
 
-/** Longer payloads that are not all here get a buffer of their own. */
-const MAX_IN_PLACE_BYTES = 64 * 1024;
-/** Larger offsets are no exact numbers here, and inside no volume. */
-const MAX_OFFSET = Number.MAX_SAFE_INTEGER - 2 ** 32;
-/** Lists of extents kept for reuse. */
-const MAX_SPARE_LISTS = 4;
-/** A hole's length takes 4 bytes: a shorter one is better sent as data. */
-const SHORTEST_HOLE_BYTES = 4;
-/** Room for what follows a long payload, which may be the next one: little, so that little of that is copied. */
-const AFTER_LONG_BYTES = 4096;
-
 export class Transmission {
   readonly #export: NbdExport;
   readonly #pool: BufferPool;
   readonly #limits: TransmissionLimits;
   readonly #budget: PayloadBudget;
   readonly #waiter: BudgetWaiter;
-  readonly #features: Features;
+  readonly #terms: Terms;
   readonly #host: CommandHost;
   readonly #commands = new CommandPool();
   readonly #replies: ReplyQueue;
-  /** Lists of extents that nobody uses. */
-  readonly #extentLists: ExtentList[] = [];
+  readonly #answers: Answers;
+  readonly #statusLists = new StatusLists();
   /** What has arrived and is not parsed. */
-  readonly #inlet: Inlet;
-  /** Whether what is read next goes straight into the buffer of the command that is being received. */
-  #direct = false;
-  #afterLong = false;
+  readonly #intake: Intake;
   /** Parsed, but over the limits. */
   #held: Command | null = null;
-  /** The WRITE whose payload is arriving: in the inlet, or `progress` bytes of it in its own buffer, or dropped if it is refused. */
-  #receiving: Command | null = null;
   /** The client's stream has ended; what is held may still be parsed. */
   #ended = false;
   #stopped = false;
@@ -107,17 +83,18 @@ export class Transmission {
     memory: TransmissionMemory,
     limits: TransmissionLimits,
     host: CommandHost,
-    features: Features = PLAIN,
+    terms: Terms = PLAIN_TERMS,
   ) {
-    this.#features = features;
+    this.#terms = terms;
     this.#export = export_;
     this.#pool = memory.buffers;
     this.#budget = memory.budget;
     this.#waiter = memory.waiter;
     this.#limits = limits;
     this.#host = host;
-    this.#replies = new ReplyQueue(memory.buffers, features.structuredReplies);
-    this.#inlet = new Inlet(memory.buffers);
+    this.#replies = new ReplyQueue(memory.buffers, terms);
+    this.#answers = new Answers(this.#replies, export_, terms);
+    this.#intake = new Intake(memory.buffers, terms.extendedHeaders);
   }
 
   get requestsInFlight(): number {
@@ -158,27 +135,14 @@ export class Transmission {
    * bytes, even if there are none to come.
    */
   space(): Buffer {
-    const command = this.#receiving;
-    this.#direct = command !== null && command.pooled;
-    if (command !== null && this.#direct) return command.buffer.subarray(command.progress, command.length);
-    if (this.#held !== null) return this.#inlet.space(1, AFTER_LONG_BYTES);
-    const inPlace = command !== null && command.refusal === Errno.ok;
-    const missing = (inPlace ? command.length : REQUEST_BYTES) - this.#inlet.available;
-    return this.#afterLong
-      ? this.#inlet.space(Math.max(missing, 1), AFTER_LONG_BYTES)
-      : this.#inlet.roomySpace(missing);
+    return this.#intake.space(this.#held !== null);
   }
 
   /** So many of the client's bytes have been put into what `space` gave. Not to be called while `holding`. */
   received(bytes: number): void {
     if (this.#stopped) return;
     assert(this.#held === null, 'bytes while earlier ones are held');
-    if (!this.#direct) {
-      this.#inlet.received(bytes);
-    } else if (this.#receiving !== null) {
-      this.#receiving.progress += bytes;
-      this.#direct = false;
-    }
+    this.#intake.received(bytes);
     this.#parse();
   }
 
@@ -189,12 +153,8 @@ export class Transmission {
     let at = 0;
     while (at < chunk.length && !this.#stopped) {
       // What follows a command that is held waits in the inlet.
-      const space = this.#held === null ? this.space() : this.#inlet.roomySpace(chunk.length - at);
-      const bytes = Math.min(space.length, chunk.length - at);
-      chunk.copy(space, 0, at, at + bytes);
-      at += bytes;
-      if (this.#held === null) this.received(bytes);
-      else this.#inlet.received(bytes);
+      at += this.#intake.copy(chunk, at, this.#held !== null);
+      this.#parse();
     }
   }
 
@@ -203,7 +163,7 @@ export class Transmission {
     const held = this.#held;
     if (held === null) return;
     // The volume may have another size than when this arrived.
-    held.refusal = judge(held, this.#export, this.#features);
+    held.refusal = judge(held, this.#export, this.#terms);
     if (!this.#admits(held)) return;
     this.#held = null;
     this.#budget.leave(this.#waiter);
@@ -214,17 +174,11 @@ export class Transmission {
 
   /**
    * What has arrived and was not carried out, as it came: whoever goes on with the connection gets it first. Null: nobody can go
-   * on, as the payload of a refused WRITE was partly dropped. Only while `idle`; nothing may be received afterwards.
+   * on, as the payload of a refused command was partly dropped. Only while `idle`; nothing may be received afterwards.
    */
   unparsed(): Buffer | null {
     assert(this.idle, 'commands are under way');
-    const inlet = this.#inlet;
-    const rest = inlet.buffer.subarray(inlet.at, inlet.end);
-    const command = this.#receiving;
-    if (command === null) return Buffer.from(rest);
-    if (command.refusal !== Errno.ok) return null;
-    const payload = command.pooled ? command.buffer.subarray(0, command.progress) : rest.subarray(0, 0);
-    return Buffer.concat([command.encode(), payload, rest]);
+    return this.#intake.unparsed();
   }
 
   /** The client's stream has ended. What arrived before is still carried out and answered. */
@@ -236,37 +190,44 @@ export class Transmission {
   /** Nothing more will come, or be listened to. A WRITE whose payload is not all here is dropped: it never was a request. */
   stop(): void {
     this.#stopped = true;
-    if (this.#receiving !== null) this.#drop(this.#receiving);
+    const cut = this.#intake.clear();
+    if (cut !== null) {
+      this.#discharge(this.#replies.overhead + (cut.refusal === Errno.ok ? cut.payloadBytes : 0));
+      this.#commands.release(cut);
+    }
     if (this.#held !== null) this.#commands.release(this.#held);
     this.#budget.leave(this.#waiter);
-    this.#receiving = null;
     this.#held = null;
-    this.#inlet.clear();
   }
 
   /** The host has carried out the command. */
   finish(command: Command, error: NbdErrno): void {
     assert(this.#requestsInFlight > 0);
     this.#requestsInFlight--;
-    const isRead = command.segment !== null;
     if (this.#abandoned) {
       this.#forget(command);
       this.#settleAbandoned();
-    } else if (isRead && error === Errno.ok && !this.#isHole(command)) {
-      this.#replies.addRead(command);
+    } else if (command.segment !== null && error === Errno.ok) {
+      this.#finishRead(command);
     } else {
-      command.hole = isRead && error === Errno.ok;
       this.#discharge(command.payloadBytes);
       this.#forgetPayload(command);
       this.#answer(command, error);
     }
   }
 
-  /** Whether what was read is nothing but zeroes: by the table that it was read through, which can't have been replaced yet. */
-  #isHole({ offset, length }: Command): boolean {
-    if (!this.#features.structuredReplies || length < SHORTEST_HOLE_BYTES) return false;
-    const { volume } = this.#export;
-    return volume.readsZeroes?.(offset, length) ?? false;
+  #finishRead(command: Command): void {
+    const sent = this.#answers.addRead(command);
+    const charged = this.#replies.overhead + command.length;
+    if (sent === charged) return;
+    if (sent > 0) {
+      this.#discharge(charged - sent);
+      return;
+    }
+    command.hole = true;
+    this.#discharge(command.length);
+    this.#forgetPayload(command);
+    this.#answer(command, Errno.ok);
   }
 
   /** Appends the memory of all replies so far to `pieces`; if any were appended, one `sent` must follow when they left. */
@@ -285,7 +246,7 @@ export class Transmission {
     this.stop();
     this.#abandoned = true;
     this.#replies.abandon(this.#free);
-    this.#inlet.dispose();
+    this.#intake.dispose();
     this.#settleAbandoned();
   }
 
@@ -303,34 +264,24 @@ export class Transmission {
     this.#budget.refund(bytes);
   }
 
-  /** A WRITE whose payload will not come. */
-  #drop(command: Command): void {
-    this.#discharge(this.#replies.overhead + (command.refusal === Errno.ok ? command.length : 0));
-    // The system may still put bytes into it.
-    if (this.#direct) this.#pool.discard();
-    else if (command.pooled) this.#pool.release(command.buffer);
-    this.#direct = false;
-    this.#commands.release(command);
-  }
-
   #parse(): void {
-    const inlet = this.#inlet;
-    while (this.#held === null) {
-      if (this.#receiving !== null) {
-        if (!this.#receivePayload(this.#receiving)) return;
+    const intake = this.#intake;
+    while (this.#held === null && !this.#stopped) {
+      if (intake.hasRequest) {
+        this.#request();
       } else {
-        if (inlet.available < REQUEST_BYTES) return;
-        inlet.at += REQUEST_BYTES;
-        this.#request(inlet.buffer, inlet.at - REQUEST_BYTES);
+        const command = intake.complete();
+        if (command === null) return;
+        this.#begin(command);
       }
     }
   }
 
-  #request(bytes: Buffer, at: number): void {
+  #request(): void {
     const command = this.#commands.acquire();
-    if (!command.decode(bytes, at)) {
+    if (!this.#intake.takeRequest(command)) {
       this.#commands.release(command);
-      this.#break(`a request without its magic: 0x${bytes.readUInt32BE(at).toString(16)}`);
+      this.#break(`a request without its magic: 0x${this.#intake.lastMagic}`);
       return;
     }
     if (command.type === CommandType.disc) {
@@ -338,8 +289,8 @@ export class Transmission {
       this.stop();
       return;
     }
-    if (command.type === CommandType.blockStatus) command.contexts = this.#features.contexts;
-    command.refusal = judge(command, this.#export, this.#features);
+    if (command.type === CommandType.blockStatus) command.contexts = this.#terms.contexts;
+    command.refusal = judge(command, this.#export, this.#terms);
     if (this.#admits(command)) this.#accept(command);
     else this.#held = command;
   }
@@ -360,72 +311,47 @@ export class Transmission {
   }
 
   #accept(command: Command): void {
-    this.#charge(this.#replies.overhead);
-    if (command.type === CommandType.write && command.length > 0) {
-      if (command.refusal === Errno.ok) this.#acceptWrite(command);
-      else this.#refuseWrite(command);
-    } else if (command.refusal !== Errno.ok || (command.length === 0 && command.type !== CommandType.flush)) {
-      this.#answer(command, command.refusal);
-    } else {
-      if (command.type === CommandType.read) this.#replies.reserve(command);
-      else if (command.type === CommandType.blockStatus) this.#prepareStatus(command);
-      this.#charge(command.payloadBytes);
-      this.#execute(command);
-    }
-  }
-
-  #prepareStatus(command: Command): void {
-    const limit = (command.flags & CommandFlag.reqOne) === 0 ? MAX_EXTENTS : 1;
-    for (let left = command.contexts.length; left > 0; left--) {
-      const list = this.#extentLists.pop() ?? new ExtentList(MAX_EXTENTS);
-      list.clear(limit);
-      command.statuses.push(list);
-    }
-  }
-
-  #acceptWrite(command: Command): void {
-    this.#charge(command.length);
-    this.#afterLong = command.length > MAX_IN_PLACE_BYTES;
-    if (this.#afterLong && this.#inlet.available < command.length) {
-      command.buffer = this.#pool.acquire(command.length);
-      command.pooled = true;
-    }
-    this.#receiving = command;
-  }
-
-  /** Its payload comes all the same, and is dropped: unless that much of it must be malice. */
-  #refuseWrite(command: Command): void {
-    if (command.length <= MAX_DRAINED_BYTES) {
-      this.#receiving = command;
+    if (command.payload > this.#mostPayload(command)) {
+      const { payload, type } = command;
+      this.#commands.release(command);
+      this.#break(`a ${type === CommandType.write ? 'WRITE' : `payload of command ${type}`} of ${payload} bytes`);
       return;
     }
-    this.#discharge(this.#replies.overhead);
-    const { length } = command;
-    this.#commands.release(command);
-    this.#break(`a WRITE of ${length} bytes`);
+    this.#charge(this.#replies.overhead);
+    if (command.refusal === Errno.ok) this.#charge(command.payloadBytes);
+    if (command.payload > 0) this.#intake.expect(command);
+    else this.#begin(command);
   }
 
-  /** Whether the payload was all there. */
-  #receivePayload(command: Command): boolean {
-    const inlet = this.#inlet;
-    if (!command.pooled && command.refusal === Errno.ok) {
-      if (inlet.available < command.length) return false;
-      command.buffer = inlet.buffer;
-      command.bufferOffset = inlet.at;
-      command.received = inlet.retain();
-      inlet.at += command.length;
-    } else {
-      const count = Math.min(command.length - command.progress, inlet.available);
-      if (command.pooled) inlet.buffer.copy(command.buffer, command.progress, inlet.at, inlet.at + count);
-      command.progress += count;
-      inlet.at += count;
-      if (command.progress < command.length) return false;
-      command.progress = 0;
+  /** Longer payloads end the connection: with extended headers those that no command may have, else those that nobody would send. */
+  #mostPayload({ refusal }: Command): number {
+    if (this.#terms.extendedHeaders) return this.#terms.maximumBlockSize;
+    return refusal === Errno.ok ? Number.POSITIVE_INFINITY : MAX_DRAINED_BYTES;
+  }
+
+  /** Carries out or refuses a command whose payload, if it has one, is here. */
+  #begin(command: Command): void {
+    if (command.refusal === Errno.ok && command.payload > 0 && command.type === CommandType.blockStatus) {
+      this.#takeFilter(command);
     }
-    this.#receiving = null;
-    if (command.refusal === Errno.ok) this.#execute(command);
-    else this.#answer(command, command.refusal);
-    return true;
+    const nothing = command.length === 0 && command.type !== CommandType.flush;
+    if (command.refusal !== Errno.ok || nothing) {
+      this.#answer(command, command.refusal);
+      return;
+    }
+    if (command.type === CommandType.read) this.#replies.reserve(command);
+    else if (command.type === CommandType.blockStatus) this.#statusLists.prepare(command);
+    this.#execute(command);
+  }
+
+  /** What the payload of a BLOCK_STATUS says: about which contexts, and how many bytes. */
+  #takeFilter(command: Command): void {
+    const before = command.payloadBytes;
+    const isGood = applyFilter(command);
+    command.refusal = isGood ? judgeStatus(command, this.#export, this.#terms) : Errno.einval;
+    this.#discharge(before - (command.refusal === Errno.ok ? command.payloadBytes : 0));
+    command.received?.release(1);
+    command.received = null;
   }
 
   #execute(command: Command): void {
@@ -435,32 +361,11 @@ export class Transmission {
 
   /** Answers without data, and forgets the command. */
   #answer(command: Command, error: NbdErrno): void {
-    const bytes = this.#addReply(command, error);
+    const bytes = this.#answers.add(command, error);
     const { overhead } = this.#replies;
     if (bytes > overhead) this.#charge(bytes - overhead);
     else this.#discharge(overhead - bytes);
     this.#release(command);
-  }
-
-  /** Gives the bytes of the reply. */
-  #addReply(command: Command, error: NbdErrno): number {
-    const replies = this.#replies;
-    if (error === Errno.ok && command.statuses.length > 0) return replies.addStatuses(command);
-    if (error === Errno.ok) return command.hole ? replies.addHole(command) : replies.addHeader(command, error);
-    if (!this.#features.structuredReplies) return replies.addHeader(command, error);
-    const refused = command.refusal !== Errno.ok;
-    const text = refused ? refusalText(command, this.#export, this.#features) : failureText(error);
-    return replies.addError(command, error, text, this.#failedAt(command));
-  }
-
-  /**
-   * Where in a command's range it failed: where the volume ends, if that is why, else its first byte, before which nothing was done.
-   * Null for commands without a range.
-   */
-  #failedAt({ type, offset, length }: Command): number | null {
-    const { sizeBytes } = this.#export.volume.limits;
-    if (length === 0 || type === CommandType.flush || offset > MAX_OFFSET) return null;
-    return offset < sizeBytes && offset + length > sizeBytes ? sizeBytes : offset;
   }
 
   #forgetPayload(command: Command): void {
@@ -475,7 +380,7 @@ export class Transmission {
   }
 
   #release(command: Command): void {
-    for (const list of command.statuses) if (this.#extentLists.length < MAX_SPARE_LISTS) this.#extentLists.push(list);
+    this.#statusLists.release(command);
     this.#commands.release(command);
   }
 }

@@ -172,7 +172,7 @@ describe('handshake', () => {
     ['STARTTLS', option(OPT.starttls), ERR.unsup],
     ['STARTTLS with payload', option(OPT.starttls, Buffer.from('x')), ERR.unsup],
     ['STRUCTURED_REPLY with payload', option(OPT.structured, Buffer.from('x')), ERR.invalid],
-    ['EXTENDED_HEADERS', option(OPT.extended), ERR.unsup],
+    ['EXTENDED_HEADERS with payload', option(OPT.extended, Buffer.from('x')), ERR.invalid],
     ['LIST with payload', option(OPT.list, Buffer.from('x')), ERR.invalid],
     ['INFO without payload', option(OPT.info), ERR.invalid],
     ['INFO of 3 bytes', option(OPT.info, Buffer.from('abc')), ERR.invalid],
@@ -220,6 +220,53 @@ describe('handshake', () => {
         [options.length > 0, options.length > 0],
       );
     }
+  });
+
+  /** Whether BLOCK_STATUS takes payloads after these options and a GO. */
+  function takesPayloads(...options: readonly Buffer[]): boolean {
+    const { outcome } = converse([Buffer.concat([clientFlags(), ...options, option(OPT.go, query('vg/lv'))])]);
+    assert(outcome?.kind === 'negotiated');
+    return (outcome.negotiated.info.flags & 0x1000) !== 0;
+  }
+
+  describe('extended headers', () => {
+    const extended = option(OPT.extended);
+    const structured = option(OPT.structured);
+    const go = option(OPT.go, query('vg/lv'));
+
+    test('are agreed on, once or twice, after structured replies or without', () => {
+      for (const before of [[], [structured], [extended]]) {
+        const { outcome } = converse([Buffer.concat([clientFlags(), ...before, extended, go])]);
+        assert(outcome?.kind === 'negotiated');
+        const { structuredReplies, extendedHeaders } = outcome.negotiated.features;
+        assert.deepEqual([structuredReplies, extendedHeaders], [true, true]);
+        assert.equal(outcome.negotiated.info.flags & 0x80, 0x80, 'SEND_DF');
+      }
+    });
+
+    test('take the place of structured replies, which can not be asked for then', () => {
+      const replies = ask([extended, structured]);
+      assert.deepEqual(
+        replies.map(({ type }) => type),
+        [ACK, ERR.extHeaderReqd],
+      );
+      assert.match(replies[1]?.payload.toString() ?? '', /extended headers/);
+    });
+
+    test('forbid EXPORT_NAME', () => {
+      const { outcome } = converse([
+        Buffer.concat([clientFlags(), extended, option(OPT.exportName, Buffer.from('vg/lv'))]),
+      ]);
+      assert(outcome?.kind === 'close');
+      assert.match(outcome.reason, /extended headers/);
+    });
+
+    test('allow contexts, and say that BLOCK_STATUS takes payloads only if there are some', () => {
+      const set = option(OPT.setMeta, contexts('vg/lv', ['base:allocation']));
+      assert.equal(takesPayloads(extended, set), true);
+      assert.equal(takesPayloads(extended), false);
+      assert.equal(takesPayloads(structured, set), false);
+    });
   });
 
   describe('meta contexts', () => {

@@ -8,11 +8,11 @@ import { MemoryDevice } from '../../src/block/memory.ts';
 import { BufferPool } from '../../src/nbd/buffer-pool.ts';
 import type { Command } from '../../src/nbd/command.ts';
 import type { NbdErrno } from '../../src/nbd/constants.ts';
-import { type Features, PLAIN } from '../../src/nbd/features.ts';
+import { PLAIN_TERMS, type Terms } from '../../src/nbd/features.ts';
 import { PayloadBudget } from '../../src/nbd/payload-budget.ts';
 import { type CommandHost, Transmission, type TransmissionLimits } from '../../src/nbd/transmission.ts';
 import { makeExport, type TestExport } from './exports.ts';
-import { type Answer, answers, CMD, replies, type Reply } from './wire.ts';
+import { type Answer, answers, chunks, CMD, replies, type Reply } from './wire.ts';
 
 /** Buffers that a connection has as long as it lives, to read into, and their bytes while it is idle. */
 export const INLETS = 1;
@@ -24,7 +24,7 @@ export interface MachineOptions {
   /** Bytes of payload of all machines that share it; default: no bound. */
   readonly budget?: PayloadBudget;
   /** Default: none. */
-  readonly features?: Features;
+  readonly features?: Partial<Terms>;
   /** Bytes of the disk; default 1 MiB. */
   readonly sizeBytes?: number;
 }
@@ -43,13 +43,13 @@ export class Machine implements CommandHost {
   #entered = false;
 
   constructor(options: MachineOptions = {}) {
-    const { export: fields = {}, limits = {}, sizeBytes = 2 ** 20, budget, features = PLAIN } = options;
+    const { export: fields = {}, limits = {}, sizeBytes = 2 ** 20, budget, features = {} } = options;
     this.budget = budget ?? new PayloadBudget(2 ** 40);
     this.disk = Buffer.alloc(sizeBytes);
     const export_ = makeExport({ volume: new MemoryDevice({ sizeBytes }), ...fields });
     const all = { maxRequests: 256, maxBytes: 64 * 2 ** 20, ...limits };
     const memory = { buffers: this.pool, budget: this.budget, waiter: this };
-    this.transmission = new Transmission(export_, memory, all, this, features);
+    this.transmission = new Transmission(export_, memory, all, this, { ...PLAIN_TERMS, ...features });
   }
 
   /** How often it was told that there may be room. */
@@ -78,7 +78,8 @@ export class Machine implements CommandHost {
     if (error === 0 && type === CMD.read) this.disk.copy(buffer, bufferOffset, offset, offset + length);
     if (error === 0 && type === CMD.write) buffer.copy(this.disk, offset, bufferOffset, bufferOffset + length);
     if (error === 0) command.statuses.forEach((list, index) => this.status(command, list, index));
-    if (error === 0 && type === CMD.writeZeroes) this.disk.fill(0, offset, offset + length);
+    const end = Math.min(offset + length, this.disk.length);
+    if (error === 0 && type === CMD.writeZeroes) this.disk.fill(0, offset, end);
     this.transmission.finish(command, error);
   }
 
@@ -120,6 +121,11 @@ export class Machine implements CommandHost {
   /** All replies so far of a connection with structured replies. */
   answers(): Answer[] {
     return answers(Buffer.concat(this.#sent));
+  }
+
+  /** The same where a reply may have several chunks, or has extended headers. */
+  chunks(style?: 'extended'): Answer[] {
+    return chunks(Buffer.concat(this.#sent), style);
   }
 
   /** The error numbers of all replies so far, by cookie. */

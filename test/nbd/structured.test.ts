@@ -6,7 +6,7 @@ import * as fc from 'fast-check';
 import { MemoryDevice } from '../../src/block/memory.ts';
 import type { ExtentList } from '../../src/block/extents.ts';
 import type { Command } from '../../src/nbd/command.ts';
-import { type Answer, EIO, EINVAL, ENOSPC, EPERM, everySplit, CMD, FLAG, request } from './wire.ts';
+import { type Answer, EIO, EINVAL, ENOSPC, EPERM, everySplit, CMD, extendedRequest, FLAG, request } from './wire.ts';
 import { ALLOCATION } from './exports.ts';
 import { Machine, type MachineOptions } from './machine.ts';
 
@@ -26,10 +26,34 @@ function sparse(start: number, end: number): MachineOptions {
     name: device.name,
     limits: device.limits,
     submit: () => assert.fail('the host has its own disk'),
-    readsZeroes: (offset: number, length: number) => offset >= start && offset + length <= end,
+    zeroRun: (offset: number, length: number) => {
+      const next = offset < start ? start : offset < end ? end : SIZE;
+      const run = Math.min(next - offset, length);
+      return offset >= start && offset < end ? run : -run;
+    },
     close: () => device.close(),
   };
   return { export: { volume } };
+}
+
+/** What the chunks say, as [offset, bytes, hole]; and that they put together are what is on the disk. */
+function readIn(m: Machine, offset: number, length: number, style?: 'extended'): (number | boolean)[][] {
+  const found = m.chunks(style);
+  assert.deepEqual(
+    found.map(({ done }) => done),
+    found.map((_, i) => i === found.length - 1),
+  );
+  const told = found.map(({ kind, offset: at, data }) =>
+    kind === 'hole' ? Buffer.alloc(data.readUInt32BE()) : (assert.equal(kind, 'data'), assert.ok(at >= 0), data),
+  );
+  assert.deepEqual(Buffer.concat(told), m.disk.subarray(offset, offset + length));
+  return found.map(({ kind, offset: at }, i) => [at, told[i]!.length, kind === 'hole']);
+}
+
+/** Zeroes in every other KiB. */
+function everyOtherKib(offset: number, length: number): number {
+  const run = Math.min(1024 - (offset % 1024), length);
+  return Math.floor(offset / 1024) % 2 === 0 ? run : -run;
 }
 
 describe('replies to good commands', () => {
@@ -90,6 +114,100 @@ describe('replies to good commands', () => {
     assert.deepEqual([found[0]?.data.readUInt32BE(), found[1]?.data.readUInt32BE()], [65_536, 4]);
     assert.equal(m.transmission.bytesInFlight, 0);
     m.dispose();
+  });
+
+  describe('holes inside a READ', () => {
+    for (const extendedHeaders of [false, true]) {
+      const style = extendedHeaders ? 'extended' : undefined;
+      const read = (offset: number, length: number, flags = 0): Buffer =>
+        extendedHeaders
+          ? extendedRequest({ type: CMD.read, offset, length, flags })
+          : request({ type: CMD.read, offset, length, flags });
+      const cases: readonly (readonly [string, number, number, number, (number | boolean)[][]])[] = [
+        [
+          'data, hole, data',
+          60_000,
+          80_000,
+          0,
+          [
+            [60_000, 5536, false],
+            [65_536, 65_536, true],
+            [131_072, 8928, false],
+          ],
+        ],
+        [
+          'hole, data',
+          65_536,
+          65_546,
+          0,
+          [
+            [65_536, 65_536, true],
+            [131_072, 10, false],
+          ],
+        ],
+        [
+          'data, hole',
+          65_530,
+          20_000,
+          0,
+          [
+            [65_530, 6, false],
+            [65_536, 19_994, true],
+          ],
+        ],
+        ['with DF', 60_000, 80_000, FLAG.df, [[60_000, 80_000, false]]],
+        ['a hole too short', 65_000, 1000, 0, [[65_000, 1000, false]]],
+        [
+          'a hole just long enough',
+          65_000,
+          1048,
+          0,
+          [
+            [65_000, 536, false],
+            [65_536, 512, true],
+          ],
+        ],
+      ];
+      for (const [name, offset, length, flags, expected] of cases) {
+        test(`${name}${extendedHeaders ? ', extended' : ''}`, () => {
+          const m = machine({ ...sparse(65_536, 131_072), features: { ...features, extendedHeaders } });
+          m.disk.fill(0, 65_536, 131_072);
+          m.feed(read(offset, length, flags));
+          m.settle();
+          assert.deepEqual(readIn(m, offset, length, style), expected);
+          assert.equal(m.transmission.bytesInFlight, 0);
+          m.dispose();
+        });
+      }
+    }
+
+    test('many holes, READs side by side, and a client that vanishes', () => {
+      const device = new MemoryDevice({ sizeBytes: SIZE });
+      const volume = {
+        name: 'v',
+        limits: device.limits,
+        submit: () => assert.fail(),
+        zeroRun: everyOtherKib,
+        close: () => device.close(),
+      };
+      const m = machine({ export: { volume } });
+      for (let at = 0; at < SIZE; at += 2048) m.disk.fill(0, at, at + 1024);
+      const reads = Array.from({ length: 20 }, (_, i) => ({ offset: 700 * i, length: 3000 * (i + 1) }));
+      m.feed(...reads.map((fields, i) => request({ type: CMD.read, cookie: BigInt(i), ...fields })));
+      m.settle();
+      const found = m.chunks();
+      reads.forEach(({ offset, length }, i) => {
+        const own = found.filter(({ cookie }) => cookie === BigInt(i));
+        assert.ok(own.length > 1 && own.length <= 64);
+        assert.equal(own.at(-1)?.done, true);
+        const bytes = own.map(({ kind, data }) => (kind === 'hole' ? Buffer.alloc(data.readUInt32BE()) : data));
+        assert.deepEqual(Buffer.concat(bytes), m.disk.subarray(offset, offset + length));
+      });
+      assert.equal(m.transmission.bytesInFlight, 0);
+      m.feed(...reads.map((fields) => request({ type: CMD.read, ...fields })));
+      for (let i = 0; i < 10; i++) m.finish(m.pending[0]);
+      m.dispose();
+    });
   });
 
   test('other commands that went well get simple replies', () => {

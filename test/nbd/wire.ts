@@ -44,7 +44,15 @@ export interface OptionReply {
   readonly payload: Buffer;
 }
 
-export const ERR = { unsup: 0x80000001, invalid: 0x80000003, unknown: 0x80000006, tooBig: 0x80000009 };
+export const ERR = {
+  unsup: 0x80000001,
+  policy: 0x80000002,
+  invalid: 0x80000003,
+  unknown: 0x80000006,
+  blockSizeReqd: 0x80000008,
+  tooBig: 0x80000009,
+  extHeaderReqd: 0x8000000a,
+};
 
 /** All option replies in `bytes`, which must be nothing else. */
 export function optionReplies(bytes: Buffer): OptionReply[] {
@@ -65,7 +73,7 @@ export function optionReplies(bytes: Buffer): OptionReply[] {
 }
 
 /** Flags of commands. */
-export const FLAG = { fua: 1, noHole: 2, df: 4, reqOne: 8, fastZero: 16 };
+export const FLAG = { fua: 1, noHole: 2, df: 4, reqOne: 8, fastZero: 16, payload: 32 };
 
 export const CMD = { read: 0, write: 1, disc: 2, flush: 3, trim: 4, cache: 5, writeZeroes: 6, blockStatus: 7 };
 
@@ -111,10 +119,27 @@ export function replies(bytes: Buffer, readLengths: ReadonlyMap<bigint, number> 
   return found;
 }
 
-/** A reply with structured replies on: a simple one, or one chunk. */
+/** The same with extended headers; the flag for a payload is set where there is one, unless `flags` are given. */
+export function extendedRequest(fields: Omit<Request, 'length'> & { readonly length?: number | bigint }): Buffer {
+  const { payload, flags = payload === undefined ? 0 : FLAG.payload } = fields;
+  const header = Buffer.alloc(32);
+  header.writeUInt32BE(fields.magic ?? 0x21e41c71, 0);
+  header.writeUInt16BE(flags, 4);
+  header.writeUInt16BE(fields.type, 6);
+  header.writeBigUInt64BE(fields.cookie ?? 0n, 8);
+  header.writeBigUInt64BE(BigInt(fields.offset ?? 0), 16);
+  header.writeBigUInt64BE(BigInt(fields.length ?? payload?.length ?? 0), 24);
+  return payload === undefined ? header : Buffer.concat([header, payload]);
+}
+
+/** A reply with structured replies or extended headers on: a simple one, or one chunk. */
 export interface Answer {
   readonly cookie: bigint;
-  readonly kind: 'simple' | 'none' | 'data' | 'hole' | 'status' | 'error' | 'errorOffset';
+  readonly kind: 'simple' | 'none' | 'data' | 'hole' | 'status' | 'statusExt' | 'error' | 'errorOffset';
+  /** It is the last of its reply. */
+  readonly done: boolean;
+  /** That of the request, in an extended header; else -1. */
+  readonly at: bigint;
   readonly error: number;
   /** Of an error. */
   readonly text: string;
@@ -129,30 +154,42 @@ const CHUNK_KINDS = new Map([
   [1, 'data'],
   [2, 'hole'],
   [5, 'status'],
+  [6, 'statusExt'],
   [0x8001, 'error'],
   [0x8002, 'errorOffset'],
 ] as const);
 
-/** All replies in `bytes`, which must be nothing else; READs are answered by chunks, so each says how long it is. */
+/** All replies in `bytes`, which must be nothing else, each one simple or one chunk. */
 export function answers(bytes: Buffer): Answer[] {
+  const found = chunks(bytes);
+  for (const { done } of found) assert.ok(done, 'each reply is one chunk');
+  return found;
+}
+
+/** The same where a reply may have several chunks; READs are answered by chunks, so each says how long it is. */
+export function chunks(bytes: Buffer, style: 'structured' | 'extended' = 'structured'): Answer[] {
   const found: Answer[] = [];
+  const extended = style === 'extended';
   for (let at = 0; at < bytes.length;) {
     const cookie = bytes.readBigUInt64BE(at + 8);
-    const nothing = { cookie, error: 0, text: '', offset: -1, data: Buffer.alloc(0) };
-    if (bytes.readUInt32BE(at) === 0x67446698) {
+    const nothing = { cookie, done: true, at: -1n, error: 0, text: '', offset: -1, data: Buffer.alloc(0) };
+    if (!extended && bytes.readUInt32BE(at) === 0x67446698) {
       found.push({ ...nothing, kind: 'simple', error: bytes.readUInt32BE(at + 4) });
       at += 16;
       continue;
     }
-    assert.equal(bytes.readUInt32BE(at), 0x668e33ef, `no reply at ${at}`);
-    assert.equal(bytes.readUInt16BE(at + 4), 1, 'each reply is one chunk');
+    assert.equal(bytes.readUInt32BE(at), extended ? 0x6e8a278c : 0x668e33ef, `no reply at ${at}`);
+    const flags = bytes.readUInt16BE(at + 4);
+    assert.ok(flags <= 1, 'unknown flags');
     const kind = CHUNK_KINDS.get(bytes.readUInt16BE(at + 6) as 0);
-    const end = at + 20 + bytes.readUInt32BE(at + 16);
+    const start = at + (extended ? 32 : 20);
+    const requestAt = extended ? bytes.readBigUInt64BE(at + 16) : -1n;
+    const end = start + (extended ? Number(bytes.readBigUInt64BE(at + 24)) : bytes.readUInt32BE(at + 16));
     assert.ok(end <= bytes.length, 'a cut reply');
-    const payload = bytes.subarray(at + 20, end);
+    const payload = bytes.subarray(start, end);
     at = end;
     assert.ok(kind !== undefined, 'an unknown chunk');
-    found.push({ ...nothing, kind, ...chunkFields(kind, payload) });
+    found.push({ ...nothing, kind, done: flags === 1, at: requestAt, ...chunkFields(kind, payload) });
   }
   return found;
 }
@@ -163,7 +200,7 @@ function chunkFields(kind: Answer['kind'], payload: Buffer): Partial<Answer> {
     assert.ok(kind === 'data' ? payload.length > 8 : payload.length === 12);
     return { offset: Number(payload.readBigUInt64BE(0)), data: payload.subarray(8) };
   }
-  if (kind === 'status') return { data: payload };
+  if (kind === 'status' || kind === 'statusExt') return { data: payload };
   if (kind !== 'error' && kind !== 'errorOffset') return {};
   const textEnd = 6 + payload.readUInt16BE(4);
   assert.equal(payload.length, textEnd + (kind === 'errorOffset' ? 8 : 0));
