@@ -6,11 +6,13 @@
  *  - Every device that is noted and connected is offered connections when this begins; after that, when the kernel says that
  *    one of its connections has died.
  *  - One that can't be given a connection is tried again, ever more slowly, until it can or is detached.
+ *  - When a volume is renamed, its note is, and udev is told.
  *  - Nothing here rejects: what fails is logged, the same failure once.
  */
 import { existsSync } from 'node:fs';
 import { type DeadLinks, hearDeadLinks } from '../native/netlink.ts';
 import {
+  announceDevice,
   type AttachedDevice,
   attachedDevices,
   type AttachSystem,
@@ -56,7 +58,7 @@ export class AttachedDevices {
   #timer: NodeJS.Timeout | null = null;
   #links: DeadLinks | null = null;
   #look: Promise<void> | null = null;
-  #closed = false;
+  readonly #closing = new AbortController();
   #complaint: string | null = null;
 
   constructor(options: AttachedDevicesOptions) {
@@ -70,9 +72,9 @@ export class AttachedDevices {
     this.#tick();
   }
 
-  /** Ends when the last look has. */
+  /** Ends when the last look has: it waits for no server any more. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     if (this.#timer !== null) clearInterval(this.#timer);
     await this.#look;
     this.#links?.close();
@@ -95,11 +97,17 @@ export class AttachedDevices {
   async #followNames(): Promise<void> {
     if ((await this.#renamed()).length === 0) return;
     try {
-      await using lock = await lockDevices(this.#system);
+      await using lock = await lockDevices(this.#system, this.#closing.signal);
       void lock;
-      for (const device of await this.#renamed()) await noteDevice(device, this.#system);
+      for (const device of await this.#renamed()) {
+        await noteDevice(device, this.#system);
+        await announceDevice(device.kernelName, this.#system);
+        const what = { device: device.kernelName, lv: device.exportName };
+        this.#options.log.info(what, 'an attached device has its new name');
+      }
     } catch (error) {
-      this.#options.log.warn({ reason: reasonOf(error) }, 'the new name of an attached volume cannot be noted');
+      if (this.#closing.signal.aborted) return;
+      this.#options.log.warn({ reason: reasonOf(error) }, 'an attached volume cannot be given its new name');
     }
   }
 
@@ -149,14 +157,15 @@ export class AttachedDevices {
   async #offer(device: AttachedDevice): Promise<void> {
     const { kernelName, exportName } = device;
     const lost = this.#lost.get(kernelName);
-    if (lost === undefined || performance.now() < lost.at || this.#closed) return;
+    if (lost === undefined || performance.now() < lost.at || this.#closing.signal.aborted) return;
     const { log } = this.#options;
     const what = { device: kernelName, lv: exportName };
     try {
-      await reconnectDevice(device, this.#system);
+      await reconnectDevice(device, this.#system, this.#closing.signal);
       if (this.#lost.get(kernelName) === lost) this.#lost.delete(kernelName);
       log.info(what, 'an attached device was offered new connections');
     } catch (error) {
+      if (this.#closing.signal.aborted) return;
       const reason = reasonOf(error);
       if (reason !== lost.reason) log.warn({ ...what, reason }, 'an attached device waits for a connection');
       lost.reason = reason;

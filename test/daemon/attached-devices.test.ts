@@ -5,7 +5,13 @@ import { createServer, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { AttachedDevices } from '../../src/daemon/attached-devices.ts';
-import { type AttachedDevice, type AttachSystem, noteDevice, notedDevices } from '../../src/daemon/client/attached.ts';
+import {
+  type AttachedDevice,
+  type AttachSystem,
+  lockDevices,
+  noteDevice,
+  notedDevices,
+} from '../../src/daemon/client/attached.ts';
 import { ClientHandshake, negotiate } from '../../src/daemon/client/handshake.ts';
 import { connectDevice, reconnectDevice } from '../../src/daemon/client/kernel-device.ts';
 import { createLog } from '../../src/daemon/log.ts';
@@ -173,14 +179,44 @@ describe('a handshake', () => {
   });
 });
 
-test("a volume's new name is noted, for devices of this server only", async () => {
-  await withBench(async ({ system, device }) => {
+test('a daemon that ends waits neither for a server that does not answer nor for an attach under way', async () => {
+  await withBench(async ({ system, device, folder }) => {
+    const asked = Promise.withResolvers<void>();
+    const open: Socket[] = [];
+    const silent = createServer((socket) => {
+      open.push(socket);
+      asked.resolve();
+    }).listen(join(folder, 'silent'));
+    const server = `unix:${join(folder, 'silent')}`;
+    const log = createLog({ level: 'silent', format: 'json' });
+    const signal = new AbortController();
+    const waiting = reconnectDevice({ ...device, server }, system, signal.signal);
+    await asked.promise;
+    signal.abort();
+    await assert.rejects(waiting, /nobody wants the connection/);
+    for (const socket of open) socket.destroy();
+    silent.close();
+    await noteDevice(device, system);
+    const held = await lockDevices(system);
+    const rest = { sizeOf: () => null, nameOf: () => 'vg/new', servers: () => [device.server], log, system };
+    const devices = new AttachedDevices(rest);
+    const following = devices.follow();
+    await devices.close();
+    await following;
+    await held.close();
+    assert.deepEqual(await notedDevices(system), [device]);
+  });
+});
+
+test("a volume's new name is noted, for devices of this server only, and udev told", async () => {
+  await withBench(async ({ system, device, folder }) => {
     await noteDevice(device, system);
     const nameOf = (volume: string): string | null => (volume === device.volume ? 'vg/new' : null);
     const rest = { sizeOf: () => null, nameOf, log: createLog({ level: 'silent', format: 'json' }), system };
     await new AttachedDevices({ ...rest, servers: () => ['unix:/other'] }).follow();
     assert.deepEqual(await notedDevices(system), [device]);
     await new AttachedDevices({ ...rest, servers: () => [device.server] }).follow();
+    assert.equal(await readFile(join(folder, 'sys/nbd1/uevent'), 'utf8'), 'change');
     assert.deepEqual(await notedDevices(system), [{ ...device, exportName: 'vg/new' }]);
   });
 });

@@ -6,10 +6,10 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
+  announceDevice,
   type AttachedDevice,
   type AttachSystem,
   forgetDevice,
@@ -120,7 +120,7 @@ async function until(condition: () => Promise<boolean>): Promise<boolean> {
 
 /** Has the kernel announce a device again, so that udev reads our note; waits until `link` is there, or gone. */
 export async function announce(kernelName: string, link: string, system: AttachSystem): Promise<void> {
-  await writeFile(join(system.sysBlock, kernelName, 'uevent'), 'change');
+  await announceDevice(kernelName, system);
   if (!existsSync('/run/udev/control')) return;
   await runTool('udevadm', ['settle', `--timeout=${UDEV_SECONDS}`, `--exit-if-exists=${join(system.dev, link)}`]);
 }

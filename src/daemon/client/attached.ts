@@ -16,6 +16,7 @@
  */
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { flock, Lock } from '../../native/addon.ts';
 import { connectNbd, disconnectNbd, type NbdChange, type NbdConnection, reconfigureNbd } from '../../native/netlink.ts';
 
@@ -58,6 +59,7 @@ export interface AttachedDevice {
 }
 
 const SECTOR_BYTES = 512;
+const LOCK_POLL_MS = 20;
 
 /** Every device that is noted, by number. An unreadable directory is none. */
 export async function notedDevices(system: AttachSystem = HOST_SYSTEM): Promise<readonly AttachedDevice[]> {
@@ -92,12 +94,27 @@ function cut(line: string): [string, string] {
   return [line.slice(0, Math.max(at, 0)), line.slice(at + 1)];
 }
 
-/** One attach or detach at a time: waits for the others, and keeps them out until the file is closed. */
-export async function lockDevices(system: AttachSystem = HOST_SYSTEM): Promise<FileHandle> {
+/**
+ * One attach or detach at a time: waits for the others, and keeps them out until the file is closed. The waiting blocks nothing: who
+ * has the lock may be waiting for an answer of this very process. An abort ends it, and is thrown.
+ */
+export async function lockDevices(system: AttachSystem = HOST_SYSTEM, signal?: AbortSignal): Promise<FileHandle> {
   await mkdir(system.directory, { recursive: true, mode: 0o755 });
   const file = await open(join(system.directory, '.lock'), 'w', 0o600);
-  flock(file.fd, Lock.exclusive);
+  try {
+    while (flock(file.fd, Lock.exclusive | Lock.nonBlocking) !== 0) {
+      await delay(LOCK_POLL_MS, undefined, signal === undefined ? {} : { signal });
+    }
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
   return file;
+}
+
+/** Has the kernel announce a device again, so that udev reads its note and names it. */
+export async function announceDevice(kernelName: string, system: AttachSystem = HOST_SYSTEM): Promise<void> {
+  await writeFile(join(system.sysBlock, kernelName, 'uevent'), 'change');
 }
 
 /** Notes a device. */

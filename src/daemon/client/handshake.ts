@@ -28,6 +28,7 @@ import {
 import { parseListenUri } from '../listen-uri.ts';
 
 const ERROR_BIT = 0x80000000;
+const NOT_WANTED = 'nobody wants the connection any more';
 /** type u16, size u64, flags u16 */
 const EXPORT_INFO_BYTES = 12;
 
@@ -56,6 +57,8 @@ export interface HandshakeTarget {
   readonly server: string;
   readonly exportName: string;
   readonly timeoutMs: number;
+  /** Nobody wants the connection any more. */
+  readonly signal?: AbortSignal;
 }
 
 /** What Node has under a socket. */
@@ -64,17 +67,26 @@ interface Handled {
 }
 
 /** Connects to an export. Throws a HandshakeError. */
-export async function negotiate({ server, exportName, timeoutMs }: HandshakeTarget): Promise<NegotiatedConnection> {
+export async function negotiate({
+  server,
+  exportName,
+  timeoutMs,
+  signal,
+}: HandshakeTarget): Promise<NegotiatedConnection> {
   const failed = (reason: string): HandshakeError => new HandshakeError(server, exportName, reason);
   const address = parseListenUri(server, '/');
   if ('problem' in address) throw failed(address.problem);
   if (address.kind === 'inherited') throw failed('nobody knows its address');
+  if (address.kind === 'vsock') throw failed('the kernel attaches no device over vsock');
+  if (signal?.aborted === true) throw failed(NOT_WANTED);
   const socket =
     address.kind === 'unix'
       ? connect(address.path)
       : connect({ ...reachable(address), noDelay: true, keepAlive: true });
   const { promise, resolve, reject } = Promise.withResolvers<NegotiatedConnection>();
   const timer = setTimeout(() => reject(failed(`it did not answer for ${timeoutMs} ms`)), timeoutMs);
+  const onAbort = (): void => reject(failed(NOT_WANTED));
+  signal?.addEventListener('abort', onAbort);
   const client = new ClientHandshake(exportName);
   socket.on('error', ({ message }) => reject(failed(message)));
   socket.on('close', () => reject(failed('it closed the connection')));
@@ -94,6 +106,7 @@ export async function negotiate({ server, exportName, timeoutMs }: HandshakeTarg
     throw error;
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
   }
 }
 

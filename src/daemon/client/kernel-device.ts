@@ -63,10 +63,14 @@ export async function connectDevice(
 
 /**
  * Offers a connected device as many new connections as it has: the kernel takes them in place of those that are dead, and the
- * volume's size. Throws a HandshakeError or a NetlinkError.
+ * volume's size. An abort gives up waiting for the server. Throws a HandshakeError or a NetlinkError.
  */
-export async function reconnectDevice(device: AttachedDevice, system: AttachSystem): Promise<void> {
-  const lines = await negotiated(device);
+export async function reconnectDevice(
+  device: AttachedDevice,
+  system: AttachSystem,
+  signal?: AbortSignal,
+): Promise<void> {
+  const lines = await negotiated(device, signal);
   try {
     const { sizeBytes = 0 } = lines[0] ?? {};
     const identity = await identityOf(device.kernelName, system);
@@ -76,12 +80,11 @@ export async function reconnectDevice(device: AttachedDevice, system: AttachSyst
   }
 }
 
-async function negotiated({
-  server,
-  exportName,
-  connections,
-}: AttachedDevice): Promise<readonly NegotiatedConnection[]> {
-  const target = { server, exportName, timeoutMs: HANDSHAKE_MS };
+async function negotiated(
+  { server, exportName, connections }: AttachedDevice,
+  signal?: AbortSignal,
+): Promise<readonly NegotiatedConnection[]> {
+  const target = { server, exportName, timeoutMs: HANDSHAKE_MS, ...(signal === undefined ? {} : { signal }) };
   const outcomes = await Promise.allSettled(Array.from({ length: connections }, () => negotiate(target)));
   const lines = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
   const failed = outcomes.find((outcome) => outcome.status === 'rejected');
