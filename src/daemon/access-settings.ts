@@ -57,7 +57,9 @@ class Resolver {
   }
 
   client(key: string, text: string): ClientMatcher | null {
-    if (text === 'unix' || text === 'tcp' || text === 'any') return { kind: text };
+    if (text === 'unix' || text === 'tcp' || text === 'tls' || text === 'any') return { kind: text };
+    if (text.startsWith('dn:')) return { kind: 'dn', name: text.slice('dn:'.length) };
+    if (text.startsWith('psk:')) return { kind: 'psk', name: text.slice('psk:'.length) };
     if (!text.startsWith('net:')) return this.principal(key, text);
     const networks = parseNetwork(text.slice('net:'.length));
     if (networks === null) {

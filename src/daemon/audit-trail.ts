@@ -99,13 +99,13 @@ export class AuditTrail {
 
   /** Clients ask again and again: the same refusal is recorded once in REPEAT_MS. */
   async exportRefused(client: ClientIdentity, name: string, reason: string): Promise<void> {
-    const key = `${client.kind} ${name} ${reason}`;
+    const key = `${client.kind} ${name} ${reason}${shownBy(client)}`;
     const now = performance.now();
     for (const [told, at] of this.#refusals) if (now - at >= REPEAT_MS) this.#refusals.delete(told);
     if (this.#refusals.has(key)) return;
     this.#refusals.set(key, now);
     const who = client.kind === 'unix' ? this.#actor(client) : null;
-    const from = client.kind === 'unix' ? placeOf(client) : addressOf(client);
+    const from = `${client.kind === 'unix' ? placeOf(client) : addressOf(client)}${shownBy(client)}`;
     await this.#append({ event: 'refused', who, from, what: ['NBD export', name], reason });
   }
 
@@ -176,7 +176,15 @@ function placeOf({ pid }: Identity): string {
 }
 
 function addressOf(client: ClientIdentity): string {
-  return client.kind === 'tcp' ? `tcp:${client.address}:${client.port}` : 'unknown';
+  if (client.kind === 'tcp') return `tcp:${client.address}:${client.port}`;
+  return client.kind === 'vsock' ? `vsock:${client.cid}:${client.port}` : 'unknown';
+}
+
+/** Behind the place: who the client has shown to be. */
+function shownBy({ tls }: ClientIdentity): string {
+  if (tls === undefined) return '';
+  if (tls.subject !== null) return ` dn:${tls.subject}`;
+  return tls.pskName === null ? ' tls' : ` psk:${tls.pskName}`;
 }
 
 /** Each VG once: from before the first of its commits to after the last. */

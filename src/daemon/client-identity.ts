@@ -2,16 +2,18 @@
 import type { Socket } from 'node:net';
 import { peerCredentials, peerGroups } from '../native/addon.ts';
 import type { ClientIdentity } from '../nbd/exports.ts';
+import type { NbdAddress, OtherAddress } from '../nbd/listener.ts';
+import { descriptorOf } from '../nbd/socket-handle.ts';
 
-/** `kind` is the listener's. */
-export function identifyClient(socket: Socket, kind: 'unix' | 'tcp'): ClientIdentity {
-  if (kind === 'tcp') {
-    const { remoteAddress: address, remotePort: port } = socket;
+/** `at` is where it came from. */
+export function identifyClient(socket: Socket, at: NbdAddress | OtherAddress): ClientIdentity {
+  const { remoteAddress: address, remotePort: port } = socket;
+  // One that came on standard input may have any kind of socket.
+  if (at.kind === 'tcp' || (at.kind === 'stdio' && address !== undefined)) {
     return address === undefined || port === undefined ? { kind: 'unknown' } : { kind: 'tcp', address, port };
   }
-  // Node keeps the descriptor in the socket's handle.
-  const { _handle: handle } = socket as Socket & { readonly _handle?: { readonly fd?: number } | null };
-  const fd = handle?.fd ?? -1;
+  if (at.kind === 'vsock') return at;
+  const fd = descriptorOf(socket);
   if (fd < 0) return { kind: 'unknown' };
   const peer = peerCredentials(fd);
   const groups = peerGroups(fd);

@@ -17,9 +17,11 @@ import type { VolumeGroup } from '../lvm/model.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
 import { AttachedDevices } from './attached-devices.ts';
+import { attachedDevices } from './client/attached.ts';
 import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
 import { type OpenControl, openControl } from './control/open.ts';
+import { DeferredMerges } from './deferred-merges.ts';
 import { DeviceSet } from './devices.ts';
 import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
@@ -28,7 +30,7 @@ import { HotPlug } from './hotplug.ts';
 import { type Inventory, mergeInventories } from './inventory.ts';
 import { holdLifeLock } from './life-lock.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
-import { listening, makeRunDir, withPermissions } from './listening.ts';
+import { listenAt, listening, makeRunDir } from './listening.ts';
 import { DaemonVolumes } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
@@ -36,6 +38,8 @@ import { restartKeys } from './restart-keys.ts';
 import { groupOf } from './served-volume.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
 import { Stock } from './stock.ts';
+import { TlsGate } from './tls/gate.ts';
+import { tunnelSettings } from './tls/settings.ts';
 import { packageVersion } from './version.ts';
 import { VolumeSet } from './volumes.ts';
 import type { WorkerStats } from './worker/host.ts';
@@ -50,9 +54,11 @@ export class Daemon {
   readonly #workers: WorkerPool;
   readonly #exports: GuardedExports;
   readonly #nbd: NbdServer;
+  readonly #tls: TlsGate;
   readonly #opened = new AsyncDisposableStack();
   readonly #listening: ListenAddress[] = [];
   readonly #startedAt = new Date();
+  readonly #deferred: DeferredMerges;
   readonly #stock: Stock;
   readonly #hotplug: HotPlug;
   readonly #attached: AttachedDevices;
@@ -90,9 +96,15 @@ export class Daemon {
       log,
     });
     this.#volumes = new VolumeSet({ log, slots: () => this.#workers.slots });
+    this.#deferred = new DeferredMerges({
+      runDir: settings.runDir,
+      isServed: (id) => this.#volumes.served(id) !== null,
+      log,
+    });
     this.#stock = new Stock({
       devices: this.#devices,
       served: (id) => this.#volumes.served(id),
+      mergeWaits: (origin) => this.#deferred.waits(origin),
       decisions: () => this.#live.decisions,
       log,
     });
@@ -107,6 +119,7 @@ export class Daemon {
         await this.#volumes.settled(vgIds);
       },
       nameOf: (id) => this.#nameOf(id),
+      deferred: this.#deferred,
       expect: (groups) => this.#observer?.expect(groups),
       lookAt: (paths) => this.#stock.lookAt(paths, this.#settings, this.#inventory?.scan ?? null),
     });
@@ -121,10 +134,12 @@ export class Daemon {
       rules: () => this.#settings.access.exports,
       refused: (client, name, reason) => this.#observer?.exportRefused(client, name, reason),
     });
+    this.#tls = new TlsGate({ settings: tunnelSettings(settings), count: settings.workers, log });
     this.#nbd = new NbdServer({
       directory: this.#exports,
       adopt: (handover) => this.#volumes.adopt(handover, this.#exports.viewFor(handover.client)),
-      identify: (socket, { kind }) => identifyClient(socket, kind === 'tcp' ? 'tcp' : 'unix'),
+      secure: (client) => this.#tls.secure(client),
+      identify: identifyClient,
       limits: settings.limits,
       log,
     });
@@ -145,6 +160,8 @@ export class Daemon {
   async #start(): Promise<void> {
     const settings = this.#settings;
     await makeRunDir(settings.runDir);
+    const attached = new Set((await attachedDevices()).map(({ volume }) => volume.replace('/', ' ')));
+    this.#deferred.restore((id) => attached.has(id));
     if (settings.engine.note !== null) this.#log.warn(settings.engine.note);
     for (const note of settings.withoutEffect) this.#log.warn(note);
     if (settings.workers > 0) {
@@ -161,11 +178,13 @@ export class Daemon {
     await this.#hotplug.start();
     await this.#refresh({ settings, starting: true });
     await this.#openControl(observer);
+    // When workers have let their clients go.
+    this.#opened.defer(() => this.#tls.close());
     this.#opened.defer(() => this.#nbd.stopped());
     this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
     for (const address of settings.listen) {
-      this.#listening.push(await listening(this.#nbd.listen(withPermissions(address, settings))));
+      this.#listening.push(await listenAt(this.#nbd, address, settings));
     }
     this.#startBackups(settings);
     this.#state = 'serving';
@@ -256,6 +275,7 @@ export class Daemon {
       listening: this.#listening,
       connections: this.#nbd.connections,
       workers: this.#workers.slots.map((slot) => slot.status()),
+      tls: this.#tls.status(),
       devices: this.#devices.status(),
       exports: this.#volumes.status(),
       scan: this.#inventory?.scan ?? null,
@@ -285,9 +305,10 @@ export class Daemon {
     );
     await this.#hotplug.configure(settings);
     await this.#refresh({ settings });
-    const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access } =
+    const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access, tls } =
       settings;
     const applied = {
+      tls,
       devices,
       rescanIntervalMs,
       activationList,
@@ -298,6 +319,7 @@ export class Daemon {
       access,
     };
     this.#settings = { ...this.#settings, ...applied };
+    this.#tls.configure(tunnelSettings(settings));
     this.#observer?.configure(settings);
   }
 
@@ -346,6 +368,7 @@ export class Daemon {
   /** Ends workers at once: nothing is flushed. */
   kill(): void {
     this.#workers.kill();
+    this.#tls.kill();
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {

@@ -103,7 +103,7 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   direct_devices: z.array(path).default([]),
   buffered_devices: z.array(path).default([]),
   workers: z.int().min(0).max(MAX_WORKERS).optional(),
-  listen: z.array(z.string().regex(/^(unix|tcp):./)).default(['unix:nbd.sock']),
+  listen: z.array(z.string().regex(/^(unix|tcp|vsock):./)).default(['unix:nbd.sock']),
   control: path.default('control.sock'),
   run_dir: path.startsWith('/').optional(),
   socket_mode: z
@@ -177,7 +177,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   direct_devices: 'a list of paths or glob patterns',
   buffered_devices: 'a list of paths or glob patterns',
   workers: 'a whole number from 0 to 256',
-  listen: 'a list of "unix:/path.sock" or "tcp:host:port"',
+  listen: 'a list of "unix:/path.sock" or "tcp:host:port" or "vsock:port", perhaps with "?tls=required" behind it',
   control: "a socket's path",
   run_dir: 'an absolute path of a directory',
   socket_mode: 'three octal digits in quotes, such as "0600"',

@@ -1,13 +1,14 @@
 /**
- * The tables of lvm.toml about who may do what and what is told to whom: [access], [audit], [metrics] and [events]. Form only,
+ * The tables of lvm.toml about who may do what and what is told to whom: [access], [tls], [audit], [metrics] and [events]. Form only,
  * as config-schema.ts, which puts them in their place; names of users are looked up by access-settings.ts.
  *
  * Invariant: every key has its words in TABLES_ALLOWED.
  */
 import { z } from 'zod';
+import { TLS_MODES, type TlsMode } from './tls/mode.ts';
 
 const principal = z.string().regex(/^(user|group):[^:\s]+$/);
-const client = z.string().regex(/^(unix|tcp|any|(user|group|net):\S+)$/);
+const client = z.string().regex(/^(unix|tcp|tls|any|(user|group|net):\S+|(dn|psk):.+)$/);
 const volume = z.string().regex(/^(\*|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/);
 const MAX_SECONDS = 86_400;
 
@@ -21,6 +22,15 @@ export interface AccessConfig {
 
 export interface TablesConfig {
   access: AccessConfig;
+  tls: {
+    /** A directory. Absent: there are no certificates. */
+    certificates?: string | undefined;
+    /** Absent: there are no pre-shared keys. */
+    psk_file?: string | undefined;
+    verify_clients: boolean;
+    /** Of listeners that say nothing. Absent: required over TCP if there are certificates or keys, off elsewhere. */
+    mode?: TlsMode | undefined;
+  };
   audit: {
     /** Absent: no audit log is kept. */
     file?: string | undefined;
@@ -64,6 +74,14 @@ export const tablesShape: { readonly [Key in keyof TablesConfig]: z.ZodType<Tabl
           }),
         )
         .optional(),
+    })
+    .prefault({}),
+  tls: z
+    .strictObject({
+      certificates: z.string().min(1).optional(),
+      psk_file: z.string().min(1).optional(),
+      verify_clients: z.boolean().default(false),
+      mode: z.enum(TLS_MODES).optional(),
     })
     .prefault({}),
   audit: z
@@ -112,8 +130,15 @@ export const TABLES_ALLOWED: Readonly<Record<string, string>> = {
   'access.administrators': 'a list of "user:NAME" and "group:NAME", names or numbers',
   'access.exports': 'tables [[access.exports]] with volumes, allow and allow_read_only',
   'access.exports.volumes': 'a list of "VG", "VG/LV" or "*"',
-  'access.exports.allow': 'a list of "user:NAME", "group:NAME", "net:10.0.0.0/8", "unix", "tcp" or "any"',
-  'access.exports.allow_read_only': 'a list of "user:NAME", "group:NAME", "net:10.0.0.0/8", "unix", "tcp" or "any"',
+  'access.exports.allow':
+    'a list of "user:NAME", "group:NAME", "net:10.0.0.0/8", "dn:NAME", "psk:NAME", "unix", "tcp", "tls" or "any"',
+  'access.exports.allow_read_only':
+    'a list of "user:NAME", "group:NAME", "net:10.0.0.0/8", "dn:NAME", "psk:NAME", "unix", "tcp", "tls" or "any"',
+  tls: 'a table: [tls]',
+  'tls.certificates': 'the path of a directory',
+  'tls.psk_file': 'the path of a file',
+  'tls.verify_clients': 'true or false',
+  'tls.mode': '"off", "allowed" or "required"',
   audit: 'a table: [audit]',
   'audit.file': 'an absolute path',
   'audit.max_size': 'a whole number of bytes from 65536 to 1073741824',

@@ -23,6 +23,7 @@ import { settleEngine, type SettledEngine } from './engine.ts';
 import { type Flags, splitPaths } from './flags.ts';
 import { LISTEN_URI_FORM, type ListenAddress, parseListenUri, socketPath } from './listen-uri.ts';
 import { type InheritedSocket, takeInheritedSockets } from './systemd.ts';
+import { checkListeners, settleTls, type TlsSettings } from './tls/settings.ts';
 
 /** More cores than this are left to others, unless somebody says so. */
 const MAX_DEFAULT_WORKERS = 4;
@@ -61,6 +62,7 @@ export interface Settings {
   /** I/O worker processes; 0: everything in one process. */
   readonly workers: number;
   readonly access: AccessSettings;
+  readonly tls: TlsSettings;
   /** Null: no audit log is kept. */
   readonly audit: { readonly path: string; readonly maxBytes: number } | null;
   /** Where GET /metrics is answered besides the control socket. */
@@ -184,12 +186,16 @@ function settle(
   if (inheritedControl !== null && flags.control !== undefined) {
     problems.push('--control: systemd handed over a control socket: leave one of them out');
   }
+  const listen = settleListen(config, flags, around, sockets);
+  const directory = configFile === null ? around.cwd : dirname(configFile);
+  const tls = settleTls(config, flags, { cwd: around.cwd, directory }, problems);
+  checkListeners(tls, listen, problems);
   return {
     configFile,
     autoRecovery: config.auto_recovery,
     devices: settleDevices(config, configFile, flags, around, problems),
     readOnly: flags.readOnly ?? config.read_only,
-    listen: settleListen(config, flags, around, sockets),
+    listen,
     controlPath: sockets.control(flags.control, config.control),
     inheritedControl,
     runDir,
@@ -220,6 +226,7 @@ function settle(
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
     access: settleAccess(config.access, accounts, problems),
+    tls,
     audit: config.audit.file === undefined ? null : { path: config.audit.file, maxBytes: config.audit.max_size },
     metricsListen: settleMetrics(config, problems),
     events: settleEvents(config),

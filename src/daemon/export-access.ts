@@ -5,13 +5,14 @@
  *  - The first rule that names the volume decides alone: a client that it doesn't allow gets nothing, whatever later rules say.
  *  - A volume that no rule names is open to whoever reaches the socket; a last rule for "*" closes what is left.
  *  - A client of which the system told nothing is only in "any", and in "unix" or "tcp" where at least that is known.
+ *  - "tls" is whoever came over TLS; "dn" and "psk" are who showed that he is that one: a certificate that was verified, or a key.
  *  - IPv4 clients of a socket that listens on IPv6 (::ffff:10.0.0.1) are in IPv4 networks.
  */
 import { BlockList, isIP } from 'node:net';
 import { isPrincipal, type Principal } from './access.ts';
 
 /** An NBD client as the system knows it. */
-export type ExportClient =
+export type ExportClient = (
   | {
       readonly kind: 'unix';
       readonly uid: number;
@@ -19,13 +20,22 @@ export type ExportClient =
       readonly groups: readonly number[];
     }
   | { readonly kind: 'tcp'; readonly address: string }
-  | { readonly kind: 'unknown' };
+  | { readonly kind: 'vsock'; readonly cid: number }
+  | { readonly kind: 'unknown' }
+) & {
+  /** Absent: in plain text. */ readonly tls?: { readonly subject: string | null; readonly pskName: string | null };
+};
 
 export type ClientMatcher =
   | Principal
   | { readonly kind: 'net'; readonly text: string; readonly networks: BlockList }
   | { readonly kind: 'unix' }
   | { readonly kind: 'tcp' }
+  | { readonly kind: 'tls' }
+  /** The distinguished name of a certificate, as RFC 4514 writes it. */
+  | { readonly kind: 'dn'; readonly name: string }
+  /** The name of a pre-shared key. */
+  | { readonly kind: 'psk'; readonly name: string }
   | { readonly kind: 'any' };
 
 /** One `[[access.exports]]`. */
@@ -47,15 +57,25 @@ export function exportAccess(rules: readonly ExportRule[], name: string, client:
   return rule.allowReadOnly.some((matcher) => isClient(matcher, client)) ? 'read' : 'none';
 }
 
+/** Whether a client in plain text may hope to open the export over TLS. */
+export function mayOpenOverTls(rules: readonly ExportRule[], name: string, client: ExportClient): boolean {
+  const rule = rules.find(({ volumes }) => volumes.some((volume) => namesVolume(volume, name)));
+  if (rule === undefined || client.tls !== undefined) return false;
+  return [...rule.allow, ...rule.allowReadOnly].some(({ kind }) => kind === 'tls' || kind === 'dn' || kind === 'psk');
+}
+
 /** The text of the error that a refused client sees. */
 export function exportRefusal(name: string, client: ExportClient): string {
-  const who =
-    client.kind === 'unix'
-      ? `user ${client.uid}`
-      : client.kind === 'tcp'
-        ? `clients at ${client.address}`
-        : 'this client';
-  return `${name} is not open to ${who}`;
+  return `${name} is not open to ${nameOf(client)}`;
+}
+
+function nameOf(client: ExportClient): string {
+  const { subject = null, pskName = null } = client.tls ?? {};
+  if (subject !== null) return subject;
+  if (pskName !== null) return `the key ${pskName}`;
+  if (client.kind === 'unix') return `user ${client.uid}`;
+  if (client.kind === 'tcp') return `clients at ${client.address}`;
+  return client.kind === 'vsock' ? `machine ${client.cid}` : 'this client';
 }
 
 function namesVolume(volume: string, name: string): boolean {
@@ -66,6 +86,9 @@ function isClient(matcher: ClientMatcher, client: ExportClient): boolean {
   const { kind } = matcher;
   if (kind === 'any') return true;
   if (kind === 'unix' || kind === 'tcp') return client.kind === kind;
+  if (kind === 'tls') return client.tls !== undefined;
+  if (kind === 'dn') return client.tls?.subject === matcher.name;
+  if (kind === 'psk') return client.tls?.pskName === matcher.name;
   if (kind === 'net') return client.kind === 'tcp' && inNetwork(matcher.networks, client.address);
   return client.kind === 'unix' && isPrincipal(matcher, client);
 }

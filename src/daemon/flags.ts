@@ -8,6 +8,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { ENGINES, LOG_LEVELS } from './config-schema.ts';
 import { LISTEN_URI_FORM } from './listen-uri.ts';
+import { TLS_MODES, type TlsMode } from './tls/mode.ts';
 
 export interface Flags {
   readonly config?: string;
@@ -17,6 +18,11 @@ export interface Flags {
   readonly engine?: (typeof ENGINES)[number];
   readonly workers?: number;
   readonly readOnly?: boolean;
+  readonly stdio?: boolean;
+  readonly tls?: TlsMode;
+  readonly tlsCertificates?: string;
+  readonly tlsPsk?: string;
+  readonly tlsVerifyClients?: boolean;
   readonly logLevel?: string;
   readonly checkConfig?: boolean;
 }
@@ -68,6 +74,16 @@ function buildCommand(version: string): Command {
     .option('--config <file>', 'read FILE (else $ORION_LVM_CONFIG, ./lvm.toml, /etc/orion-lvm/lvm.toml)')
     .option('--devices <path,...>', 'devices, image files, directories or globs to look for volume groups', addPaths)
     .option('--listen <uri>', `serve NBD at ${LISTEN_URI_FORM}`, addOne)
+    .option('--stdio', 'serve one client on standard input and output, and end with it')
+    .addOption(
+      new Option('--tls <mode>', 'whether clients come over TLS, where --listen does not say').choices(TLS_MODES),
+    )
+    .option('--tls-certificates <dir>', 'the directory of server-cert.pem, server-key.pem and ca-cert.pem')
+    .option('--tls-psk <file>', 'the file of pre-shared keys')
+    .option(
+      '--tls-verify-clients',
+      'let in only clients whose certificate is signed by ca-cert.pem, or with a pre-shared key',
+    )
     .option('--control <path>', "the control socket's path")
     .addOption(new Option('--engine <name>', 'how devices are read and written').choices(ENGINES))
     .option('--workers <n>', 'I/O worker processes; 0: everything in one process', wholeNumber)

@@ -7,7 +7,7 @@
  *  - Rules are looked at again for every option, so that a reload holds for those who negotiate; clients that have an export keep it.
  */
 import type { ClientIdentity, ExportDirectory, ExportView, ListedExport } from '../nbd/exports.ts';
-import { type ExportAccess, exportAccess, exportRefusal, type ExportRule } from './export-access.ts';
+import { type ExportAccess, exportAccess, exportRefusal, type ExportRule, mayOpenOverTls } from './export-access.ts';
 
 export interface GuardOptions {
   readonly directory: ExportDirectory;
@@ -37,6 +37,7 @@ export class GuardedExports implements ExportDirectory {
         const found = view.find(name);
         if (found === null) return view.explain(name);
         const text = exportRefusal(found.name, client);
+        if (mayOpenOverTls(rules(), found.name, client)) return { kind: 'tls', text };
         refused?.(client, found.name, text);
         return { kind: 'policy', text };
       },

@@ -6,9 +6,12 @@
 import { mkdir } from 'node:fs/promises';
 import { NbdError } from '../nbd/errors.ts';
 import type { NbdAddress } from '../nbd/listener.ts';
+import type { NbdServer } from '../nbd/server.ts';
 import type { Settings } from './config.ts';
 import { DaemonError, reasonOf, systemReason } from './errors.ts';
-import type { ListenAddress } from './listen-uri.ts';
+import { formatListenUri, type ListenAddress } from './listen-uri.ts';
+import type { TlsMode } from './tls/mode.ts';
+import { tlsOf } from './tls/settings.ts';
 
 /** Waits for a listener; its NbdError becomes a DaemonError. */
 export async function listening<T>(listener: Promise<T>): Promise<T> {
@@ -22,8 +25,18 @@ export async function listening<T>(listener: Promise<T>): Promise<T> {
   }
 }
 
+/** Opens a listener; gives where it was bound, and what its clients do about TLS. Throws a DaemonError. */
+export async function listenAt(nbd: NbdServer, address: ListenAddress, settings: Settings): Promise<ListenAddress> {
+  const { tls: asked, ...place } = address;
+  if (place.kind === 'vsock') throw new DaemonError({ code: 'LISTEN_FAILED', reason: formatListenUri(address) });
+  const modeOf = ({ kind }: NbdAddress): TlsMode =>
+    tlsOf(settings.tls, { kind, ...(asked === undefined ? {} : { tls: asked }) });
+  const bound = await listening(nbd.listen(withPermissions(place, settings), modeOf));
+  return { ...bound, tls: modeOf(bound) };
+}
+
 /** A unix socket's address with who may connect to it. */
-export function withPermissions(address: ListenAddress, settings: Settings): NbdAddress {
+export function withPermissions(address: Exclude<ListenAddress, { kind: 'vsock' }>, settings: Settings): NbdAddress {
   if (address.kind !== 'unix') return address;
   const { socketMode: mode, socketGroup: group } = settings;
   return { ...address, mode, ...(group === null ? {} : { group }) };

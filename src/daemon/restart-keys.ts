@@ -16,6 +16,7 @@ const FIXED: Readonly<Record<string, (settings: Settings) => unknown>> = {
   'metrics.listen': (settings) => settings.metricsListen,
   workers: (settings) => settings.workers,
   'log.format': (settings) => settings.logFormat,
+  'tls.mode': ({ tls: { mode, material } }) => [mode, material === null],
   limits: (settings) => settings.limits,
 };
 

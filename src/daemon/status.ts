@@ -8,6 +8,7 @@ import type { Settings } from './config.ts';
 import type { DeviceStatus } from './devices.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
 import type { ExportStatus } from './served-volume.ts';
+import type { TlsProcessStatus } from './tls/gate.ts';
 import type { WorkerStatus } from './worker/pool.ts';
 
 export type DaemonState = 'starting' | 'serving' | 'draining';
@@ -34,6 +35,8 @@ export interface DaemonStatus {
   /** Clients connected, in negotiation or with an export. */
   readonly connections: number;
   readonly workers: readonly WorkerStatus[];
+  /** Processes that do TLS, as far as they were needed. */
+  readonly tls: readonly TlsProcessStatus[];
   readonly devices: readonly DeviceStatus[];
   readonly volumeGroups: readonly VolumeGroupStatus[];
   readonly exports: readonly ExportStatus[];
@@ -49,6 +52,7 @@ export interface StatusParts {
   readonly listening: readonly ListenAddress[];
   readonly connections: number;
   readonly workers: readonly WorkerStatus[];
+  readonly tls: readonly TlsProcessStatus[];
   readonly devices: readonly DeviceStatus[];
   readonly exports: readonly ExportStatus[];
   /** The last scan; null before the first. */
@@ -56,7 +60,7 @@ export interface StatusParts {
 }
 
 export function statusOf(parts: StatusParts): DaemonStatus {
-  const { state, startedAt, settings, listening, connections, workers, devices, exports, scan } = parts;
+  const { state, startedAt, settings, listening, connections, workers, tls, devices, exports, scan } = parts;
   return {
     state,
     pid: process.pid,
@@ -67,6 +71,7 @@ export function statusOf(parts: StatusParts): DaemonStatus {
     listening: listening.map(formatListenUri),
     connections,
     workers,
+    tls,
     devices,
     volumeGroups: scan === null ? [] : volumeGroups(scan),
     exports,

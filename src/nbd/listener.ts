@@ -26,6 +26,11 @@ export type NbdAddress =
   /** A file descriptor of ours on which somebody listens already. What it is bound to is told once it is open. */
   | { readonly kind: 'inherited'; readonly fd: number };
 
+/** Where a client came from that no listener of ours accepted: a virtual machine, or whoever started us. */
+export type OtherAddress =
+  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number }
+  | { readonly kind: 'stdio' };
+
 const DEFAULT_MODE = 0o600;
 /** Silence after which a TCP client is probed; the system's own default is two hours. */
 const KEEP_ALIVE_DELAY_MS = 60_000;
@@ -33,8 +38,10 @@ const KEEP_ALIVE_DELAY_MS = 60_000;
 const MAX_PATH_BYTES = 107;
 
 /** As in `--listen`: `unix:/path` or `tcp:host:port`; `fd:N` for one that was handed to us. */
-export function formatAddress(address: NbdAddress): string {
+export function formatAddress(address: NbdAddress | OtherAddress): string {
   if (address.kind === 'inherited') return `fd:${address.fd}`;
+  if (address.kind === 'stdio') return 'stdio';
+  if (address.kind === 'vsock') return `vsock:${address.cid}:${address.port}`;
   if (address.kind === 'unix') return `unix:${address.path}`;
   return `tcp:${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
 }

@@ -14,7 +14,7 @@ import type { NbdLog } from './connection.ts';
 import { NbdError } from './errors.ts';
 import type { ClientIdentity, ExportDirectory } from './exports.ts';
 import { Gate } from './gate.ts';
-import { formatAddress, type NbdAddress, openListener } from './listener.ts';
+import { formatAddress, type NbdAddress, openListener, type OtherAddress } from './listener.ts';
 import { type Adopt, Negotiation, type NegotiationContext, type NegotiationStart, type Secure } from './negotiation.ts';
 import type { SessionLimits } from './sessions.ts';
 import { listeningFd } from './socket-handle.ts';
@@ -43,7 +43,7 @@ export interface NbdServerOptions {
   readonly limits?: Partial<NbdServerLimits>;
   readonly log?: NbdLog;
   /** Who is behind a socket. Default: nobody knows. */
-  readonly identify?: (socket: Socket, address: NbdAddress) => ClientIdentity;
+  readonly identify?: (socket: Socket, address: NbdAddress | OtherAddress) => ClientIdentity;
 }
 
 function nothing(): void {
@@ -70,7 +70,7 @@ function noTls(): Promise<never> {
 export class NbdServer {
   readonly #limits: NbdServerLimits;
   readonly #log: NbdLog;
-  readonly #identify: (socket: Socket, address: NbdAddress) => ClientIdentity;
+  readonly #identify: (socket: Socket, address: NbdAddress | OtherAddress) => ClientIdentity;
   readonly #context: NegotiationContext;
   readonly #listeners: { readonly server: Server; readonly address: NbdAddress; readonly tls: ListenerTls }[] = [];
   /** Where clients of listeners are held while this process is replaced. */
@@ -197,7 +197,7 @@ export class NbdServer {
   #stopped: Promise<unknown> = Promise.resolve();
 
   /** Serves a client on a socket that came by itself, or by a listener. */
-  accept(socket: Socket, address: NbdAddress, tls: ListenerTls = 'off'): void {
+  accept(socket: Socket, address: NbdAddress | OtherAddress, tls: ListenerTls = 'off'): void {
     const { remoteAddress = '', remotePort = 0 } = socket;
     const peer = formatAddress(
       address.kind === 'tcp' ? { kind: 'tcp', host: remoteAddress, port: remotePort } : address,

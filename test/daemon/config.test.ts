@@ -252,7 +252,7 @@ describe('settings', () => {
   });
 
   const addresses: readonly (readonly [string, RegExp])[] = [
-    ['foo', /--listen: "foo" is not allowed: it starts with neither unix: nor tcp:; it must be unix:\/path.sock/],
+    ['foo', /--listen: "foo" is not allowed: it starts with none of unix:, tcp: and vsock:; it must be unix:\/path.sock/],
     ['unix:', /the path is missing/],
     ['tcp:', /host and port are not to be made out/],
     ['tcp:host:99999', /port 99999 is above 65535/],

@@ -1,0 +1,138 @@
+/**
+ * The server's end of TLS: takes a client's socket, does the handshake with what material there is, and says who the client is.
+ *
+ * Invariants
+ *  - TLS 1.2 and 1.3 with authenticated encryption and forward secrecy; no renegotiation, no resumption: every connection shows anew who
+ *    it is, so that a certificate or key that was taken away lets nobody in.
+ *  - Where clients are verified one that shows neither a certificate of our authorities nor a pre-shared key is refused.
+ *  - Each socket ends in exactly one call of `secured` or `failed`.
+ */
+import { constants } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { createServer, type Server, type TLSSocket } from 'node:tls';
+import type { TlsPeer } from '../../nbd/exports.ts';
+import { contextOptions, type TlsMaterial } from './material.ts';
+
+/**
+ * AES-128 first: nobody breaks it, and it takes the fewest cycles. TLS 1.3 with a pre-shared key is bound to SHA-256 by OpenSSL and GnuTLS.
+ * Plain PSK, without Diffie-Hellman, has no forward secrecy.
+ */
+const CIPHERS = [
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_AES_256_GCM_SHA384',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE+AESGCM',
+  'ECDHE+CHACHA20',
+  'ECDHE-PSK-CHACHA20-POLY1305',
+  'DHE-PSK-AES128-GCM-SHA256',
+  'DHE-PSK-AES256-GCM-SHA384',
+  'DHE-PSK-CHACHA20-POLY1305',
+  '!aNULL',
+].join(':');
+
+export interface SecureListener {
+  secured(stream: TLSSocket, peer: TlsPeer): void;
+  /** The socket is closed, or about to be. */
+  failed(reason: string): void;
+}
+
+export class TlsEndpoint {
+  readonly #handshakeTimeoutMs: number;
+  #server: Server;
+  readonly #waiting = new Map<Socket, SecureListener>();
+  /** The key that a client uses, until its handshake is done. */
+  readonly #pskNames = new WeakMap<TLSSocket, string>();
+
+  constructor(material: TlsMaterial, handshakeTimeoutMs: number) {
+    this.#handshakeTimeoutMs = handshakeTimeoutMs;
+    this.#server = this.#serverWith(material);
+  }
+
+  /** What counts for handshakes from now on; those under way go on with what they began with. */
+  configure(material: TlsMaterial): void {
+    this.#server = this.#serverWith(material);
+  }
+
+  #serverWith(material: TlsMaterial): Server {
+    const verifies = material.clientAuthorities !== null;
+    const keys = new Map(Object.entries(material.preSharedKeys).map(([name, key]) => [name, Buffer.from(key, 'hex')]));
+    const { SSL_OP_NO_TICKET: noTickets, SSL_OP_NO_RENEGOTIATION: noRenegotiation } = constants;
+    const server = createServer({
+      ...contextOptions(material),
+      minVersion: 'TLSv1.2',
+      ciphers: CIPHERS,
+      honorCipherOrder: true,
+      dhparam: 'auto',
+      secureOptions: noTickets | noRenegotiation,
+      handshakeTimeout: this.#handshakeTimeoutMs,
+      requestCert: verifies,
+      rejectUnauthorized: verifies,
+      ...(keys.size === 0 ? {} : { pskCallback: (stream: TLSSocket, name: string) => this.#keyOf(stream, name, keys) }),
+    });
+    server.on('secureConnection', (stream) => this.#secured(stream, verifies));
+    server.on('tlsClientError', (error, stream) => this.#failed(stream, error));
+    return server;
+  }
+
+  #keyOf(stream: TLSSocket, name: string, keys: ReadonlyMap<string, Buffer>): Buffer | null {
+    const key = keys.get(name);
+    if (key === undefined) return null;
+    this.#pskNames.set(stream, name);
+    return key;
+  }
+
+  /** Begins the handshake on a socket from which nobody has read what belongs to it. */
+  secure(socket: Socket, listener: SecureListener): void {
+    this.#waiting.set(socket, listener);
+    socket.once('close', () => this.#taken(socket)?.failed('the client has gone'));
+    this.#server.emit('connection', socket);
+  }
+
+  #taken(socket: Socket | undefined): SecureListener | undefined {
+    if (socket === undefined) return undefined;
+    const listener = this.#waiting.get(socket);
+    this.#waiting.delete(socket);
+    return listener;
+  }
+
+  #secured(stream: TLSSocket, verifies: boolean): void {
+    const listener = this.#taken(socketUnder(stream));
+    if (listener === undefined) {
+      stream.destroy();
+      return;
+    }
+    const pskName = this.#pskNames.get(stream) ?? null;
+    const certificate = verifies && pskName === null ? stream.getPeerX509Certificate() : undefined;
+    const subject = certificate === undefined ? null : distinguishedName(certificate.subject);
+    const protocol = stream.getProtocol() ?? 'unknown';
+    listener.secured(stream, { subject, pskName, protocol, cipher: stream.getCipher().name });
+  }
+
+  #failed(stream: TLSSocket, error: Error): void {
+    const listener = this.#taken(socketUnder(stream));
+    stream.destroy();
+    const refused: unknown = stream.authorizationError;
+    const known = refused instanceof Error ? refused.message : refused;
+    listener?.failed(typeof known === 'string' ? `its certificate is not accepted: ${known}` : plainReason(error));
+  }
+}
+
+/** The socket that a TLS stream was made of, which Node keeps there. */
+function socketUnder(stream: TLSSocket): Socket | undefined {
+  const { _parent: socket } = stream as TLSSocket & { readonly _parent?: Socket };
+  return socket;
+}
+
+/** OpenSSL's errors name source lines and libraries; what people need is the reason. */
+function plainReason(error: Error): string {
+  const { reason, code } = error as Error & { readonly reason?: string; readonly code?: string };
+  if (reason !== undefined) return `the TLS handshake failed: ${reason}`;
+  return code === 'ECONNRESET'
+    ? 'the client left during the TLS handshake'
+    : `the TLS handshake failed: ${error.message}`;
+}
+
+/** One line, the most specific part first (RFC 4514), of what Node gives as lines in the certificate's order. */
+export function distinguishedName(subject: string): string {
+  return subject.split('\n').reverse().join(',');
+}

@@ -1,0 +1,108 @@
+/**
+ * One connection's bytes between a client's stream (TLS, or a socket that can't travel to a worker) and the socket whose other end a
+ * worker serves.
+ *
+ *     client ══ TLS ══ outer │ tunnel │ inner ── unix socket pair ── supervisor, then worker
+ *
+ * Invariants
+ *  - Who takes nothing stops who sends: at most a chunk and the streams' own marks are held for each direction.
+ *  - The end of one side is passed on behind the last byte, and the other direction goes on.
+ *  - A client that vanishes ends the worker's side; a worker that vanishes, or lets the client go, ends the client's: it has
+ *    `drainTimeoutMs` to take what was still for it and to close.
+ *  - Chunks of one turn of the event loop leave together.
+ *  - `onClosed` is called once, when both sides are closed.
+ */
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+
+export interface TunnelOptions {
+  readonly drainTimeoutMs: number;
+  readonly onClosed: () => void;
+}
+
+/** A stream with its corking postponed to the end of the turn. */
+class Outlet {
+  readonly #stream: Duplex;
+  #corked = false;
+  readonly #uncork = (): void => {
+    this.#corked = false;
+    this.#stream.uncork();
+  };
+
+  constructor(stream: Duplex) {
+    this.#stream = stream;
+  }
+
+  /** Gives whether more may come. */
+  write(chunk: Buffer): boolean {
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#stream.cork();
+      setImmediate(this.#uncork);
+    }
+    return this.#stream.write(chunk);
+  }
+}
+
+export class Tunnel {
+  readonly #outer: Duplex;
+  readonly #inner: Socket;
+  readonly #options: TunnelOptions;
+  #deadline: NodeJS.Timeout | null = null;
+  #open = 2;
+
+  /** Nobody else listens to either stream. */
+  constructor(outer: Duplex, inner: Socket, options: TunnelOptions) {
+    this.#outer = outer;
+    this.#inner = inner;
+    this.#options = options;
+    pass(outer, inner);
+    pass(inner, outer);
+    // Each is followed by 'close', which is what is acted on.
+    outer.on('error', () => undefined);
+    inner.on('error', () => undefined);
+    inner.on('end', () => this.#startDeadline());
+    outer.on('close', () => this.#closed(inner));
+    inner.on('close', () => this.#closed(null));
+    if (outer.destroyed) inner.destroy();
+  }
+
+  /** Ends it at once. */
+  destroy(): void {
+    this.#outer.destroy();
+    this.#inner.destroy();
+  }
+
+  /** What is left of a worker's side that closed is for the client to take. */
+  #closed(other: Duplex | null): void {
+    this.#open--;
+    if (other !== null) other.destroy();
+    else if (!this.#outer.destroyed) {
+      this.#startDeadline();
+      if (!this.#outer.writableEnded) this.#outer.end();
+      this.#outer.resume();
+    }
+    if (this.#open > 0) return;
+    if (this.#deadline !== null) clearTimeout(this.#deadline);
+    this.#options.onClosed();
+  }
+
+  #startDeadline(): void {
+    this.#deadline ??= setTimeout(() => this.destroy(), this.#options.drainTimeoutMs);
+  }
+}
+
+/** One direction. */
+function pass(from: Duplex, to: Duplex): void {
+  const outlet = new Outlet(to);
+  from.on('data', (chunk: Buffer) => {
+    // Who has closed his side takes nothing, but what is sent to him has to be read until its end.
+    if (to.writableEnded || to.destroyed) return;
+    if (!outlet.write(chunk)) from.pause();
+  });
+  to.on('drain', () => from.resume());
+  from.on('end', () => {
+    if (!to.writableEnded) to.end();
+  });
+  from.resume();
+}
