@@ -1,7 +1,7 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `attach`, `audit`, `completion`, `config`, `detach`, `man`, `rescan`, `status` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
+ * Invariant: the names are LVM2's (and `attach`, `audit`, `backup`, `completion`, `config`, `detach`, `man`, `rescan`, `restore`, `status` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
  * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
@@ -28,12 +28,20 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
     'attach',
     {
       summary: 'Attach a logical volume to a kernel block device',
-      local: true,
       inner: true,
       load: () => import('./attach.ts'),
     },
   ],
   ['audit', { summary: 'Verify or show the audit log', local: true, inner: true, load: () => import('./audit.ts') }],
+  [
+    'backup',
+    {
+      summary: 'Back up a logical volume, or what changed since a snapshot',
+      local: true,
+      inner: true,
+      load: () => import('./backup.ts'),
+    },
+  ],
   [
     'completion',
     {
@@ -51,7 +59,6 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
     'detach',
     {
       summary: 'Detach a logical volume from its kernel block device',
-      local: true,
       inner: true,
       load: () => import('./detach.ts'),
     },
@@ -106,6 +113,15 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ['pvs', { summary: 'Display information about physical volumes', load: () => import('./pvs.ts') }],
   ['pvscan', { summary: 'List all physical volumes', load: () => import('./pvscan.ts') }],
   ['rescan', { summary: 'Make orion-lvmd look at its devices again', inner: true, load: () => import('./rescan.ts') }],
+  [
+    'restore',
+    {
+      summary: 'Restore a logical volume from backups',
+      local: true,
+      inner: true,
+      load: () => import('./restore.ts'),
+    },
+  ],
   fact('segtypes', 'List available segment types'),
   [
     'status',

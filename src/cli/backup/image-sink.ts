@@ -1,0 +1,76 @@
+/**
+ * Where a backup image goes: a file that appears when it is whole, or a stream.
+ *
+ * Invariant: under its own name the file is whole and durable, or not there: what is being written has another name, and goes away when
+ * the backup fails or is interrupted. Only a killed process leaves that one behind.
+ */
+import { once } from 'node:events';
+import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Writable } from 'node:stream';
+import { CommandError, EXIT } from '../messages.ts';
+import type { ImageSink } from './write-image.ts';
+
+/** Runs `body` with a new file; the file appears when it has settled well. Throws CommandError. */
+export async function withNewFile<Result>(
+  path: string,
+  { replace }: { readonly replace: boolean },
+  body: (sink: ImageSink) => Promise<Result>,
+): Promise<Result> {
+  if (!replace) await refuseExisting(path);
+  const part = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
+  const file = await opened(path, part);
+  try {
+    const result = await body({ write: (bytes) => writeAll(file, bytes) });
+    await file.sync();
+    await file.close();
+    await rename(part, path);
+    await syncDirectory(dirname(path));
+    return result;
+  } catch (error) {
+    await Promise.allSettled([file.close()]);
+    await rm(part, { force: true });
+    throw error;
+  }
+}
+
+/** A stream that is somebody else's. */
+export function streamSink(stream: Writable): ImageSink {
+  return {
+    async write(bytes) {
+      if (!stream.write(bytes)) await once(stream, 'drain');
+    },
+  };
+}
+
+async function refuseExisting(path: string): Promise<void> {
+  try {
+    await (await open(path, 'r')).close();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+  }
+  throw new CommandError(EXIT.failed, [`${path} exists already: use --force to replace it.`]);
+}
+
+async function opened(path: string, part: string): Promise<FileHandle> {
+  try {
+    return await open(part, 'wx', 0o600);
+  } catch (error) {
+    throw new CommandError(EXIT.failed, [`${path}: can't be written: ${(error as Error).message}`]);
+  }
+}
+
+async function writeAll(file: FileHandle, bytes: Buffer): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    done += (await file.write(bytes, done, bytes.length - done)).bytesWritten;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}

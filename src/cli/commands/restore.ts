@@ -1,0 +1,170 @@
+/**
+ * restore: puts backup images back onto a logical volume: a full one, and incremental ones after it in order; or only incremental ones,
+ * onto a volume that holds what the first of them was taken against.
+ *
+ * Invariants
+ *  - Nothing is written before every image has been read and checked, they follow each other, and what each was taken against is there.
+ *  - It is done when everything is durable. Interrupted, or when a device fails, the volume is partly written, and that is said.
+ */
+import { resolve } from 'node:path';
+import { interruptibly } from '../backup/interrupt.ts';
+import { ImageChain, ImageFile, type PlacedRecord } from '../backup/read-image.ts';
+import { withVolumes, type WorkVolume } from '../backup/volumes.ts';
+import { RecordKind } from '../../ondisk/backup-image.ts';
+import type { Command, CommandContext } from '../command.ts';
+import { splitLvName } from '../lv/names.ts';
+import { CommandError, EXIT } from '../messages.ts';
+import { ask } from '../prompt.ts';
+
+/** Records being written. */
+const DEPTH = 8;
+const MAX_ZERO_BYTES = 2 ** 30;
+
+export const command: Command = {
+  summary: 'Restore a logical volume from backups',
+  argumentsUsage: 'FILE ... VG/LV',
+  options: [
+    {
+      long: 'force',
+      short: 'f',
+      countable: true,
+      description:
+        'Restore onto a volume that clients have open, and incremental images onto what they were not taken against.',
+    },
+    { long: 'verify', description: 'Only check the files, all arguments being such: nothing is written.' },
+  ],
+  async run(context) {
+    const verifyOnly = context.options.has('verify');
+    const [last, ...files] = verifyOnly ? ['', ...context.args] : [context.args.at(-1), ...context.args.slice(0, -1)];
+    if (last === undefined || files.length === 0) {
+      const what = verifyOnly ? 'files' : 'files, and a logical volume as VG/LV';
+      throw new CommandError(EXIT.badUsage, [`Please provide ${what}.`]);
+    }
+    return interruptibly(context, async (signal) => {
+      const chain = await openChain(context, files);
+      try {
+        await checkChain(context, chain);
+        if (verifyOnly) await checkBases(context, chain, null);
+        else await restoreTo(context, chain, last, signal);
+      } finally {
+        context.terminal.progress?.end();
+        await chain.close();
+      }
+      for (const { path } of verifyOnly ? chain.images : []) context.output.print(`${path} is a sound backup.`);
+      return EXIT.ok;
+    });
+  },
+};
+
+async function openChain(context: CommandContext, files: readonly string[]): Promise<ImageChain> {
+  const images: ImageFile[] = [];
+  try {
+    for (const file of files) images.push(await ImageFile.open(resolve(context.cwd, file)));
+  } catch (error) {
+    for (const image of images) await image.close();
+    throw error;
+  }
+  return new ImageChain(images);
+}
+
+async function checkChain(context: CommandContext, chain: ImageChain): Promise<void> {
+  if (!context.options.has('force')) chain.checkOrder();
+  await chain.verify((done, total) => context.terminal.progress?.update('Verifying', done, total, 'bytes'));
+}
+
+async function checkBases(context: CommandContext, chain: ImageChain, volume: WorkVolume | null): Promise<void> {
+  if (context.options.has('force')) return;
+  await chain.checkBases(volume, (done, total) =>
+    context.terminal.progress?.update('Comparing', done, total, 'records'),
+  );
+}
+
+function restoreTo(context: CommandContext, chain: ImageChain, target: string, signal: AbortSignal): Promise<void> {
+  const { vg, lv } = splitLvName(context, target);
+  if (vg === null) throw new CommandError(EXIT.badUsage, [`"${target}" is no logical volume as VG/LV.`]);
+  return withVolumes(context, { vgName: vg, lvName: lv, baseName: null, writable: true }, async ({ volume }) => {
+    refuseUnfit(context, chain, volume);
+    await checkBases(context, chain, volume);
+    context.terminal.progress?.end();
+    if (context.options.has('test')) return;
+    const question = `Do you really want to overwrite logical volume ${volume.name}? [y/n]: `;
+    const { options, output, terminal } = context;
+    const silent = options.count('quiet') > 1;
+    if (!(await ask(question, { yes: options.has('yes'), silent, output, ...terminal }))) {
+      throw new CommandError(EXIT.failed, [`Logical volume ${volume.name} not restored.`]);
+    }
+    signal.throwIfAborted();
+    try {
+      await write(context, chain, volume, signal);
+    } catch (error) {
+      output.error(`WARNING: Logical volume ${volume.name} is restored only in part.`);
+      throw error;
+    }
+    output.print(`Logical volume ${volume.name} restored.`);
+  });
+}
+
+function refuseUnfit({ options }: CommandContext, chain: ImageChain, volume: WorkVolume): void {
+  const { name, sizeBytes, readOnly, clients } = volume;
+  const refuse = (reason: string): never => {
+    throw new CommandError(EXIT.failed, [`Cannot restore logical volume ${name}: ${reason}.`]);
+  };
+  if (readOnly) refuse('it is read-only');
+  if (sizeBytes < chain.sizeBytes) refuse(`it has ${sizeBytes} bytes, and the backup ${chain.sizeBytes}`);
+  if (clients > 0 && !options.has('force'))
+    refuse(`${clients} ${clients === 1 ? 'client has' : 'clients have'} it open`);
+}
+
+async function write(
+  { terminal }: CommandContext,
+  chain: ImageChain,
+  volume: WorkVolume,
+  signal: AbortSignal,
+): Promise<void> {
+  const label = `Restoring ${volume.name}`;
+  const all = chain.images.flatMap(({ records }) => records);
+  const total = all.reduce((sum, { length }) => sum + length, 0);
+  let done = 0;
+  for (const image of chain.images) {
+    // What a later image says may be about the same bytes.
+    await inParallel(image.records, async (record) => {
+      signal.throwIfAborted();
+      await writeRecord(image, record, volume);
+      done += record.length;
+      terminal.progress?.update(label, done, total, 'bytes');
+    });
+  }
+  await volume.flush();
+  terminal.progress?.end();
+}
+
+async function writeRecord(image: ImageFile, record: PlacedRecord, volume: WorkVolume): Promise<void> {
+  const { kind, offset, length } = record;
+  if (kind === RecordKind.data) {
+    await volume.write(offset, await image.read(record, offset, length));
+    return;
+  }
+  for (let at = 0; at < length; at += MAX_ZERO_BYTES) {
+    await volume.writeZeroes(offset + at, Math.min(MAX_ZERO_BYTES, length - at));
+  }
+}
+
+async function inParallel<Item>(items: readonly Item[], work: (item: Item) => Promise<void>): Promise<void> {
+  const queue = items.values();
+  let failed = false;
+  const worker = async (): Promise<void> => {
+    // One iterator for all: each takes the next.
+    for (const item of queue) {
+      if (failed) return;
+      try {
+        await work(item);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  for (const outcome of await Promise.allSettled(Array.from({ length: DEPTH }, worker))) {
+    if (outcome.status === 'rejected') throw outcome.reason;
+  }
+}
