@@ -5,9 +5,11 @@
  * Invariants
  *  - It runs one command, then it ends; a command that was begun is never cut off, not by signals to the daemon's process group
  *    nor by the end of the daemon. Cancelled, it ends at its next safe point.
+ *  - Commands that have to do with no volumes, or read and write where their caller is, are not run here.
  *  - Nothing of the caller's environment counts but what the request brings; of the daemon's only what it gave to this process.
  */
 import type { CommandRequest, FromHosted, ProgressEvent, ToHosted } from '../daemon/client/messages.ts';
+import { COMMANDS } from './commands/table.ts';
 import { HostedLive } from './hosted-live.ts';
 import { EXIT, StreamOutput } from './messages.ts';
 import type { ProgressSink } from './progress.ts';
@@ -99,6 +101,10 @@ async function runRequest(request: CommandRequest): Promise<number> {
     { write: (text) => sendText('stdout', text) },
     { write: (text) => sendText('stderr', text) },
   );
+  if (COMMANDS.get(request.name)?.local === true) {
+    output.error(`orion-lvmd does not run ${request.name}: it works where its caller is.`);
+    return EXIT.badUsage;
+  }
   try {
     process.chdir(request.cwd);
   } catch (error) {

@@ -3,8 +3,9 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
+import type { Role } from '../../src/daemon/access.ts';
 import { ControlClient, ControlClientError, type EventStream } from '../../src/daemon/client/control-client.ts';
 import type { CommandEvent, CommandRequest } from '../../src/daemon/client/messages.ts';
 import { CommandRunner } from '../../src/daemon/commands/runner.ts';
@@ -226,6 +227,33 @@ describe('a caller that is not to be believed', () => {
       assert.deepEqual([astray.status, astray.reason], [400, 'BAD_BODY']);
       const relative = { ...REQUEST, devices, cwd: folder, argv: ['--devices', 'pv.img'] };
       assert.equal((await follow(await begin(client, relative))).code, 0);
+    });
+  });
+
+  test('no directory is told of that is not that of a known device, nor are commands run that work elsewhere', async () => {
+    await withStand(async (stand, group, client) => {
+      const plain = { ...(await commandOn(group, 'lvs')), env: {} };
+      const folder = dirname(group.path);
+      const places: readonly (readonly [Role, string, boolean])[] = [
+        ['observer', join(folder, 'secret'), true],
+        ['observer', '/no/such/place', true],
+        ['observer', folder, true],
+        ['administrator', '/no/such/place', false],
+        ['administrator', '/proc', true],
+      ];
+      for (const [role, cwd, runs] of places) {
+        stand.role = role;
+        const { code, stderr } = await follow(await begin(client, { ...plain, cwd }));
+        assert.equal(code === 0, runs, `${role} in ${cwd}: ${stderr}`);
+        assert.equal(stderr.includes('cannot work in'), !runs);
+      }
+      for (const name of ['audit', 'config', 'lvmdevices', 'man', 'status', 'top', 'version']) {
+        const { code, stdout, stderr } = await follow(await begin(client, { ...plain, name, argv: [] }));
+        assert.deepEqual(
+          [code, stdout, stderr],
+          [3, '', `  orion-lvmd does not run ${name}: it works where its caller is.\n`],
+        );
+      }
     });
   });
 

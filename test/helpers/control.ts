@@ -82,7 +82,7 @@ export async function startControl(
   const commands = new CommandResource({
     runner: fake ?? runner,
     known: () => ({ identities, paths: new Set(devices) }),
-    settings: () => ({ devices, configFile: null }),
+    settings: () => ({ devices, configFile: null, controlPath: join(folder, 'control.sock') }),
     refused,
     begun: () => undefined,
   });

@@ -4,6 +4,7 @@
  *
  * Invariants
  *  - A command is run if it concerns this daemon's devices and its caller may run it; otherwise nothing of it is begun.
+ *  - No answer tells who is no administrator whether a path of this host exists that is no device of ours.
  *  - Settings and files of the daemon's host that a caller's environment or lvm.toml name count as the options that name them.
  *  - Only who began a command, or an administrator, answers and cancels it. A caller that goes away cancels, and so does one
  *    that does not take what it is told: nobody makes the daemon keep more than MAX_UNTAKEN_BYTES for him.
@@ -37,7 +38,12 @@ export interface CommandSurroundings {
   /** Devices that it holds or looks at: identities and paths. */
   known(): { readonly identities: ReadonlySet<string>; readonly paths: ReadonlySet<string> };
   /** Its configuration: where it looks for devices (empty: everywhere), and the file. */
-  settings(): { readonly devices: readonly string[]; readonly configFile: string | null };
+  settings(): {
+    readonly devices: readonly string[];
+    readonly configFile: string | null;
+    /** Of this very socket: commands about the daemon ask it. */
+    readonly controlPath: string;
+  };
   /** Told of a command that is refused to its caller. */
   refused(peer: Peer, what: readonly string[], reason: string): void;
   /** Told of a command that begins. */
@@ -100,7 +106,7 @@ export class CommandResource {
       response.end();
     };
     const user = call.role === 'administrator' ? null : call.peer.uid;
-    const command = this.#around.runner.start(this.#completed(request), listener, user);
+    const command = this.#around.runner.start(this.#completed(request, call.role), listener, user);
     if (command === null) throw new Refusal(503, 'BUSY', 'orion-lvmd runs too many commands, or is about to end');
     const { name, argv } = request;
     this.#listed.set(command.id, { command, peer: call.peer, name, argv, startedAt: new Date().toISOString() });
@@ -133,6 +139,7 @@ export class CommandResource {
 
   /** A command that names devices goes by those; one that names none, by the configuration that it would read. */
   #isOurs(request: CommandRequest): boolean {
+    if (KERNEL_COMMANDS.has(request.name) && process.geteuid?.() !== 0) return false;
     if (this.#usesOurDevices(request)) return true;
     const { identities } = this.#around.known();
     return (request.devices ?? request.configDevices).some((identity) => identities.has(identity));
@@ -176,18 +183,31 @@ export class CommandResource {
   }
 
   /** With what the command is to take from the daemon. */
-  #completed(request: CommandRequest): CommandRequest {
-    const { devices, configFile } = this.#around.settings();
-    const env: Record<string, string> = { ...request.env };
+  #completed(request: CommandRequest, role: Call['role']): CommandRequest {
+    const { devices, configFile, controlPath } = this.#around.settings();
+    const env: Record<string, string> = { ...request.env, ORION_LVM_CONTROL: controlPath };
     const config = request.configFile ?? configFile;
     delete env['ORION_LVM_CONFIG'];
     if (config !== null) env['ORION_LVM_CONFIG'] = config;
     // Whatever the caller says of devices, a command that names none must not come to look at all those of this host.
     const named = (env['ORION_LVM_DEVICES'] ?? '') !== '' && request.devices !== null;
     if (config === configFile && !named && devices.length > 0) env['ORION_LVM_DEVICES'] = devices.join(',');
-    return { ...request, env };
+    return { ...request, env, cwd: this.#directory(request.cwd, role) };
+  }
+
+  /**
+   * Where a command's process may work. It has the daemon's rights, so whether it can go to a directory would tell anybody what there
+   * is; others than administrators have theirs only where known devices are, of which they hear anyway.
+   */
+  #directory(cwd: string, role: Call['role']): string {
+    const prefix = join(cwd, '/');
+    const known = role === 'administrator' || [...this.#around.known().paths].some((path) => path.startsWith(prefix));
+    return known ? cwd : '/';
   }
 }
+
+/** They need root, which a daemon that has not got it leaves to their caller. */
+const KERNEL_COMMANDS: ReadonlySet<string> = new Set(['attach', 'detach']);
 
 /** A client has this long to take what is left when its command has ended. */
 const TAKING_MS = 10_000;
