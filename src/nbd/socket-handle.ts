@@ -10,6 +10,8 @@ import { type BoundSocket, type Server, Socket } from 'node:net';
 interface Handle {
   /** Absent, or negative: it has none. */
   readonly fd?: number;
+  /** Node's note of whether it reads: who takes a handle over begins only if it says no. */
+  reading?: boolean;
   readStop(): number;
   close(): void;
 }
@@ -29,10 +31,16 @@ export function descriptorOf(socket: Socket): number {
   return handle?.fd ?? -1;
 }
 
+function stopReading(handle: Handle | null): void {
+  if (handle === null) return;
+  handle.readStop();
+  handle.reading = false;
+}
+
 /** Stops reading a paused socket that nobody listens to, and gives what was read and nobody took. */
 export function takeUnread(socket: Socket): readonly Buffer[] {
   const { _handle: handle } = socket as Socket & Handled;
-  handle?.readStop();
+  stopReading(handle);
   const chunks: Buffer[] = [];
   for (;;) {
     const chunk: unknown = socket.read();
@@ -40,7 +48,7 @@ export function takeUnread(socket: Socket): readonly Buffer[] {
     chunks.push(chunk);
   }
   // Taking the last chunk may have begun another read.
-  handle?.readStop();
+  stopReading(handle);
   return chunks;
 }
 
@@ -54,7 +62,7 @@ export function listeningFd(server: Server): number | null {
 export function detachHandle(socket: Socket): object | null {
   const { _handle: handle } = socket as Socket & Handled;
   if (handle === null || socket.destroyed) return null;
-  handle.readStop();
+  stopReading(handle);
   Reflect.set(socket, '_handle', null);
   socket.destroy();
   return handle;

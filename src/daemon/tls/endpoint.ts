@@ -66,7 +66,8 @@ export class TlsEndpoint {
       secureOptions: noTickets | noRenegotiation,
       handshakeTimeout: this.#handshakeTimeoutMs,
       requestCert: verifies,
-      rejectUnauthorized: verifies,
+      // Judged by `#secured`: Node would also refuse clients with a pre-shared key, who show none.
+      rejectUnauthorized: false,
       ...(keys.size === 0 ? {} : { pskCallback: (stream: TLSSocket, name: string) => this.#keyOf(stream, name, keys) }),
     });
     server.on('secureConnection', (stream) => this.#secured(stream, verifies));
@@ -84,7 +85,8 @@ export class TlsEndpoint {
   /** Begins the handshake on a socket from which nobody has read what belongs to it. */
   secure(socket: Socket, listener: SecureListener): void {
     this.#waiting.set(socket, listener);
-    socket.once('close', () => this.#taken(socket)?.failed('the client has gone'));
+    // Whatever was wrong with TLS is told behind the end of the socket.
+    socket.once('close', () => setImmediate(() => this.#taken(socket)?.failed('the client has gone')));
     this.#server.emit('connection', socket);
   }
 
@@ -103,6 +105,11 @@ export class TlsEndpoint {
     }
     const pskName = this.#pskNames.get(stream) ?? null;
     const certificate = verifies && pskName === null ? stream.getPeerX509Certificate() : undefined;
+    if (verifies && pskName === null && (certificate === undefined || !stream.authorized)) {
+      listener.failed(certificate === undefined ? 'it showed no certificate' : refusalOf(stream));
+      stream.destroy();
+      return;
+    }
     const subject = certificate === undefined ? null : distinguishedName(certificate.subject);
     const protocol = stream.getProtocol() ?? 'unknown';
     listener.secured(stream, { subject, pskName, protocol, cipher: stream.getCipher().name });
@@ -111,9 +118,7 @@ export class TlsEndpoint {
   #failed(stream: TLSSocket, error: Error): void {
     const listener = this.#taken(socketUnder(stream));
     stream.destroy();
-    const refused: unknown = stream.authorizationError;
-    const known = refused instanceof Error ? refused.message : refused;
-    listener?.failed(typeof known === 'string' ? `its certificate is not accepted: ${known}` : plainReason(error));
+    listener?.failed(plainReason(error));
   }
 }
 
@@ -121,6 +126,11 @@ export class TlsEndpoint {
 function socketUnder(stream: TLSSocket): Socket | undefined {
   const { _parent: socket } = stream as TLSSocket & { readonly _parent?: Socket };
   return socket;
+}
+
+function refusalOf({ authorizationError: refused }: { readonly authorizationError: unknown }): string {
+  const known = refused instanceof Error ? refused.message : refused;
+  return `its certificate is not accepted: ${typeof known === 'string' ? known : 'for no known reason'}`;
 }
 
 /** OpenSSL's errors name source lines and libraries; what people need is the reason. */

@@ -5,6 +5,7 @@
  */
 import type { Socket } from 'node:net';
 import type { TlsPeer } from '../../nbd/exports.ts';
+import { detachHandle, socketOf } from '../../nbd/socket-handle.ts';
 import type { TunnelHost } from './host.ts';
 import { Tunnels, type TunnelSettings } from './tunnels.ts';
 
@@ -26,9 +27,15 @@ export class LocalTunnels implements TunnelHost {
   }
 
   secure(id: number, client: Socket, inner: Socket): Promise<TlsPeer> {
+    const handle = detachHandle(client);
+    if (handle === null) {
+      inner.destroy();
+      return Promise.reject(new Error('the client has gone'));
+    }
     const pending = Promise.withResolvers<TlsPeer>();
     this.#pending.set(id, pending);
-    this.#tunnels.secure(id, client, inner);
+    // TLS reads what is under a socket, and so needs one that was never paused.
+    this.#tunnels.secure(id, socketOf(handle), inner);
     return pending.promise;
   }
 
