@@ -336,7 +336,7 @@ NAPI_MODULE_INIT() {
   };
   if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||
       define_ring(env, exports) != napi_ok || define_netlink(env, exports) != napi_ok ||
-      define_sockets(env, exports) != napi_ok)
+      define_sockets(env, exports) != napi_ok || define_stream(env, exports) != napi_ok)
     return NULL;
   return exports;
 }

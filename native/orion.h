@@ -29,4 +29,7 @@ napi_status define_netlink(napi_env env, napi_value exports);
 /* Adds native/sockets.c's functions to the addon's exports. */
 napi_status define_sockets(napi_env env, napi_value exports);
 
+/* Adds native/stream.c's functions to the addon's exports. */
+napi_status define_stream(napi_env env, napi_value exports);
+
 #endif

@@ -47,6 +47,18 @@ export interface NetlinkBinding {
   netlinkReceive(fd: number, buffer: Buffer): number;
 }
 
+/** Plain sockets by plain calls; native/stream.c says what each does. src/nbd/direct-stream.ts is its only user. */
+export interface StreamBinding {
+  streamsOpen(callback: () => void): ArrayBuffer;
+  streamAdd(fd: number): number;
+  streamWatch(stream: number, what: number): number;
+  streamReceive(stream: number, buffer: Buffer, at: number, length: number): number;
+  streamSend(stream: number, buffer: Buffer, at: number, length: number, more: boolean): number;
+  streamShutdown(stream: number): number;
+  streamClose(stream: number): void;
+  streamRelease(stream: number): number;
+}
+
 /** What O_DIRECT demands, in bytes; both 0 where the file system can't do it. */
 export interface DirectAlignment {
   /** Of addresses in memory. */
@@ -63,7 +75,7 @@ export interface SocketBinding {
   vsockPeer(fd: number): { readonly cid: number; readonly port: number } | number;
 }
 
-interface Addon extends RingBinding, NetlinkBinding, SocketBinding {
+interface Addon extends RingBinding, NetlinkBinding, SocketBinding, StreamBinding {
   flock(fd: number, operation: number): number;
   peerCredentials(fd: number): PeerCredentials | number;
   peerGroups(fd: number): readonly number[] | number;
@@ -178,5 +190,10 @@ export function netlinkBinding(): NetlinkBinding {
 
 /** Throws AddonError. */
 export function socketBinding(): SocketBinding {
+  return addon();
+}
+
+/** Throws AddonError. */
+export function streamBinding(): StreamBinding {
   return addon();
 }

@@ -13,10 +13,10 @@
  *  - `onClosed` is called once, when the socket is closed and the session has been released.
  */
 import type { Socket } from 'node:net';
+import type { ByteStream, StreamOpener, StreamUser } from './byte-stream.ts';
 import type { TransferCounters } from './executor.ts';
 import { type NbdExport, termsOf } from './exports.ts';
 import { finalReply, type Negotiated } from './option-replies.ts';
-import { readInto, type Receiver } from './read-into.ts';
 import { Session, type SessionShared, type SessionTransport } from './session.ts';
 
 /** Milliseconds that a client may take to close its side after everything was said. */
@@ -31,6 +31,7 @@ export interface NbdLog {
 
 export interface ConnectionContext {
   readonly shared: SessionShared;
+  readonly openStream: StreamOpener;
   readonly log: NbdLog;
   readonly drainTimeoutMs: number;
   readonly onClosed: (connection: Connection) => void;
@@ -63,10 +64,10 @@ export interface ConnectionInfo {
   readonly counters: Readonly<TransferCounters> | null;
 }
 
-export class Connection implements SessionTransport, Receiver {
+export class Connection implements SessionTransport, StreamUser {
   readonly id: number;
   readonly peer: string;
-  #socket: Socket;
+  readonly #stream: ByteStream;
   readonly #context: ConnectionContext;
   readonly #session: Session;
   /** performance.now() after which the socket is destroyed; 0 when there is none. */
@@ -74,10 +75,8 @@ export class Connection implements SessionTransport, Receiver {
   /** It was told to go, so its deadline is not put off by what it takes. */
   #letGo = false;
   #finished = false;
-  #paused = false;
   #socketClosed = false;
-  readonly #onSent = (error?: Error | null): void => {
-    if (error !== undefined && error !== null) return; // 'close' follows, and drops what was not taken
+  readonly #onSent = (): void => {
     if (this.#deadline !== 0 && !this.#letGo && !this.#finished) this.#startDrainDeadline();
     this.#session.sent();
   };
@@ -87,7 +86,6 @@ export class Connection implements SessionTransport, Receiver {
     const { id, peer, negotiated } = start;
     this.id = id;
     this.peer = peer;
-    this.#socket = socket;
     this.#context = context;
     const fields = { connection: id, peer, export: start.export.name };
     const terms = termsOf(negotiated.features, negotiated.info);
@@ -96,37 +94,14 @@ export class Connection implements SessionTransport, Receiver {
       context.onClosed(this);
     });
     context.log.info(fields, 'client attached');
+    this.#stream = context.openStream(socket, this);
     const { leftover } = negotiated;
     if (leftover.length > 0) {
       this.#session.receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
       if (this.#session.draining) this.#lastBytesCame();
     }
-    this.#socket = readInto(socket, this);
-    if (start.resumed !== true) {
-      this.#socket.cork();
-      for (const piece of finalReply(negotiated)) this.#socket.write(piece);
-      this.#socket.uncork();
-    }
-    this.#listen();
-  }
-
-  #listen(): void {
-    const socket = this.#socket;
-    socket.on('end', () => {
-      this.#session.ended();
-      if (this.#session.draining) this.#lastBytesCame();
-    });
-    socket.on('error', (error) => {
-      this.#context.log.debug({ connection: this.id, peer: this.peer, error: error.message }, 'connection failed');
-    });
-    const onClose = (): void => {
-      this.#socketClosed = true;
-      this.#session.vanished();
-    };
-    if (socket.closed) setImmediate(onClose);
-    else socket.once('close', onClose);
-    if (this.#paused) socket.pause();
-    else socket.resume();
+    if (start.resumed !== true) this.#stream.send(finalReply(negotiated), null);
+    if (!this.#session.holding) this.#stream.resume();
   }
 
   /** The export that it uses. */
@@ -175,12 +150,12 @@ export class Connection implements SessionTransport, Receiver {
    */
   release(): { readonly socket: Socket; readonly leftover: Buffer } | null {
     const leftover = this.#socketClosed ? null : this.#session.unparsed();
-    return leftover === null ? null : { socket: this.#socket, leftover };
+    return leftover === null ? null : { socket: this.#stream.release(), leftover };
   }
 
   /** Ends it at once. */
   destroy(): void {
-    this.#socket.destroy();
+    this.#stream.destroy();
   }
 
   /** Destroys the socket if its deadline has passed. `now` is performance.now(). */
@@ -194,37 +169,26 @@ export class Connection implements SessionTransport, Receiver {
     if (now < this.#deadline) return;
     const fields = { connection: this.id, peer: this.peer, export: this.#session.export.name };
     if (!this.#finished) this.#context.log.info(fields, 'client does not take its last replies');
-    this.#socket.destroy();
+    this.#stream.destroy();
   }
 
   send(pieces: readonly Buffer[]): void {
-    const socket = this.#socket;
-    const last = pieces.length - 1;
-    if (last > 0) {
-      socket.cork();
-      for (let i = 0; i < last; i++) socket.write(pieces[i]!);
-    }
-    socket.write(pieces[last]!, this.#onSent);
-    if (last > 0) socket.uncork();
+    this.#stream.send(pieces, this.#onSent);
   }
 
   pause(): void {
-    if (this.#paused) return;
-    this.#paused = true;
-    this.#socket.pause();
+    this.#stream.pause();
   }
 
   resume(): void {
-    if (!this.#paused) return;
-    this.#paused = false;
-    this.#socket.resume();
+    this.#stream.resume();
   }
 
   finish(): void {
     if (this.#finished) return;
     this.#finished = true;
     this.#deadline = performance.now() + Math.min(LINGER_MS, this.#context.drainTimeoutMs);
-    this.#socket.end();
+    this.#stream.end();
     this.resume();
   }
 
@@ -241,6 +205,20 @@ export class Connection implements SessionTransport, Receiver {
     if (session.draining) return;
     session.received(bytes);
     if (session.draining) this.#lastBytesCame();
+  }
+
+  ended(): void {
+    this.#session.ended();
+    if (this.#session.draining) this.#lastBytesCame();
+  }
+
+  failed(reason: string): void {
+    this.#context.log.debug({ connection: this.id, peer: this.peer, error: reason }, 'connection failed');
+  }
+
+  closed(): void {
+    this.#socketClosed = true;
+    this.#session.vanished();
   }
 
   /** DISC, the end of the stream or garbage. */

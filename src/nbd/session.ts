@@ -91,6 +91,11 @@ export class Session implements TurnTaker, BudgetWaiter {
     return this.#transmission.stopped;
   }
 
+  /** Whether what was read waits for room in the limits, so that no more should be. */
+  get holding(): boolean {
+    return this.#transmission.holding;
+  }
+
   /** How the client broke the protocol; '' if it did not. */
   get problem(): string {
     return this.#transmission.problem;

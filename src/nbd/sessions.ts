@@ -10,6 +10,7 @@
 import type { Socket } from 'node:net';
 import { RequestPool } from '../dm/io.ts';
 import { BufferPool } from './buffer-pool.ts';
+import { openNodeStream, type StreamOpener } from './byte-stream.ts';
 import {
   Connection,
   type ConnectionContext,
@@ -38,6 +39,8 @@ export interface NbdSessionsOptions {
   readonly log: NbdLog;
   /** Payload memory; default its own pool. */
   readonly buffers?: BufferPool;
+  /** How sockets are read and written; default: by Node's streams. */
+  readonly openStream?: StreamOpener;
   /** A connection has ended and holds nothing more. */
   readonly onClosed: (connection: Connection) => void;
 }
@@ -67,6 +70,7 @@ export class NbdSessions {
         scratch: cacheScratch(),
         limits: { maxRequests: limits.maxRequestsPerConnection, maxBytes: limits.maxBytesPerConnection },
       },
+      openStream: options.openStream ?? openNodeStream,
       log,
       drainTimeoutMs: limits.drainTimeoutMs,
       onClosed: (connection) => {

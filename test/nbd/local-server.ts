@@ -1,5 +1,7 @@
 /** A whole NBD server in one process: front and sessions, as the daemon has them with `--workers 0`. */
+import { clientStreams } from '../../src/daemon/streams.ts';
 import type { BufferPool } from '../../src/nbd/buffer-pool.ts';
+import type { StreamOpener } from '../../src/nbd/byte-stream.ts';
 import type { ConnectionInfo } from '../../src/nbd/connection.ts';
 import type { NbdAddress } from '../../src/nbd/listener.ts';
 import { DEFAULT_LIMITS, NbdServer, type NbdServerLimits, SILENT } from '../../src/nbd/server.ts';
@@ -10,16 +12,19 @@ export interface LocalServerOptions {
   readonly directory: TestDirectory;
   readonly limits?: Partial<NbdServerLimits>;
   readonly buffers?: BufferPool;
+  /** Default: the daemon's. */
+  readonly openStream?: StreamOpener;
 }
 
 export class LocalServer {
   readonly sessions: NbdSessions;
   readonly #front: NbdServer;
 
-  constructor({ directory, limits = {}, buffers }: LocalServerOptions) {
+  constructor({ directory, limits = {}, buffers, openStream = clientStreams() }: LocalServerOptions) {
     this.sessions = new NbdSessions({
       limits: { ...DEFAULT_LIMITS, ...limits },
       log: SILENT,
+      openStream,
       ...(buffers === undefined ? {} : { buffers }),
       onClosed: (connection) => {
         directory.closed(connection.export);

@@ -25,6 +25,7 @@ import type { ContextSpec } from '../contexts.ts';
 import { directOf, type EngineSettings } from '../engine.ts';
 import { singleErrors } from '../errors.ts';
 import { Patience } from '../patience.ts';
+import { clientStreams } from '../streams.ts';
 import { contextSource } from './context-sources.ts';
 import {
   type AdoptRequest,
@@ -153,7 +154,12 @@ export class Worker implements WorkerCommands {
     this.#log = log;
     this.#engine = settings.engine;
     const { limits } = settings;
-    this.#sessions = new NbdSessions({ limits, log, onClosed: ({ id }) => onConnectionClosed(id) });
+    this.#sessions = new NbdSessions({
+      limits,
+      log,
+      openStream: clientStreams(),
+      onClosed: ({ id }) => onConnectionClosed(id),
+    });
   }
 
   ping(): Promise<void> {
