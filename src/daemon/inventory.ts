@@ -12,6 +12,7 @@
 import type { DeviceError } from '../block/errors.ts';
 import { withoutLostSnapshots } from '../lvm/activate-snapshots.ts';
 import { type ActivationOptions, activationPlan, type LvActivation } from '../lvm/activate.ts';
+import { asServed } from '../lvm/deferred-merges.ts';
 import { volumeId, type VolumeId } from '../lvm/live.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
 import { relationsOf, segmentTypeName } from '../lvm/relations.ts';
@@ -20,6 +21,8 @@ import { contextsOf } from './contexts.ts';
 import { type Candidate, candidates, duplicateProblem, type Holding, NOTHING_HELD } from './keep.ts';
 import { type DesiredVolume, groupOf } from './served-volume.ts';
 
+const SECTOR_BYTES = 512;
+const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 /** The largest block that a device may want requests in. */
 const BLOCK_SECTORS = 8;
 
@@ -56,14 +59,18 @@ export function takeInventory(
   const groups = new Map<string, VolumeGroup>();
   const waiting = waitingGroups(scan, holding, before);
   const rules = { settings, holding, decisions, waiting };
-  for (const candidate of candidates(scan, holding)) {
-    const { group, asServed } = candidate;
+  const volumeGroups = scan.volumeGroups.map((group) => {
+    const vg = asServed(group.vg, holding.mergeWaits);
+    return vg === group.vg ? group : { ...group, vg };
+  });
+  for (const candidate of candidates({ ...scan, volumeGroups }, holding)) {
+    const { group, asServed: servedGroup } = candidate;
     const found = withDuplicates(planCandidate(candidate, rules, failures), group, scan);
     const own = goingOn(candidate, found, scan, rules);
     if (own.some(({ plan }) => plan.active)) {
-      for (const device of devicesOf(asServed)) devices.set(device.identity, device);
+      for (const device of devicesOf(servedGroup)) devices.set(device.identity, device);
       // Which devices are copies is for each scan to find out.
-      groups.set(group.vg.id, { ...asServed, hasDuplicates: false });
+      groups.set(group.vg.id, { ...servedGroup, hasDuplicates: false });
     }
     volumes.push(...own);
   }
@@ -257,14 +264,21 @@ function sharesBlocks({ vg, pvs }: VolumeGroup): boolean {
   );
 }
 
-/** One line for LIST: "linear logical volume of volume group vg0". */
+/** One line for LIST: "4 GiB linear logical volume of volume group vg0, tagged db, fast". */
 function describe(group: VolumeGroup, { lv }: LvActivation): string {
-  const types = new Set(
-    relationsOf(group.vg)
-      .lvs.get(lv.name)
-      ?.lv.segments.map((segment) => segmentTypeName(segment)),
-  );
-  return `${[...types].join(' and ')} logical volume of volume group ${group.vg.name}`;
+  const facts = relationsOf(group.vg).lvs.get(lv.name)?.lv;
+  const types = new Set(facts?.segments.map((segment) => segmentTypeName(segment)));
+  const extents = (facts?.segments ?? []).reduce((sum, { extentCount }) => sum + extentCount, 0);
+  const size = shortSize(extents * group.vg.extentSizeSectors * SECTOR_BYTES);
+  const tags = lv.tags.length === 0 ? '' : `, tagged ${lv.tags.join(', ')}`;
+  return `${size} ${[...types].join(' and ')} logical volume of volume group ${group.vg.name}${tags}`;
+}
+
+/** "4 GiB", "1.5 TiB". */
+function shortSize(bytes: number): string {
+  let unit = 0;
+  while (unit < UNITS.length - 1 && bytes >= 1024 ** (unit + 1)) unit++;
+  return `${Math.round((bytes / 1024 ** unit) * 100) / 100} ${UNITS[unit]}`;
 }
 
 /** Of volumes with one name that could all be served the one that is goes on; otherwise none is served. */

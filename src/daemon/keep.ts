@@ -9,6 +9,7 @@
  *    one without a size), or belongs to another PV now, does not.
  *  - Only a volume that is served with this very table can go on: `asServed` never makes a volume active.
  */
+import type { Waits } from '../lvm/deferred-merges.ts';
 import type { VolumeId } from '../lvm/live.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../lvm/model.ts';
 
@@ -20,9 +21,16 @@ export interface Holding {
   readonly unreadable: ReadonlyMap<string, string>;
   /** What is served of a volume; null: nothing. */
   readonly served: (id: VolumeId) => { readonly key: string; readonly readOnly: boolean } | null;
+  /** Whether the merge of a snapshot into this origin waits for the origin's next activation. */
+  readonly mergeWaits: Waits;
 }
 
-export const NOTHING_HELD: Holding = { groups: new Map(), unreadable: new Map(), served: () => null };
+export const NOTHING_HELD: Holding = {
+  groups: new Map(),
+  unreadable: new Map(),
+  served: () => null,
+  mergeWaits: () => false,
+};
 
 /** A group of which volumes may be made active, or may go on. */
 export interface Candidate {

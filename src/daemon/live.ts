@@ -13,12 +13,14 @@ import type {
   LiveDecision,
   LiveProblem,
   LiveStatus,
+  LiveVolumeRef,
   LiveVolumes,
   MoveStatus,
   VolumeId,
 } from '../lvm/live.ts';
 import { moveStatusOf } from '../lvm/pvmove/live-status.ts';
 import { snapshotStatusOf } from '../lvm/snapshot-status.ts';
+import type { DeferredMerges } from './deferred-merges.ts';
 import { ignoreGone } from './group-change.ts';
 import { groupOf } from './served-volume.ts';
 import type { VolumeSet } from './volumes.ts';
@@ -40,6 +42,7 @@ export interface LiveDaemon {
   expect(groups: LiveChange['groups']): void;
   /** Where else to look for devices from now on: absolute paths of those that a command makes PVs of a VG. */
   lookAt(paths: readonly string[]): void;
+  readonly deferred: DeferredMerges;
   /** Names of a VG and an LV of it, as last scanned; null: there is none. */
   nameOf(id: VolumeId): string | null;
 }
@@ -57,6 +60,11 @@ export class DaemonVolumes implements LiveVolumes {
   /** What commands decided, by volume. */
   get decisions(): ReadonlyMap<VolumeId, boolean | 'partial'> {
     return this.#decisions;
+  }
+
+  /** Takes what was decided before, by commands of the process that this one follows. */
+  inherit(decisions: ReadonlyMap<VolumeId, boolean | 'partial'>): void {
+    for (const [id, decision] of decisions) this.#decisions.set(id, decision);
   }
 
   /** Whether a change of the VG is under way: then only that change may touch its volumes. */
@@ -81,6 +89,7 @@ export class DaemonVolumes implements LiveVolumes {
       await this.#daemon.settled(change.groups.map(({ id }) => id));
       await this.#empty(change.leaving, change.force);
       await this.#empty(change.unused, false);
+      this.#daemon.deferred.add(change.deferred);
       const [stuck] = await volumes.suspend(idsOf(change.losing));
       if (stuck === undefined) return;
       const name = change.losing.find(({ id }) => id === stuck.id)?.name ?? '';
@@ -117,6 +126,7 @@ export class DaemonVolumes implements LiveVolumes {
 
   async abandoned(change: LiveChange): Promise<void> {
     try {
+      this.#daemon.deferred.end(change.deferred.map(({ origin }) => origin));
       await this.#daemon.refresh(new Set(change.groups.map(({ id }) => id)));
     } finally {
       await this.#end(change);
@@ -139,20 +149,40 @@ export class DaemonVolumes implements LiveVolumes {
   }
 
   async activate({ vgId, decisions, refresh, force }: LiveActivation): Promise<readonly LiveProblem[]> {
-    const { volumes } = this.#daemon;
+    const { volumes, deferred } = this.#daemon;
     const leaving = decisions.filter(({ active }) => !active).map(({ volume }) => volume);
-    volumes.block(idsOf(leaving));
+    const going = [...leaving, ...this.#deferredSnapshots(leaving)];
+    const starting = refresh.filter(({ id }) => this.#isIdleDeferred(id));
+    const blocked = [...idsOf(going), ...idsOf([...starting, ...this.#deferredSnapshots(starting)])];
+    volumes.block(blocked);
     try {
-      await this.#empty(leaving, force);
+      await this.#empty(going, force);
       this.#decide(decisions);
+      deferred.end(idsOf([...leaving, ...starting]));
       return await this.#daemon.refresh(new Set([vgId]), new Set(idsOf(refresh)));
     } finally {
-      volumes.release(idsOf(leaving));
+      volumes.release(blocked);
     }
+  }
+
+  /** Snapshots that merge into these origins when they are activated the next time. */
+  #deferredSnapshots(origins: readonly LiveVolumeRef[]): readonly LiveVolumeRef[] {
+    return origins.flatMap(({ id, name }) => {
+      const cow = this.#daemon.deferred.find(id)?.cow;
+      return cow === undefined ? [] : [{ id: cow, name: this.#daemon.nameOf(cow) ?? `the snapshot of ${name}` }];
+    });
+  }
+
+  /** Whether a merge waits that nothing keeps waiting but that nobody has said so. */
+  #isIdleDeferred(origin: VolumeId): boolean {
+    const { volumes, deferred } = this.#daemon;
+    const merge = deferred.find(origin);
+    return merge !== null && volumes.openCount(origin) + volumes.openCount(merge.cow) === 0;
   }
 
   async status(vgId?: string): Promise<ReadonlyMap<VolumeId, LiveStatus>> {
     const statuses = [...this.#daemon.volumes.liveStatus(vgId).values()].map((status): LiveStatus => {
+      if (this.#daemon.deferred.find(status.id) !== null) return { ...status, mergeWaits: true };
       if (this.#decisions.get(status.id) !== false) return status;
       const { reason: _, ...wished } = status;
       return wished;

@@ -9,14 +9,14 @@
  */
 import type { Scan, VolumeGroup } from '../lvm/model.ts';
 import { needsRepair } from '../lvm/repair.ts';
-import type { CommandRunner } from './commands/runner.ts';
+import { ownRequest, type OwnRunner, type OwnSurroundings } from './commands/own.ts';
 import type { CommandRequest } from './client/messages.ts';
 import type { Logger } from './log.ts';
 
 export interface RecoveryOptions {
-  readonly runner: Pick<CommandRunner, 'start'>;
+  readonly runner: OwnRunner;
   /** The daemon's own lvm.toml and devices, if there is to be recovery; null: there is none. */
-  readonly own: () => { readonly configFile: string; readonly devices: readonly string[] } | null;
+  readonly own: () => OwnSurroundings | null;
   readonly log: Logger;
 }
 
@@ -61,18 +61,8 @@ export class MetadataRecovery {
 }
 
 /** Any command that looks at VGs repairs them first; this one does nothing else. */
-function requestFor({ configFile, devices }: NonNullable<ReturnType<RecoveryOptions['own']>>): CommandRequest {
-  const named: Record<string, string> = devices.length === 0 ? {} : { ORION_LVM_DEVICES: devices.join(',') };
-  return {
-    name: 'vgck',
-    argv: [],
-    cwd: '/',
-    env: { ...named, ORION_LVM_CONFIG: configFile },
-    terminal: { isTTY: false, columns: 0 },
-    devices: null,
-    configFile,
-    configDevices: [],
-  };
+function requestFor(own: OwnSurroundings): CommandRequest {
+  return ownRequest(own, 'vgck', []);
 }
 
 /** What is wrong with a VG's copies: different when something has changed. */

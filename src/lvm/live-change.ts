@@ -10,7 +10,7 @@
 import { randomUUID } from 'node:crypto';
 import { resolve } from 'node:path';
 import type { LogicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
-import { asServed } from './deferred-merges.ts';
+import { asServed, mergesOf } from './deferred-merges.ts';
 import type { Plan } from './edit/plan.ts';
 import { type LiveChange, type LiveDecision, type LiveVolumeRef, volumeId } from './live.ts';
 import { areaExtents, segmentAreas } from './references.ts';
@@ -34,8 +34,10 @@ export function liveChangeOf(plan: Plan, wishes: LiveWishes): LiveChange | null 
   const before = plan.before?.vg ?? null;
   const vg = plan.after ?? before;
   if (vg === null) return null;
-  const deferred = refsOf(vg, deferMerges);
-  const waiting = new Set(deferred.map(({ id }) => id));
+  const deferred = mergesOf(vg)
+    .filter(({ originName }) => deferMerges.includes(originName))
+    .map(({ origin, cow }) => ({ origin, cow }));
+  const waiting = new Set(deferred.map(({ origin }) => origin));
   const after = plan.after === null ? null : asServed(plan.after, (id) => waiting.has(id));
   return {
     key: randomUUID(),

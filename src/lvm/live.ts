@@ -44,12 +44,18 @@ export interface LiveChange {
   readonly losing: readonly LiveVolumeRef[];
   /** Volumes that stay with another content: nobody may use them from before the commit until they have it. */
   readonly unused: readonly LiveVolumeRef[];
-  /** Origins whose merge waits for their next activation: they, and the snapshots, go on as they are. */
-  readonly deferred: readonly LiveVolumeRef[];
+  /** Merges that wait for the next activation of their origin: it, and the snapshot, go on as they are. */
+  readonly deferred: readonly DeferredMerge[];
   /** What new volumes are from this commit on. Those of `committed` count; those of `prepare` if the command dies. */
   readonly decisions: readonly LiveDecision[];
   /** Clients of `leaving` are disconnected instead of respected. */
   readonly force: boolean;
+}
+
+/** A merge that waits for the next activation of its origin. */
+export interface DeferredMerge {
+  readonly origin: VolumeId;
+  readonly cow: VolumeId;
 }
 
 /** A VG that a change writes. It is known by its uuid (that of before, where the change gives it another). */

@@ -4,6 +4,7 @@
  * Invariant: a VG without `served` belongs to no daemon: nothing of it is active.
  */
 import type { LogicalVolumeText } from '../ondisk/metadata.ts';
+import { mergesOf } from './deferred-merges.ts';
 import { type LiveStatus, type LiveVolumes, volumeId } from './live.ts';
 import type { Scan, VolumeGroup } from './model.ts';
 
@@ -14,10 +15,16 @@ export async function withServed(scan: Scan, live: LiveVolumes | undefined): Pro
   return { ...scan, volumeGroups: scan.volumeGroups.map((group) => ({ ...group, served })) };
 }
 
-/** Of an active LV; null: it is not active. */
+/**
+ * Of an active LV; null: it is not active. Of a snapshot that its origin takes in, the origin's: there is no volume of it any more.
+ */
 export function servedStatus({ vg, served }: VolumeGroup, lv: LogicalVolumeText): LiveStatus | null {
-  const status = served?.get(volumeId(vg, lv));
-  return status?.active === true ? status : null;
+  if (served === undefined) return null;
+  const status = served.get(volumeId(vg, lv));
+  if (status?.active === true) return status;
+  const merge = mergesOf(vg).find(({ cowName }) => cowName === lv.name);
+  const origin = merge === undefined ? undefined : served.get(merge.origin);
+  return origin?.active === true ? origin : null;
 }
 
 /** Whether any LV of a VG is active. */

@@ -16,6 +16,8 @@ export const ALERT_KINDS = [
   'metadata-degraded',
   'export-unserved',
   'snapshot-invalid',
+  'snapshot-not-extended',
+  'merge-stopped',
   'worker-restarted',
   'metadata-changed',
   'audit-failed',
@@ -47,6 +49,12 @@ export interface HealthView {
   readonly unserved: readonly { readonly name: string; readonly reason: string }[];
   /** COW snapshots that are served and no snapshots any more, with the reason. */
   readonly invalidSnapshots: readonly { readonly name: string; readonly reason: string }[];
+  /** Snapshots whose store could not be extended, origins whose merge has stopped. */
+  readonly snapshotProblems?: readonly {
+    readonly kind: 'snapshot-not-extended' | 'merge-stopped';
+    readonly name: string;
+    readonly reason: string;
+  }[];
   /** Why the audit log can't be written; null: it can, or there is none. */
   readonly auditProblem: string | null;
 }
@@ -68,6 +76,11 @@ interface Finding {
   readonly text: string;
   readonly raises: boolean;
 }
+
+const PROBLEM_TEXTS = {
+  'snapshot-not-extended': (name: string) => `the store of snapshot ${name} is filling up and could not be extended`,
+  'merge-stopped': (name: string) => `the merge of a snapshot into ${name} has stopped`,
+} as const;
 
 /** Kinds that happen; the others are as long as they are found. */
 const EVENTS: ReadonlySet<AlertKind> = new Set<AlertKind>(['device-errors', 'worker-restarted']);
@@ -92,6 +105,9 @@ export class HealthMonitor {
       ...this.#failingDevices(view.numbers),
       ...this.#restartedWorkers(view.numbers),
       ...view.unserved.map(({ name, reason }) => finding('export-unserved', name, `${name} is not served: ${reason}`)),
+      ...(view.snapshotProblems ?? []).map(({ kind, name, reason }) =>
+        finding(kind, name, `${PROBLEM_TEXTS[kind](name)}: ${reason}`),
+      ),
       ...view.invalidSnapshots.map(({ name, reason }) =>
         finding('snapshot-invalid', name, `snapshot ${name} is invalid: ${reason}; its data are lost, remove it`),
       ),
@@ -165,6 +181,8 @@ const CLEARED: Readonly<Record<AlertKind, string>> = {
   'metadata-degraded': 'every copy of the metadata is good again',
   'export-unserved': 'it is served, or gone',
   'snapshot-invalid': 'it is gone',
+  'snapshot-not-extended': 'it has room again, or is gone',
+  'merge-stopped': 'it has ended, or goes on',
   'worker-restarted': 'it has been running for ten minutes',
   'metadata-changed': 'it was read again',
   'audit-failed': 'it can be written again',

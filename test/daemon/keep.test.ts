@@ -56,6 +56,7 @@ async function rescan(served: Inventory | null, options: Rescan = {}): Promise<I
     groups,
     unreadable,
     served: (id) => exports.get(id) ?? null,
+    mergeWaits: () => false,
   });
 }
 

@@ -1,6 +1,8 @@
 /** What commands ask of the daemon: volumes in use are respected, held off while they change, and let go on however it ends. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { DeferredMerges } from '../../src/daemon/deferred-merges.ts';
+import { createLog } from '../../src/daemon/log.ts';
 import { DaemonVolumes, type LiveDaemon } from '../../src/daemon/live.ts';
 import type { VolumeSet } from '../../src/daemon/volumes.ts';
 import type { LiveChange, LiveProblem } from '../../src/lvm/live.ts';
@@ -55,6 +57,11 @@ function lab(): Lab {
     expect: () => undefined,
     lookAt: () => undefined,
     nameOf: () => null,
+    deferred: new DeferredMerges({
+      path: null,
+      isServed: () => true,
+      log: createLog({ level: 'silent', format: 'json' }),
+    }),
   };
   const made: Lab = { live: new DaemonVolumes(daemon), log, clients, problems, stuck: null };
   return made;
@@ -62,7 +69,18 @@ function lab(): Lab {
 
 function change(fields: Partial<LiveChange> = {}): LiveChange {
   const groups = [{ id: 'V', name: 'vg', seqnoBefore: 1, seqnoAfter: 2 }];
-  return { key: 'k', groups, joining: [], leaving: [], losing: [], unused: [], deferred: [], decisions: [], force: false, ...fields };
+  return {
+    key: 'k',
+    groups,
+    joining: [],
+    leaving: [],
+    losing: [],
+    unused: [],
+    deferred: [],
+    decisions: [],
+    force: false,
+    ...fields,
+  };
 }
 
 const A = { id: 'V a', name: 'vg/a' };

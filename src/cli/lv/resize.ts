@@ -13,7 +13,9 @@ import { resizeLv, type LvResize, type LvResizeRequest } from '../../lvm/edit/lv
 import type { ResizeSize } from '../../lvm/edit/lv-resize-size.ts';
 import type { Plan } from '../../lvm/edit/plan.ts';
 import { planFilesystem, type FilesystemWork } from '../../lvm/filesystem.ts';
+import { lvFacts } from '../../lvm/edit/lv-facts.ts';
 import { volumeId } from '../../lvm/live.ts';
+import { snapshotPercent } from '../../lvm/snapshot-status.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
@@ -38,6 +40,12 @@ const FILESYSTEM_OPTIONS: readonly OptionSpec[] = [
   },
   { long: 'nofsck', short: 'n', description: 'With -r: do not check the file system first.' },
 ];
+
+const POLICY_OPTION: OptionSpec = {
+  long: 'usepolicies',
+  description:
+    'Extend a COW snapshot as activation/snapshot_autoextend_threshold and _percent of lvm.conf say, if it is that full.',
+};
 
 const GROWING_OPTIONS: readonly OptionSpec[] = [
   option.STRIPES,
@@ -70,6 +78,7 @@ export function resizeCommand(direction: Direction, summary: string): Command {
         direction === 'any' ? 'The new size, or how much more or less' : 'The new size, or the change',
       ),
       ...(direction === 'reduce' ? [] : GROWING_OPTIONS),
+      ...(direction === 'extend' ? [POLICY_OPTION] : []),
       ...FILESYSTEM_OPTIONS,
       FORCE_OPTION,
       AUTOBACKUP_OPTION,
@@ -84,8 +93,13 @@ async function run(context: CommandContext, direction: Direction): Promise<ExitC
   const change = await changeContext(context);
   await withChanges(change, { vgs: [{ name: vgName, mode: 'write' }] }, async (changes) => {
     const group = await changes.volumeGroup({ vgName });
-    const active = (await ActiveVolumes.of(context.live, group.vg)).isActive(request.lvName);
-    const resize = noted(context, (notes) => resizeLv(group, { ...request, active }, notes));
+    const volumes = await ActiveVolumes.of(context.live, group.vg);
+    const active = volumes.isActive(request.lvName);
+    const size = context.options.has('usepolicies')
+      ? policySize(context, group, request.lvName, volumes)
+      : request.size;
+    if (size === null) return;
+    const resize = noted(context, (notes) => resizeLv(group, { ...request, size, active }, notes));
     const carryOut = (): Promise<void> => resizeWithContent(context, changes, group, request, resize);
     if (request.resizeFs && !changes.context.test) await whileInactive(context, group, request.lvName, carryOut);
     else await carryOut();
@@ -181,7 +195,9 @@ function parse(
   if (options.has('size') && options.has('extents')) {
     throw badUsage('Please specify either size or extents but not both.');
   }
-  const size = sizeOf(context, pvs);
+  const policy = options.has('usepolicies');
+  if (policy) refuseWithPolicy(context);
+  const size = policy ? BY_POLICY : sizeOf(context, pvs);
   const name = splitLvName(context, lvText);
   const vgName = name.vg ?? defaultVg(context);
   if (vgName === null) throw badUsage('Please specify a logical volume path.');
@@ -216,6 +232,50 @@ function sizeOf(context: CommandContext, pvs: readonly string[]): ResizeSize {
   if (size !== null) return size;
   if (pvs.length === 0) throw noSuchSyntax(context.name);
   return { kind: 'extents', sign: '+', count: 100, percentOf: 'PVS' };
+}
+
+/** Until the volume was looked at. */
+const BY_POLICY: ResizeSize = { kind: 'extents', sign: '+', count: 0, percentOf: 'LV' };
+/** The least threshold that counts. */
+const LEAST_THRESHOLD = 50;
+const WITH_POLICY: ReadonlySet<string> = new Set([
+  'usepolicies',
+  'alloc',
+  'autobackup',
+  'noudevsync',
+  'resizefs',
+  'nofsck',
+]);
+
+/** A size, or how to add extents, does not go with a policy. */
+function refuseWithPolicy({ options }: CommandContext): void {
+  const other = ['size', 'extents', ...GROWING_OPTIONS.map(({ long }) => long)].find(
+    (long) => options.has(long) && !WITH_POLICY.has(long),
+  );
+  if (other !== undefined) throw unmatched('Command does not accept option: --usepolicies.');
+}
+
+/** How much a snapshot is extended by; null: it is not full enough, or nobody serves it. Throws CommandError (5). */
+function policySize(
+  { settings }: CommandContext,
+  { vg }: VolumeGroup,
+  lvName: string,
+  volumes: ActiveVolumes,
+): ResizeSize | null {
+  const facts = lvFacts(vg, lvName);
+  if (facts === null || facts.snapshotRecord) {
+    throw new CommandError(`Logical volume ${lvName} not found in volume group ${vg.name}.`);
+  }
+  if (facts.snapshot === null) {
+    throw new CommandError(`Policy-based resize is supported only for snapshot and thin pool volumes.`);
+  }
+  const threshold = settings.int('activation/snapshot_autoextend_threshold') ?? 100;
+  const count = settings.int('activation/snapshot_autoextend_percent') ?? 0;
+  const snapshot = volumes.status(lvName)?.snapshot;
+  const percent = snapshot === undefined || snapshot.state !== 'valid' ? null : snapshotPercent(snapshot);
+  if (threshold >= 100 || percent === null || percent <= Math.max(threshold, LEAST_THRESHOLD)) return null;
+  if (count <= 0) throw new CommandError("Can't extend: activation/snapshot_autoextend_percent is 0.");
+  return { kind: 'extents', sign: '+', count, percentOf: 'LV' };
 }
 
 function typeOf(text: string | null): LvResizeRequest['type'] {

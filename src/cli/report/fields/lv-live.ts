@@ -114,9 +114,9 @@ function count(id: string, heading: string, description: string, width = 0): Rep
   return silent(id, heading, 'number', description, { width });
 }
 
-/** Of an active COW snapshot. */
+/** Of an active COW snapshot, or an origin that takes one in. */
 function snapPercent(row: ReportRow): number | null {
-  const snapshot = lvRow(row)?.facts.snapshot === null ? undefined : statusOf(row)?.snapshot;
+  const snapshot = statusOf(row)?.snapshot;
   return snapshot === undefined ? null : snapshotPercent(snapshot);
 }
 

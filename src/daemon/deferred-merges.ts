@@ -1,0 +1,102 @@
+/**
+ * Merges that wait because somebody had the origin or the snapshot open: until the origin is deactivated, or refreshed while nobody
+ * has them open. A note beside the control socket keeps one waiting over a restart of the daemon while the kernel has the volumes
+ * attached, as a file system may be mounted on them; a boot ends it, as it ends all that was open.
+ *
+ * Invariants
+ *  - The note is there before the metadata says that the snapshot merges: a daemon that is killed in between does not begin the merge.
+ *  - A merge that has begun never waits again.
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { z } from 'zod';
+import type { DeferredMerge, VolumeId } from '../lvm/live.ts';
+import { reasonOf } from './errors.ts';
+import type { Logger } from './log.ts';
+
+const NOTES = z.array(z.strictObject({ origin: z.string(), cow: z.string() }));
+
+export interface DeferredOptions {
+  /** Where they are noted; null: nowhere. */
+  readonly path: string | null;
+  /** Whether a volume is served. */
+  readonly isServed: (id: VolumeId) => boolean;
+  readonly log: Logger;
+}
+
+interface Waiting extends DeferredMerge {
+  /** It was seen served: when it no longer is, its next activation is the one. */
+  seen: boolean;
+}
+
+export class DeferredMerges {
+  readonly #options: DeferredOptions;
+  readonly #waiting = new Map<VolumeId, Waiting>();
+
+  constructor(options: DeferredOptions) {
+    this.#options = options;
+  }
+
+  /** At the start: of what was noted, what is attached goes on waiting. */
+  restore(isAttached: (id: VolumeId) => boolean): void {
+    const noted = this.#read();
+    for (const { origin, cow } of noted) {
+      if (isAttached(origin) || isAttached(cow)) this.#waiting.set(origin, { origin, cow, seen: false });
+    }
+    if (this.#waiting.size !== noted.length) this.#write();
+  }
+
+  add(merges: readonly DeferredMerge[]): void {
+    if (merges.length === 0) return;
+    for (const { origin, cow } of merges) this.#waiting.set(origin, { origin, cow, seen: false });
+    this.#write();
+  }
+
+  end(origins: Iterable<VolumeId>): void {
+    const ended = [...origins].filter((origin) => this.#waiting.delete(origin));
+    if (ended.length > 0) this.#write();
+  }
+
+  /** The merge into an origin, if it waits. */
+  find(origin: VolumeId): DeferredMerge | null {
+    return this.#waiting.get(origin) ?? null;
+  }
+
+  /** Whether the merge into an origin waits now. */
+  waits(origin: VolumeId): boolean {
+    const waiting = this.#waiting.get(origin);
+    if (waiting === undefined) return false;
+    if (this.#options.isServed(origin)) waiting.seen = true;
+    else if (waiting.seen) {
+      this.end([origin]);
+      return false;
+    }
+    return true;
+  }
+
+  #read(): readonly DeferredMerge[] {
+    const { path, log } = this.#options;
+    if (path === null) return [];
+    try {
+      return NOTES.parse(JSON.parse(readFileSync(path, 'utf8')));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      log.error({ path, reason: reasonOf(error) }, 'which merges wait cannot be read');
+      return [];
+    }
+  }
+
+  /** Throws an error with the system's code: then the merge is not begun either. */
+  #write(): void {
+    const { path } = this.#options;
+    if (path === null) return;
+    const notes = [...this.#waiting.values()].map(({ origin, cow }) => ({ origin, cow }));
+    if (notes.length === 0) {
+      rmSync(path, { force: true });
+      return;
+    }
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(`${path}.new`, JSON.stringify(notes), { flush: true });
+    renameSync(`${path}.new`, path);
+  }
+}
