@@ -42,6 +42,8 @@ import { TlsGate } from './tls/gate.ts';
 import { tunnelSettings } from './tls/settings.ts';
 import { packageVersion } from './version.ts';
 import { VolumeSet } from './volumes.ts';
+import { extendPolicy } from './extend-policy.ts';
+import { SnapshotWatch } from './snapshot-watch.ts';
 import type { WorkerStats } from './worker/host.ts';
 import { WorkerPool } from './worker/pool.ts';
 import { startWorker } from './worker/start.ts';
@@ -76,6 +78,13 @@ export class Daemon {
     this.#settings = settings;
     this.#log = log;
     this.#devices = new DeviceSet({ readOnly: settings.readOnly });
+  /** Null: nothing can be changed. */
+  #snapshotWatch: SnapshotWatch | null = null;
+  #backups: MetadataBackups | null = null;
+  /** Where it listens, as the settings name it. */
+  readonly #listeners: { readonly uri: string; readonly fd: number }[] = [];
+  /** Who gets the clients. */
+  #successor: Successor | null = null;
     this.#hotplug = new HotPlug({
       settings,
       rescan: (reason) => this.rescan(reason),
@@ -97,7 +106,7 @@ export class Daemon {
     });
     this.#volumes = new VolumeSet({ log, slots: () => this.#workers.slots });
     this.#deferred = new DeferredMerges({
-      runDir: settings.runDir,
+      path: `${settings.controlPath}.merges`,
       isServed: (id) => this.#volumes.served(id) !== null,
       log,
     });
@@ -192,6 +201,7 @@ export class Daemon {
     this.#attached.start();
     await observer.start();
   }
+    if (this.#control !== null) this.#startSnapshotWatch(this.#control, settings);
 
   async #endWorkers(): Promise<void> {
     const problems = await this.#workers.drain();
@@ -275,6 +285,7 @@ export class Daemon {
       listening: this.#listening,
       connections: this.#nbd.connections,
       workers: this.#workers.slots.map((slot) => slot.status()),
+      snapshotProblems: () => this.#snapshotWatch?.problems ?? [],
       tls: this.#tls.status(),
       devices: this.#devices.status(),
       exports: this.#volumes.status(),
@@ -303,6 +314,22 @@ export class Daemon {
     await Promise.all(
       this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel }).catch(ignoreGone)),
     );
+  #startSnapshotWatch({ own }: OpenControl, settings: Settings): void {
+    // Nothing can be changed.
+    if (settings.readOnly) return;
+    const watch = new SnapshotWatch({
+      served: () => this.#volumes.snapshots(),
+      policy: extendPolicy(process.env, this.#log),
+      seqnoOf: (vgId) => this.#groups().find(({ vg }) => vg.id === vgId)?.vg.seqno ?? null,
+      runner: own,
+      own: () => this.#settings,
+      log: this.#log,
+    });
+    this.#snapshotWatch = watch;
+    this.#opened.defer(() => watch.close());
+    watch.start();
+  }
+
     await this.#hotplug.configure(settings);
     await this.#refresh({ settings });
     const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access, tls } =
@@ -428,4 +455,70 @@ interface RefreshOptions {
   readonly starting?: boolean;
   readonly follows?: (vgId: string) => boolean;
   readonly reload?: ReadonlySet<VolumeId>;
+  /**
+   * Hands everything over to a process of the same program; gives its id. Throws a DaemonError HAND_OVER, after which everything goes
+   * on as it was, or HAND_OVER_LOST. Afterwards nothing is left to close: the process is to be ended without.
+   */
+  async handOver(program: Program): Promise<Successor> {
+    const [control, inventory] = [this.#control, this.#inventory];
+    if (this.#state !== 'serving' || control === null || inventory === null) {
+      throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
+    }
+    const fds = new FdList();
+    const estate = this.#estate(fds, control);
+    const successor = Successor.start(program, fds, estate);
+    this.#successor = successor;
+    const [workers, volumes, nbd, log] = [this.#workers, this.#volumes, this.#nbd, this.#log];
+    await handOver(
+      {
+        ...{ workers, volumes, nbd, control, log },
+        inventory: () => this.#inventory ?? inventory,
+        knowledge: () => ({ decisions: this.#live.decisions, added: this.#stock.added }),
+        inTurn: (work) => this.#inTurn(work),
+        letGo: () => this.#letGo(control),
+      },
+      successor,
+    );
+    this.#tls.kill();
+    return successor;
+  }
+
+  #estate(fds: FdList, control: OpenControl): Estate {
+    const metrics = this.#observer?.metricsPlace ?? null;
+    const systemd = takeInheritedSockets().map(({ fd, use }) => ({ fd: fds.add(fd), use }));
+    const { controlPath, inheritedControl } = this.#settings;
+    return {
+      format: FORMAT,
+      controlPath,
+      lock: this.#lockFd === null ? null : fds.add(this.#lockFd),
+      claims: this.#devices.claims().map(({ identity, fd }) => ({ identity, fd: fds.add(fd) })),
+      listeners: this.#listeners.flatMap(({ uri, fd }) => (uri.startsWith('fd:') ? [] : [{ uri, fd: fds.add(fd) }])),
+      control: inheritedControl !== null || control.fd === null ? null : fds.add(control.fd),
+      metrics: metrics === null ? null : { ...metrics, fd: fds.add(metrics.fd) },
+      systemd,
+    };
+  }
+
+  /** What works for itself, and is not to do so beside a successor. */
+  async #letGo(control: OpenControl): Promise<void> {
+    this.#state = 'draining';
+    // What it waits for sees that, and does nothing.
+    this.#hotplug.close().catch((err: unknown) => this.#log.error({ err }, 'watching devices could not be ended'));
+    await Promise.all([
+      control.endCommands(),
+      this.#attached.close(),
+      this.#snapshotWatch?.close(),
+      this.#backups?.close(),
+    ]);
+    await this.#observer?.close();
+  }
+
+  async #give(request: AdoptRequest, handle: object): Promise<void> {
+    try {
+      await this.#successor?.give({ kind: 'client', request }, handle);
+    } catch (err) {
+      this.#log.warn({ err, connection: request.connection }, 'a client was lost');
+    }
+  }
+
 }

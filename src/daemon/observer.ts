@@ -20,7 +20,8 @@ import { Accounts } from './accounts.ts';
 import { AuditTrail, type FinishedCommand, shortened } from './audit-trail.ts';
 import type { Settings } from './config.ts';
 import type { Logger } from './log.ts';
-import { MetricsServer } from './metrics-server.ts';
+import { type MetricsPlace, MetricsServer } from './metrics-server.ts';
+import type { SnapshotProblem } from './snapshot-watch.ts';
 import { invalidSnapshots, numbersOf, type NumbersParts } from './numbers.ts';
 import { Refusals, type Untold } from './refusals.ts';
 
@@ -34,6 +35,8 @@ export interface ObserverOptions {
   readonly log: Logger;
   /** What the daemon and its workers know now. */
   readonly gather: () => Promise<Omit<NumbersParts, 'alerts'>>;
+  /** What the watch over snapshots could not do. */
+  readonly snapshotProblems: () => readonly SnapshotProblem[];
   /** Volumes that ought to be served and aren't. */
   readonly unserved: () => readonly { readonly name: string; readonly reason: string }[];
 }
@@ -183,6 +186,7 @@ export class Observer {
       this.#raise(alert);
     }
   }
+      snapshotProblems: this.#options.snapshotProblems(),
 
   #raise(alert: Alert): void {
     const { kind, subject, state, text } = alert;

@@ -25,6 +25,7 @@ export interface StockOptions {
   readonly devices: DeviceSet;
   /** What is served of a volume; null: nothing. */
   readonly served: Holding['served'];
+  readonly mergeWaits: Holding['mergeWaits'];
   /** What commands decided. */
   readonly decisions: () => Decisions;
   readonly log: Logger;
@@ -52,8 +53,10 @@ export class Stock {
   }
 
   /** Scans until every device that the found volumes need was held before the scan that found them. */
-  async take({ settings, starting, before }: TakeOptions): Promise<Inventory> {
-    const { devices: held, served, decisions } = this.#options;
+  async take(options: TakeOptions): Promise<Inventory> {
+    const { settings, starting, before } = options;
+    const { devices: held, mergeWaits, decisions } = this.#options;
+    const served = options.served ?? this.#options.served;
     const paths = await this.#paths(settings, starting);
     for (;;) {
       const { scan, unreadable } = await this.scan(paths);
@@ -62,7 +65,7 @@ export class Stock {
         throw new DaemonError({ code: 'NO_DEVICES', reason });
       }
       const groups = before?.groups ?? new Map();
-      const holding: Holding = { groups, unreadable, served: (id: VolumeId) => served(id) };
+      const holding: Holding = { groups, unreadable, served: (id: VolumeId) => served(id), mergeWaits };
       const { devices } = takeInventory(scan, settings, undefined, holding, decisions(), before);
       const { opened, failures } = await held.hold(devices);
       if (starting) refuseBusy(settings, failures);

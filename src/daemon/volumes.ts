@@ -19,6 +19,7 @@ import type { Logger } from './log.ts';
 import { type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
 import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
+import type { ServedSnapshot } from './snapshot-watch.ts';
 
 /** A volume that goes away is waited for this long; then its end goes on behind our back. */
 const RETIRE_TIMEOUT_MS = 30_000;
@@ -389,6 +390,18 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   /** The worker of a volume that is a snapshot, or takes one in; null: it is none, or not live. */
   snapshotHost(id: VolumeId): WorkerHost | null {
     const served = this.#served.get(id);
+  /** Live snapshots, and origins that take one in. */
+  snapshots(): readonly ServedSnapshot[] {
+    const found: ServedSnapshot[] = [];
+    for (const { id, name, live, liveOn, load } of this.#served.values()) {
+      const target = load.spec.table[0]?.target ?? '';
+      if (live && liveOn !== null && SNAPSHOT_TARGETS.has(target)) {
+        found.push({ id, name, merges: target === 'snapshot-merge', host: liveOn });
+      }
+    }
+    return found;
+  }
+
     if (served?.live !== true) return null;
     const isSnapshot = served.load.spec.table.some(({ target }) => SNAPSHOT_TARGETS.has(target));
     return isSnapshot ? served.liveOn : null;

@@ -4,6 +4,7 @@
  * Invariant: commands end before the socket does, so that each caller is told what became of his.
  */
 import { roleOf } from '../access.ts';
+import type { OwnRunner } from '../commands/own.ts';
 import { CommandRunner, type RunnerOptions } from '../commands/runner.ts';
 import type { Settings } from '../config.ts';
 import type { DeviceSpec } from '../worker/host.ts';
@@ -28,6 +29,8 @@ export interface ControlParts extends Pick<RunnerOptions, 'live' | 'log'>, Pick<
 }
 
 export interface OpenControl {
+  /** Runs commands that the daemon itself begins. */
+  readonly own: OwnRunner;
   /** Looks at what a scan found: damaged metadata is repaired by a command, if auto_recovery says so. */
   scanned(scan: Scan): void;
   /** Ends every command at its next safe point; resolves when all have ended. */
@@ -66,14 +69,15 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
     begun: (id, peer) => observer.begun(id, peer),
     refused: (peer, what, reason) => observer.refused(peer, what, reason),
   });
+  const own: OwnRunner = {
+    start: (request, listener) =>
+      runner.start(request, (event) => {
+        if (event.type === 'started') observer.begun(event.id, OURSELVES);
+        listener(event);
+      }),
+  };
   const recovery = new MetadataRecovery({
-    runner: {
-      start: (request, listener) =>
-        runner.start(request, (event) => {
-          if (event.type === 'started') observer.begun(event.id, OURSELVES);
-          listener(event);
-        }),
-    },
+    runner: own,
     own() {
       const { autoRecovery, configFile, devices: named } = settings();
       return autoRecovery && configFile !== null ? { configFile, devices: named } : null;
@@ -94,6 +98,7 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
       : { kind: 'inherited', fd: inheritedControl },
   );
   return {
+    own,
     scanned: (scan) => recovery.look(scan),
     endCommands: () => runner.close(),
     close: () => server.close(),
