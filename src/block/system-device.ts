@@ -201,6 +201,10 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     });
   }
 
+  get fd(): number {
+    return this.#handle.fd;
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;

@@ -20,15 +20,21 @@ import { AttachedDevices } from './attached-devices.ts';
 import { attachedDevices } from './client/attached.ts';
 import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
+import { ConfiguredExports } from './configured-exports.ts';
 import { type OpenControl, openControl } from './control/open.ts';
 import { DeferredMerges } from './deferred-merges.ts';
 import { DeviceSet } from './devices.ts';
 import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
+import { dropListeners, follow, inheritedLock, listenerLeft, serveClients } from './handover/follow.ts';
+import { handOver } from './handover/hand-over.ts';
+import { type Estate, FORMAT } from './handover/messages.ts';
+import type { Predecessor } from './handover/predecessor.ts';
+import { FdList, type Program, Successor } from './handover/successor.ts';
 import { HotPlug } from './hotplug.ts';
 import { type Inventory, mergeInventories } from './inventory.ts';
-import { holdLifeLock } from './life-lock.ts';
+import { holdLifeLock, type LifeLock } from './life-lock.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
 import { listenAt, listening, makeRunDir } from './listening.ts';
 import { DaemonVolumes } from './live.ts';
@@ -36,15 +42,16 @@ import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
 import { restartKeys } from './restart-keys.ts';
 import { groupOf } from './served-volume.ts';
+import { extendPolicy } from './extend-policy.ts';
+import { SnapshotWatch } from './snapshot-watch.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
+import { takeInheritedSockets } from './systemd.ts';
 import { Stock } from './stock.ts';
 import { TlsGate } from './tls/gate.ts';
 import { tunnelSettings } from './tls/settings.ts';
 import { packageVersion } from './version.ts';
 import { VolumeSet } from './volumes.ts';
-import { extendPolicy } from './extend-policy.ts';
-import { SnapshotWatch } from './snapshot-watch.ts';
-import type { WorkerStats } from './worker/host.ts';
+import type { AdoptRequest, WorkerStats } from './worker/host.ts';
 import { WorkerPool } from './worker/pool.ts';
 import { startWorker } from './worker/start.ts';
 
@@ -54,7 +61,7 @@ export class Daemon {
   readonly #volumes: VolumeSet;
   readonly #live: DaemonVolumes;
   readonly #workers: WorkerPool;
-  readonly #exports: GuardedExports;
+  readonly #exports: ConfiguredExports;
   readonly #nbd: NbdServer;
   readonly #tls: TlsGate;
   readonly #opened = new AsyncDisposableStack();
@@ -71,13 +78,6 @@ export class Daemon {
   /** Null: not yet there. */
   #control: OpenControl | null = null;
   #observer: Observer | null = null;
-  /** The last of the scans, which go one after the other. */
-  #turn: Promise<unknown> = Promise.resolve();
-
-  private constructor(settings: Settings, log: Logger) {
-    this.#settings = settings;
-    this.#log = log;
-    this.#devices = new DeviceSet({ readOnly: settings.readOnly });
   /** Null: nothing can be changed. */
   #snapshotWatch: SnapshotWatch | null = null;
   #backups: MetadataBackups | null = null;
@@ -85,6 +85,13 @@ export class Daemon {
   readonly #listeners: { readonly uri: string; readonly fd: number }[] = [];
   /** Who gets the clients. */
   #successor: Successor | null = null;
+  /** The last of the scans, which go one after the other. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(settings: Settings, log: Logger) {
+    this.#settings = settings;
+    this.#log = log;
+    this.#devices = new DeviceSet({ readOnly: settings.readOnly });
     this.#hotplug = new HotPlug({
       settings,
       rescan: (reason) => this.rescan(reason),
@@ -95,6 +102,7 @@ export class Daemon {
       count: Math.max(settings.workers, 1),
       start: (index, events) => startWorker(this.#settings, { index, events, lockFd: this.#lockFd, log }),
       restore: (slot, host) => this.#volumes.restore(slot, host),
+      client: (request, handle) => this.#give(request, handle),
       lost: (slot) => {
         for (const connection of this.#volumes.lost(slot)) this.#nbd.ended(connection);
       },
@@ -138,10 +146,15 @@ export class Daemon {
       nameOf: (volume) => this.#volumes.status().find(({ id }) => id === volume.replace('/', ' '))?.name ?? null,
       log,
     });
-    this.#exports = new GuardedExports({
+    const guarded = new GuardedExports({
       directory: this.#volumes,
       rules: () => this.#settings.access.exports,
       refused: (client, name, reason) => this.#observer?.exportRefused(client, name, reason),
+    });
+    this.#exports = new ConfiguredExports({
+      directory: guarded,
+      settings: () => this.#settings.exports,
+      uses: (name) => this.#volumes.uses(name),
     });
     this.#tls = new TlsGate({ settings: tunnelSettings(settings), count: settings.workers, log });
     this.#nbd = new NbdServer({
@@ -154,11 +167,11 @@ export class Daemon {
     });
   }
 
-  /** Opens devices, activates volumes and listens. Throws a DaemonError. */
-  static async start(settings: Settings, log: Logger): Promise<Daemon> {
+  /** Opens devices, activates volumes and listens, or follows another process in that. Throws a DaemonError. */
+  static async start(settings: Settings, log: Logger, predecessor: Predecessor | null = null): Promise<Daemon> {
     const daemon = new Daemon(settings, log);
     try {
-      await daemon.#start();
+      await daemon.#start(predecessor);
     } catch (error) {
       await daemon.#opened.disposeAsync().catch((err: unknown) => log.error({ err }, 'not everything could be closed'));
       throw error;
@@ -166,42 +179,89 @@ export class Daemon {
     return daemon;
   }
 
-  async #start(): Promise<void> {
+  async #start(predecessor: Predecessor | null): Promise<void> {
     const settings = this.#settings;
+    const estate = predecessor?.estate ?? null;
     await makeRunDir(settings.runDir);
     const attached = new Set((await attachedDevices()).map(({ volume }) => volume.replace('/', ' ')));
-    this.#deferred.restore((id) => attached.has(id));
+    this.#deferred.restore((id) => predecessor !== null || attached.has(id));
     if (settings.engine.note !== null) this.#log.warn(settings.engine.note);
     for (const note of settings.withoutEffect) this.#log.warn(note);
-    if (settings.workers > 0) {
-      const lock = await holdLifeLock(settings.controlPath, this.#log);
-      this.#lockFd = lock.fd;
-      this.#opened.defer(() => lock.close());
-    }
+    await this.#takeLock(estate);
     this.#opened.defer(() => this.#devices.close());
+    this.#devices.inherit(estate?.claims ?? []);
     this.#opened.defer(() => this.#endWorkers());
-    const observer = await this.#openObserver(settings);
-    await this.#workers.open();
-    // Before the scan, so that nothing comes between.
-    this.#opened.defer(() => this.#hotplug.close());
-    await this.#hotplug.start();
-    await this.#refresh({ settings, starting: true });
-    await this.#openControl(observer);
+    const observer = predecessor === null ? await this.#activate(settings) : await this.#follows(settings, predecessor);
+    await this.#openControl(observer, estate?.control ?? null);
     // When workers have let their clients go.
     this.#opened.defer(() => this.#tls.close());
     this.#opened.defer(() => this.#nbd.stopped());
     this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
-    for (const address of settings.listen) {
-      this.#listening.push(await listenAt(this.#nbd, address, settings));
-    }
+    for (const address of settings.listen) await this.#listen(address, settings, estate);
+    if (estate !== null) dropListeners(estate, settings);
     this.#startBackups(settings);
+    if (this.#control !== null) this.#startSnapshotWatch(this.#control, settings);
     this.#state = 'serving';
     this.#opened.defer(() => this.#attached.close());
     this.#attached.start();
-    await observer.start();
+    await observer.start(estate?.metrics ?? null);
   }
-    if (this.#control !== null) this.#startSnapshotWatch(this.#control, settings);
+
+  async #takeLock(estate: Estate | null): Promise<void> {
+    const settings = this.#settings;
+    let lock: LifeLock | null = null;
+    if (estate !== null) lock = inheritedLock(settings, estate);
+    else if (settings.workers > 0) lock = await holdLifeLock(settings.controlPath, this.#log);
+    if (lock === null) return;
+    this.#lockFd = lock.fd;
+    this.#opened.defer(() => lock.close());
+  }
+
+  /** Makes volumes active as the settings and the metadata say. */
+  async #activate(settings: Settings): Promise<Observer> {
+    const observer = await this.#openObserver(settings);
+    await this.#openWorkers();
+    await this.#refresh({ settings, starting: true });
+    return observer;
+  }
+
+  /** Makes volumes active, and serves clients, as another process did. */
+  async #follows(settings: Settings, predecessor: Predecessor): Promise<Observer> {
+    const [log, devices, workers] = [this.#log, this.#devices, this.#workers];
+    await this.#openWorkers();
+    const parts = { settings, devices, workers, stock: this.#stock, live: this.#live, log };
+    const { inventory, taken } = await this.#inTurn(() => follow(parts, predecessor));
+    this.#inventory = inventory;
+    this.#nbd.follow([], taken.nextId);
+    const problems = await this.#volumes.apply(inventory.volumes, (path) => devices.find(path));
+    for (const { volume, reason } of problems) log.error({ lv: volume.name, reason }, 'not taken over');
+    serveClients({ volumes: this.#volumes, nbd: this.#nbd, control: () => this.#control, log }, predecessor, taken);
+    const observer = await this.#openObserver(settings);
+    observer.scanned(inventory.scan);
+    this.#stock.tell(inventory);
+    await this.#letDevicesGo();
+    devices.dropInherited();
+    return observer;
+  }
+
+  async #openWorkers(): Promise<void> {
+    await this.#workers.open();
+    // Before the scan, so that nothing comes between.
+    this.#opened.defer(() => this.#hotplug.close());
+    await this.#hotplug.start();
+  }
+
+  async #listen(address: ListenAddress, settings: Settings, estate: Estate | null): Promise<void> {
+    try {
+      this.#listening.push(await listenAt(this.#nbd, address, settings, listenerLeft(estate, address)));
+      this.#listeners.push({ uri: formatListenUri(address), fd: this.#nbd.descriptors().at(-1) ?? -1 });
+    } catch (error) {
+      // Clients that were taken over are worth more than a new address.
+      if (estate === null || !(error instanceof DaemonError)) throw error;
+      this.#log.error({ reason: error.message }, 'an address of the settings is left out');
+    }
+  }
 
   async #endWorkers(): Promise<void> {
     const problems = await this.#workers.drain();
@@ -225,6 +285,7 @@ export class Daemon {
         const scan = this.#inventory?.scan ?? null;
         return { startedAt: this.#startedAt, connections, workers, exports, devices, scan };
       },
+      snapshotProblems: () => this.#snapshotWatch?.problems ?? [],
       unserved: () =>
         this.#volumes.status().flatMap(({ name, state, reason }) => {
           return state === 'active' || reason === undefined ? [] : [{ name, reason }];
@@ -235,7 +296,7 @@ export class Daemon {
     return observer;
   }
 
-  async #openControl(observer: Observer): Promise<void> {
+  async #openControl(observer: Observer, fd: number | null): Promise<void> {
     const control = await listening(
       openControl({
         live: this.#live,
@@ -245,11 +306,28 @@ export class Daemon {
         settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
         devices: () => [...this.#devices.specs(), ...(this.#inventory?.scan.devices ?? [])],
         observer,
+        fd,
       }),
     );
     this.#control = control;
     if (this.#inventory !== null) control.scanned(this.#inventory.scan);
     this.#opened.defer(() => control.close());
+  }
+
+  #startSnapshotWatch({ own }: OpenControl, settings: Settings): void {
+    // Nothing can be changed.
+    if (settings.readOnly) return;
+    const watch = new SnapshotWatch({
+      served: () => this.#volumes.snapshots(),
+      policy: extendPolicy(process.env, this.#log),
+      seqnoOf: (vgId) => this.#groups().find(({ vg }) => vg.id === vgId)?.vg.seqno ?? null,
+      runner: own,
+      own: () => this.#settings,
+      log: this.#log,
+    });
+    this.#snapshotWatch = watch;
+    this.#opened.defer(() => watch.close());
+    watch.start();
   }
 
   #startBackups({ backups }: Settings): void {
@@ -263,6 +341,7 @@ export class Daemon {
       },
       log: this.#log,
     });
+    this.#backups = running;
     this.#opened.defer(() => running.close());
     void running.run();
   }
@@ -285,7 +364,6 @@ export class Daemon {
       listening: this.#listening,
       connections: this.#nbd.connections,
       workers: this.#workers.slots.map((slot) => slot.status()),
-      snapshotProblems: () => this.#snapshotWatch?.problems ?? [],
       tls: this.#tls.status(),
       devices: this.#devices.status(),
       exports: this.#volumes.status(),
@@ -314,22 +392,6 @@ export class Daemon {
     await Promise.all(
       this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel }).catch(ignoreGone)),
     );
-  #startSnapshotWatch({ own }: OpenControl, settings: Settings): void {
-    // Nothing can be changed.
-    if (settings.readOnly) return;
-    const watch = new SnapshotWatch({
-      served: () => this.#volumes.snapshots(),
-      policy: extendPolicy(process.env, this.#log),
-      seqnoOf: (vgId) => this.#groups().find(({ vg }) => vg.id === vgId)?.vg.seqno ?? null,
-      runner: own,
-      own: () => this.#settings,
-      log: this.#log,
-    });
-    this.#snapshotWatch = watch;
-    this.#opened.defer(() => watch.close());
-    watch.start();
-  }
-
     await this.#hotplug.configure(settings);
     await this.#refresh({ settings });
     const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access, tls } =
@@ -344,6 +406,7 @@ export class Daemon {
       logLevel,
       configFile,
       access,
+      exports: settings.exports,
     };
     this.#settings = { ...this.#settings, ...applied };
     this.#tls.configure(tunnelSettings(settings));
@@ -390,6 +453,76 @@ export class Daemon {
       this.#state = 'draining';
       await this.#opened.disposeAsync();
     });
+  }
+
+  /**
+   * Hands everything over to a process of the same program; gives its id. Throws a DaemonError HAND_OVER, after which everything goes
+   * on as it was, or HAND_OVER_LOST. Afterwards nothing is left to close: the process is to be ended without.
+   */
+  async handOver(program: Program): Promise<Successor> {
+    const [control, inventory] = [this.#control, this.#inventory];
+    if (this.#state !== 'serving' || control === null || inventory === null) {
+      throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
+    }
+    const fds = new FdList();
+    const estate = this.#estate(fds, control);
+    const successor = Successor.start(program, fds, estate);
+    this.#successor = successor;
+    const [workers, volumes, nbd, log] = [this.#workers, this.#volumes, this.#nbd, this.#log];
+    await handOver(
+      {
+        workers,
+        volumes,
+        nbd,
+        control,
+        log,
+        inventory: () => this.#inventory ?? inventory,
+        knowledge: () => ({ decisions: this.#live.decisions, added: this.#stock.added }),
+        inTurn: (work) => this.#inTurn(work),
+        letGo: () => this.#letGo(control),
+      },
+      successor,
+    );
+    this.#tls.kill();
+    return successor;
+  }
+
+  #estate(fds: FdList, control: OpenControl): Estate {
+    const metrics = this.#observer?.metricsPlace ?? null;
+    const systemd = takeInheritedSockets().map(({ fd, use }) => ({ fd: fds.add(fd), use }));
+    const { controlPath, inheritedControl } = this.#settings;
+    return {
+      format: FORMAT,
+      controlPath,
+      lock: this.#lockFd === null ? null : fds.add(this.#lockFd),
+      claims: this.#devices.claims().map(({ identity, fd }) => ({ identity, fd: fds.add(fd) })),
+      listeners: this.#listeners.flatMap(({ uri, fd }) => (uri.startsWith('fd:') ? [] : [{ uri, fd: fds.add(fd) }])),
+      control: inheritedControl !== null || control.fd === null ? null : fds.add(control.fd),
+      metrics: metrics === null ? null : { ...metrics, fd: fds.add(metrics.fd) },
+      systemd,
+    };
+  }
+
+  /** What works for itself, and is not to do so beside a successor. */
+  async #letGo(control: OpenControl): Promise<void> {
+    this.#state = 'draining';
+    // What it waits for sees that, and does nothing.
+    this.#hotplug.close().catch((err: unknown) => this.#log.error({ err }, 'watching devices could not be ended'));
+    await Promise.all([
+      control.endCommands(),
+      this.#attached.close(),
+      this.#snapshotWatch?.close(),
+      this.#backups?.close(),
+    ]);
+    await this.#observer?.close();
+  }
+
+  async #give(request: AdoptRequest, handle: object): Promise<void> {
+    try {
+      await this.#successor?.give({ kind: 'client', request }, handle);
+    } catch (err) {
+      this.#log.warn({ err, connection: request.connection }, 'a client was lost');
+    }
   }
 
   /** Ends workers at once: nothing is flushed. */
@@ -455,70 +588,4 @@ interface RefreshOptions {
   readonly starting?: boolean;
   readonly follows?: (vgId: string) => boolean;
   readonly reload?: ReadonlySet<VolumeId>;
-  /**
-   * Hands everything over to a process of the same program; gives its id. Throws a DaemonError HAND_OVER, after which everything goes
-   * on as it was, or HAND_OVER_LOST. Afterwards nothing is left to close: the process is to be ended without.
-   */
-  async handOver(program: Program): Promise<Successor> {
-    const [control, inventory] = [this.#control, this.#inventory];
-    if (this.#state !== 'serving' || control === null || inventory === null) {
-      throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
-    }
-    const fds = new FdList();
-    const estate = this.#estate(fds, control);
-    const successor = Successor.start(program, fds, estate);
-    this.#successor = successor;
-    const [workers, volumes, nbd, log] = [this.#workers, this.#volumes, this.#nbd, this.#log];
-    await handOver(
-      {
-        ...{ workers, volumes, nbd, control, log },
-        inventory: () => this.#inventory ?? inventory,
-        knowledge: () => ({ decisions: this.#live.decisions, added: this.#stock.added }),
-        inTurn: (work) => this.#inTurn(work),
-        letGo: () => this.#letGo(control),
-      },
-      successor,
-    );
-    this.#tls.kill();
-    return successor;
-  }
-
-  #estate(fds: FdList, control: OpenControl): Estate {
-    const metrics = this.#observer?.metricsPlace ?? null;
-    const systemd = takeInheritedSockets().map(({ fd, use }) => ({ fd: fds.add(fd), use }));
-    const { controlPath, inheritedControl } = this.#settings;
-    return {
-      format: FORMAT,
-      controlPath,
-      lock: this.#lockFd === null ? null : fds.add(this.#lockFd),
-      claims: this.#devices.claims().map(({ identity, fd }) => ({ identity, fd: fds.add(fd) })),
-      listeners: this.#listeners.flatMap(({ uri, fd }) => (uri.startsWith('fd:') ? [] : [{ uri, fd: fds.add(fd) }])),
-      control: inheritedControl !== null || control.fd === null ? null : fds.add(control.fd),
-      metrics: metrics === null ? null : { ...metrics, fd: fds.add(metrics.fd) },
-      systemd,
-    };
-  }
-
-  /** What works for itself, and is not to do so beside a successor. */
-  async #letGo(control: OpenControl): Promise<void> {
-    this.#state = 'draining';
-    // What it waits for sees that, and does nothing.
-    this.#hotplug.close().catch((err: unknown) => this.#log.error({ err }, 'watching devices could not be ended'));
-    await Promise.all([
-      control.endCommands(),
-      this.#attached.close(),
-      this.#snapshotWatch?.close(),
-      this.#backups?.close(),
-    ]);
-    await this.#observer?.close();
-  }
-
-  async #give(request: AdoptRequest, handle: object): Promise<void> {
-    try {
-      await this.#successor?.give({ kind: 'client', request }, handle);
-    } catch (err) {
-      this.#log.warn({ err, connection: request.connection }, 'a client was lost');
-    }
-  }
-
 }

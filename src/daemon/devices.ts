@@ -7,11 +7,13 @@
  *  - A device is let go only by `keepOnly`, `forget` and `close`, which the caller uses when no table names it any more.
  *  - A device that can't be opened takes nothing else with it: the failure is kept as a reason. One that does not answer counts as such
  *    after HOLD_TIMEOUT_MS, and is passed over until it does.
+ *  - A claim that another process has left us is kept as it was taken, by its descriptor: nobody can come between.
  *  - Each claim of an identity has a generation of its own: who had the device open before a loss knows that it is another one.
  */
+import { closeSync } from 'node:fs';
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
-import { openBlockDevice } from '../block/open.ts';
+import { openBlockDevice, type OpenOptions } from '../block/open.ts';
 import { flush } from '../block/sync-io.ts';
 import type { ScannedDevice } from '../lvm/model.ts';
 import { settleAll } from './errors.ts';
@@ -37,6 +39,14 @@ interface Held {
   readonly scanned: ScannedDevice;
   readonly device: OpenedDevice;
   readonly generation: number;
+  /** The descriptor of a claim that was left to us; null: the device itself claims. */
+  readonly claim: number | null;
+}
+
+/** A claim in the form in which another process can have it. */
+export interface DeviceClaim {
+  readonly identity: string;
+  readonly fd: number;
 }
 
 /** How long opening a device, or asking for its size, may take. */
@@ -54,6 +64,8 @@ export class DeviceSet {
   readonly #openDevice: typeof openBlockDevice;
   readonly #patience: Patience;
   readonly #held = new Map<string, Held>();
+  /** Claims that were left to us, by identity, of devices that are not opened yet. */
+  readonly #inherited = new Map<string, number>();
   readonly #generations = new Map<string, number>();
   readonly #identityOfPath = new Map<string, string>();
   readonly #failed = new Map<string, { readonly scanned: ScannedDevice; readonly error: DeviceError }>();
@@ -62,6 +74,25 @@ export class DeviceSet {
     this.#readOnly = options.readOnly;
     this.#openDevice = options.open ?? openBlockDevice;
     this.#patience = new Patience(options.timeoutMs ?? HOLD_TIMEOUT_MS);
+  }
+
+  /** Takes claims that another process has left us. */
+  inherit(claims: readonly DeviceClaim[]): void {
+    for (const { identity, fd } of claims) this.#inherited.set(identity, fd);
+  }
+
+  /** Lets go of the inherited claims that no device was opened for. */
+  dropInherited(): void {
+    for (const fd of this.#inherited.values()) closeSync(fd);
+    this.#inherited.clear();
+  }
+
+  /** What another process needs to have the same claims. */
+  claims(): readonly DeviceClaim[] {
+    return [...this.#held].flatMap(([identity, { claim, device }]) => {
+      const fd = claim ?? device.fd;
+      return fd === undefined ? [] : [{ identity, fd }];
+    });
   }
 
   /** Opens those of `devices` that are not open yet, and says how many these were and which failed. */
@@ -83,20 +114,26 @@ export class DeviceSet {
       return;
     }
     const readOnly = this.#readOnly || scanned.readOnly;
+    const claim = this.#inherited.get(scanned.identity) ?? null;
     try {
-      const device = await this.#inTime(scanned, readOnly);
+      const device = await this.#inTime(scanned, { readOnly, exclusive: claim === null });
+      if (claim !== null && device.identity !== scanned.identity) {
+        await device.close();
+        throw new DeviceError('FAILED', scanned.path, 'was replaced since it was scanned');
+      }
+      this.#inherited.delete(scanned.identity);
       // By what was opened: the path may have got another device since the scan, and then the next scan finds this one held.
       const generation = (this.#generations.get(device.identity) ?? 0) + 1;
       this.#generations.set(device.identity, generation);
-      this.#held.set(device.identity, { scanned, device, generation });
+      this.#held.set(device.identity, { scanned, device, generation, claim });
     } catch (error) {
       if (!(error instanceof DeviceError)) throw error;
       this.#failed.set(scanned.identity, { scanned, error });
     }
   }
 
-  async #inTime({ path, identity }: ScannedDevice, readOnly: boolean): Promise<OpenedDevice> {
-    const opening = (): Promise<OpenedDevice> => this.#openDevice(path, { readOnly, exclusive: true });
+  async #inTime({ path, identity }: ScannedDevice, options: OpenOptions): Promise<OpenedDevice> {
+    const opening = (): Promise<OpenedDevice> => this.#openDevice(path, options);
     const outcome = await this.#patience.with(identity, opening, (device) => device.close());
     if (outcome === null) throw new DeviceError('FAILED', path, 'does not answer');
     return outcome.value;
@@ -109,7 +146,7 @@ export class DeviceSet {
 
   /** Whether the device of this identity is held. */
   holds(identity: string): boolean {
-    return this.#held.has(identity);
+    return this.#held.has(identity) || this.#inherited.has(identity);
   }
 
   /** The claimed device that a table means by this path, as a worker opens it. */
@@ -133,7 +170,7 @@ export class DeviceSet {
   async forget(identity: string): Promise<void> {
     const held = this.#held.get(identity);
     this.#held.delete(identity);
-    await held?.device.close();
+    if (held !== undefined) await letGo(held);
   }
 
   /** Lets go of every device but these. */
@@ -141,14 +178,15 @@ export class DeviceSet {
     const keep = new Set(devices.map(({ identity }) => identity));
     const dropped = [...this.#held].filter(([identity]) => !keep.has(identity));
     for (const [identity] of dropped) this.#held.delete(identity);
-    await Promise.all(dropped.map(([, { device }]) => device.close()));
+    await Promise.all(dropped.map(([, each]) => letGo(each)));
   }
 
   /** Makes everything durable and closes every device, even when some of them fail; then throws what failed. */
   async close(): Promise<void> {
     const held = [...this.#held.values()];
     this.#held.clear();
-    const closing = held.map(({ device }) => closeDevice(device));
+    this.dropInherited();
+    const closing = held.map((each) => flushAndLetGo(each));
     await settleAll(closing, 'some devices could not be flushed and closed');
   }
 
@@ -170,10 +208,18 @@ export class DeviceSet {
   }
 }
 
-async function closeDevice(device: OpenedDevice): Promise<void> {
+async function flushAndLetGo(held: Held): Promise<void> {
   try {
-    if (!device.limits.readOnly) await flush(device);
+    if (!held.device.limits.readOnly) await flush(held.device);
   } finally {
+    await letGo(held);
+  }
+}
+
+async function letGo({ device, claim }: Held): Promise<void> {
+  try {
     await device.close();
+  } finally {
+    if (claim !== null) closeSync(claim);
   }
 }

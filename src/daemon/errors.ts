@@ -22,6 +22,10 @@ export type DaemonFault =
   | { readonly code: 'RUN_DIR'; readonly path: string; readonly reason: string }
   /** A flush or a close at the end. */
   | { readonly code: 'CLOSE_FAILED'; readonly reason: string }
+  /** Nothing was handed over to the process that was to follow, and everything goes on. */
+  | { readonly code: 'HAND_OVER'; readonly reason: string }
+  /** Everything was handed over, and the process that followed has failed. */
+  | { readonly code: 'HAND_OVER_LOST'; readonly reason: string }
   | { readonly code: 'DEMO_FAILED'; readonly path: string; readonly reason: string };
 
 export class DaemonError extends Error {
@@ -47,6 +51,8 @@ const MESSAGES: { readonly [Code in DaemonFault['code']]: (fault: FaultOf<Code>)
   LISTEN_FAILED: ({ reason }) => `cannot listen on ${reason}`,
   RUN_DIR: ({ path, reason }) => `cannot use the run-time directory ${path}: ${reason}`,
   CLOSE_FAILED: ({ reason }) => reason,
+  HAND_OVER: ({ reason }) => `not handed over: ${reason}`,
+  HAND_OVER_LOST: ({ reason }) => `handed over, and lost: ${reason}`,
   DEMO_FAILED: ({ path, reason }) => `cannot make the demo volume group in ${path}: ${reason}`,
 };
 

@@ -4,9 +4,11 @@
  * and with it the lock (flock belongs to the open file), so it is free when the last of them has ended.
  *
  * Invariants
- *  - Who has the lock is alone: no process of a former daemon writes to its devices any more.
+ *  - Who has taken the lock is alone: no process of a former daemon writes to its devices any more. Who inherits it shares it, and is
+ *    told when that is so (handover/).
  *  - The file stays: it has no contents, and removing it would let two daemons lock two files of one name.
  */
+import { closeSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flock, Lock } from '../native/addon.ts';
@@ -21,6 +23,17 @@ const TIMEOUT_MS = 90_000;
 export interface LifeLock {
   readonly fd: number;
   close(): Promise<void>;
+}
+
+/** The lock that the process before has left us, by its descriptor. */
+export function inheritedLifeLock(fd: number): LifeLock {
+  return {
+    fd,
+    close: () => {
+      closeSync(fd);
+      return Promise.resolve();
+    },
+  };
 }
 
 /** Waits for the lock and takes it. Throws a DaemonError. */

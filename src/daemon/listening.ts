@@ -26,12 +26,20 @@ export async function listening<T>(listener: Promise<T>): Promise<T> {
 }
 
 /** Opens a listener; gives where it was bound, and what its clients do about TLS. Throws a DaemonError. */
-export async function listenAt(nbd: NbdServer, address: ListenAddress, settings: Settings): Promise<ListenAddress> {
+export async function listenAt(
+  nbd: NbdServer,
+  address: ListenAddress,
+  settings: Settings,
+  /** The descriptor on which the process before has listened there. */
+  fd: number | null = null,
+): Promise<ListenAddress> {
   const { tls: asked, ...place } = address;
   if (place.kind === 'vsock') throw new DaemonError({ code: 'LISTEN_FAILED', reason: formatListenUri(address) });
   const modeOf = ({ kind }: NbdAddress): TlsMode =>
     tlsOf(settings.tls, { kind, ...(asked === undefined ? {} : { tls: asked }) });
-  const bound = await listening(nbd.listen(withPermissions(place, settings), modeOf));
+  const bound = await listening(
+    nbd.listen({ ...withPermissions(place, settings), ...(fd === null ? {} : { fd }) }, modeOf),
+  );
   return { ...bound, tls: modeOf(bound) };
 }
 

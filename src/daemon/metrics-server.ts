@@ -6,11 +6,19 @@
  */
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
+import { listeningFd } from '../nbd/socket-handle.ts';
 import { DaemonError, reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 
 const IDLE_MS = 10_000;
 const MAX_CONNECTIONS = 64;
+
+export interface MetricsPlace {
+  readonly host: string;
+  readonly port: number;
+  /** The descriptor on which the process before has listened there. */
+  readonly fd?: number;
+}
 
 export class MetricsServer {
   readonly #server: Server;
@@ -42,8 +50,8 @@ export class MetricsServer {
   }
 
   /** Throws a DaemonError LISTEN_FAILED. */
-  async listen({ host, port }: { readonly host: string; readonly port: number }): Promise<void> {
-    this.#server.listen({ host, port });
+  async listen({ host, port, fd }: MetricsPlace): Promise<void> {
+    this.#server.listen(fd === undefined ? { host, port } : { fd });
     try {
       await once(this.#server, 'listening');
     } catch (error) {
@@ -55,6 +63,11 @@ export class MetricsServer {
     const address = this.#server.address();
     const bound = typeof address === 'object' && address !== null ? address.port : port;
     this.#log.info({ host, port: bound }, 'metrics on TCP');
+  }
+
+  /** The descriptor on which it listens; null: on none. */
+  get fd(): number | null {
+    return listeningFd(this.#server);
   }
 
   async close(): Promise<void> {

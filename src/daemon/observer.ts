@@ -74,14 +74,22 @@ export class Observer {
     return new Observer(options, trail);
   }
 
-  /** Begins to look, and to answer on TCP where that is wished. Throws an error with the system's code. */
-  async start(): Promise<void> {
-    const { metricsListen } = this.#settings;
-    if (metricsListen !== null) {
+  /** Begins to look, and to answer on TCP where that is wished; `left`: where the process before did. Throws an error with the system's code. */
+  async start(left: MetricsPlace | null = null): Promise<void> {
+    const { metricsListen: wished } = this.#settings;
+    if (wished !== null) {
+      const isLeft = left !== null && left.host === wished.host && left.port === wished.port;
       this.#metrics = new MetricsServer(() => this.metrics(), this.#options.log);
-      await this.#metrics.listen(metricsListen);
+      await this.#metrics.listen(isLeft ? left : wished);
     }
     this.#lookLater();
+  }
+
+  /** Where it answers on TCP, and by which descriptor; null: nowhere. */
+  get metricsPlace(): Required<MetricsPlace> | null {
+    const { metricsListen } = this.#settings;
+    const fd = this.#metrics?.fd ?? null;
+    return metricsListen === null || fd === null ? null : { ...metricsListen, fd };
   }
 
   /** What a reload changed; the audit log and where metrics listen take a restart. */
@@ -178,6 +186,7 @@ export class Observer {
       numbers,
       unserved,
       invalidSnapshots: invalidSnapshots(parts),
+      snapshotProblems: this.#options.snapshotProblems(),
       auditProblem: this.#trail.problem,
     };
     for (const alert of this.#health.look(view)) {
@@ -186,7 +195,6 @@ export class Observer {
       this.#raise(alert);
     }
   }
-      snapshotProblems: this.#options.snapshotProblems(),
 
   #raise(alert: Alert): void {
     const { kind, subject, state, text } = alert;

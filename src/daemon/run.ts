@@ -2,6 +2,7 @@
  * The daemon's life as a process: arguments, start, signals, end. `npm start` (demo.ts) uses the same.
  *
  *     SIGTERM, SIGINT   drain, flush, close, exit 0; the second one exits at once
+ *     SIGUSR2           start the program again, hand everything over to that process, exit 0 when it serves
  *     SIGHUP            read the configuration and the devices again; a bad configuration is refused and the old one stays
  *
  * Invariants
@@ -12,8 +13,10 @@ import { Daemon } from './compose.ts';
 import { daemonSurroundings, loadSettings, type Settings } from './config.ts';
 import { DaemonError, EXIT_FAILED, isOperatingError, reasonOf, singleErrors } from './errors.ts';
 import { parseFlags } from './flags.ts';
+import { Predecessor } from './handover/predecessor.ts';
+import type { Program } from './handover/successor.ts';
 import { createLog, type Logger } from './log.ts';
-import { createNotifier, type Notifier, reloadingMessage, startWatchdog } from './systemd.ts';
+import { createNotifier, inheritSockets, type Notifier, reloadingMessage, startWatchdog } from './systemd.ts';
 import { packageVersion } from './version.ts';
 
 /** Exit code of an error that nobody expected, as Node's own. */
@@ -22,17 +25,22 @@ const EXIT_UNEXPECTED = 1;
 /** Runs orion-lvmd with these arguments until it is told to stop; gives the exit code. */
 export async function runDaemon(args: readonly string[]): Promise<number> {
   process.title = 'orion-lvmd';
+  return explained(() => run(args));
+}
+
+async function run(args: readonly string[]): Promise<number> {
   const parsed = parseFlags(args, packageVersion());
   if ('output' in parsed) {
     (parsed.exitCode === 0 ? process.stdout : process.stderr).write(parsed.output);
     return parsed.exitCode;
   }
   const load = (): Settings => loadSettings(parsed.flags, daemonSurroundings());
-  return explained(async () => {
-    const settings = load();
-    if (parsed.flags.checkConfig === true) return sayChecked(settings);
-    return serve({ settings, load });
-  });
+  const predecessor = await Predecessor.find();
+  if (predecessor !== null) inheritSockets(predecessor.estate.systemd);
+  const settings = load();
+  if (parsed.flags.checkConfig === true) return sayChecked(settings);
+  const [, main] = process.argv;
+  return serve({ settings, load, program: main === undefined ? null : { main, args }, predecessor });
 }
 
 function sayChecked({ configFile }: Settings): number {
@@ -55,26 +63,66 @@ export interface ServeOptions {
   readonly settings: Settings;
   /** Reads the settings again, for SIGHUP. */
   readonly load: () => Settings;
+  /** What is started to hand everything over to, for SIGUSR2; null: nothing. */
+  readonly program?: Program | null;
+  /** The process that this one follows. */
+  readonly predecessor?: Predecessor | null;
   /** Told once, when clients can connect. */
   readonly onReady?: (daemon: Daemon) => void;
 }
 
 /** Serves until SIGTERM or SIGINT; gives the exit code. Throws the DaemonError of a start that fails. */
-export async function serve({ settings, load, onReady }: ServeOptions): Promise<number> {
+export async function serve(options: ServeOptions): Promise<number> {
+  const { settings, load, onReady, program = null, predecessor = null } = options;
   const log = createLog({ level: settings.logLevel, format: settings.logFormat });
   const signals = new Signals(log);
   process.once('uncaughtException', (error, origin) => failUnexpected(log, error, origin));
   const notifier = createNotifier(process.env, log);
-  const daemon = await Daemon.start(settings, log);
+  const daemon = await Daemon.start(settings, log, predecessor);
   signals.onSecondStop = (): void => daemon.kill();
-  await notifier.notify('READY=1', `STATUS=${summary(daemon)}`);
+  const main = predecessor === null ? [] : [`MAINPID=${process.pid}`];
+  await notifier.notify(...main, 'READY=1', `STATUS=${summary(daemon)}`);
+  // Now that systemd knows who is meant, the other one may end.
+  predecessor?.serving();
   log.info({ pid: process.pid, config: settings.configFile }, `ready: ${summary(daemon)}`);
   onReady?.(daemon);
   const { env, pid } = process;
   const watchdog = startWatchdog({ env, pid, notifier, alive: () => daemon.alive(), log });
-  while ((await signals.next()) === 'reload') await reload(daemon, load, notifier, log);
+  for (;;) {
+    const next = await signals.next();
+    if (next === 'reload') await reload(daemon, load, notifier, log);
+    else if (next === 'hand over') await handOver(daemon, { program, signals, log });
+    else break;
+  }
   watchdog.stop();
   return stop(daemon, notifier, log);
+}
+
+interface HandOverParts {
+  readonly program: Program | null;
+  readonly signals: Signals;
+  readonly log: Logger;
+}
+
+/** Ends this process when another one serves in its place; comes back when everything goes on here. */
+async function handOver(daemon: Daemon, { program, signals, log }: HandOverParts): Promise<void> {
+  if (program === null) {
+    log.error('SIGUSR2: what runs here can be handed over to nobody');
+    return;
+  }
+  log.info(program, 'starting the program again, to hand everything over to it');
+  try {
+    const successor = await daemon.handOver(program);
+    log.info({ successor: successor.pid }, 'handed over: this process ends');
+    if (signals.stopping) successor.kill('SIGTERM');
+  } catch (error) {
+    if (!(error instanceof DaemonError)) throw error;
+    log.error({ reason: error.message }, 'everything stays here, as it was');
+    if (error.code === 'HAND_OVER') return;
+    process.exit(EXIT_FAILED);
+  }
+  // Without the end of the listeners, which would remove the files of their sockets.
+  process.exit(0);
 }
 
 async function reload(daemon: Daemon, load: () => Settings, notifier: Notifier, log: Logger): Promise<void> {
@@ -125,6 +173,7 @@ function failUnexpected(log: Logger, err: Error, origin: string): never {
 class Signals {
   #stop = false;
   #reload = false;
+  #handOver = false;
   #wake: () => void = () => undefined;
   /** What has to be ended besides this process. */
   onSecondStop: () => void = () => undefined;
@@ -145,17 +194,29 @@ class Signals {
       this.#reload = true;
       this.#wake();
     });
+    process.on('SIGUSR2', () => {
+      this.#handOver = true;
+      this.#wake();
+    });
+  }
+
+  get stopping(): boolean {
+    return this.#stop;
   }
 
   /** What to do next; reloads that were asked for during another one are one. */
-  async next(): Promise<'reload' | 'stop'> {
-    while (!this.#stop && !this.#reload) {
+  async next(): Promise<'reload' | 'hand over' | 'stop'> {
+    while (!this.#stop && !this.#reload && !this.#handOver) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
       await promise;
     }
     if (this.#stop) return 'stop';
-    this.#reload = false;
-    return 'reload';
+    if (this.#reload) {
+      this.#reload = false;
+      return 'reload';
+    }
+    this.#handOver = false;
+    return 'hand over';
   }
 }

@@ -37,6 +37,8 @@ export interface TakeOptions {
   readonly starting: boolean;
   /** What the look before found. */
   readonly before: Inventory | null;
+  /** What the process before has served, if nothing is served yet. */
+  readonly served?: Holding['served'];
 }
 
 export class Stock {
@@ -99,6 +101,11 @@ export class Stock {
   /** Where commands look that name no devices: as the daemon does. */
   commandDevices({ devices }: Pick<Settings, 'devices'>): readonly string[] {
     return devices.length === 0 ? devices : [...devices, ...this.#added];
+  }
+
+  /** Takes what commands have added before. */
+  inherit(added: readonly string[]): void {
+    for (const path of added) this.#added.add(path);
   }
 
   /** Devices that commands made PVs, and that the settings don't name. */

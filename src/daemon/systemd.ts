@@ -140,6 +140,11 @@ function badSockets(problem: string): DaemonError {
 
 let taken: readonly InheritedSocket[] | null = null;
 
+/** The sockets that the process before had from systemd, by their descriptors here. */
+export function inheritSockets(sockets: readonly InheritedSocket[]): void {
+  taken = sockets;
+}
+
 /** This process's own, which are taken out of its environment at the first call; later calls give the same. */
 export function takeInheritedSockets(): readonly InheritedSocket[] {
   if (taken !== null) return taken;

@@ -12,14 +12,17 @@
  *  - Changes of one VG go one after the other; VGs don't wait for each other.
  */
 import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
+import { TransmissionFlag } from '../nbd/constants.ts';
 import { describeExport, type ExportDirectory, type ExportRefusal, type ExportView } from '../nbd/exports.ts';
 import type { Handover } from '../nbd/negotiation.ts';
+import { identityText } from './client-identity.ts';
+import type { ExportUse } from './configured-exports.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
-import { type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
-import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
-import type { WorkerSlot } from './worker/pool.ts';
 import type { ServedSnapshot } from './snapshot-watch.ts';
+import { type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
+import { type AdoptRequest, type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
+import type { WorkerSlot } from './worker/pool.ts';
 
 /** A volume that goes away is waited for this long; then its end goes on behind our back. */
 const RETIRE_TIMEOUT_MS = 30_000;
@@ -253,7 +256,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     for (const served of this.#served.values()) {
       if (served.slot !== slot) continue;
       served.liveOn = null;
-      ended.push(...served.clients);
+      ended.push(...served.clients.keys());
     }
     for (const connection of ended) this.closed(connection);
     this.#notify();
@@ -387,9 +390,6 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     return hosts;
   }
 
-  /** The worker of a volume that is a snapshot, or takes one in; null: it is none, or not live. */
-  snapshotHost(id: VolumeId): WorkerHost | null {
-    const served = this.#served.get(id);
   /** Live snapshots, and origins that take one in. */
   snapshots(): readonly ServedSnapshot[] {
     const found: ServedSnapshot[] = [];
@@ -402,6 +402,9 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     return found;
   }
 
+  /** The worker of a volume that is a snapshot, or takes one in; null: it is none, or not live. */
+  snapshotHost(id: VolumeId): WorkerHost | null {
+    const served = this.#served.get(id);
     if (served?.live !== true) return null;
     const isSnapshot = served.load.spec.table.some(({ target }) => SNAPSHOT_TARGETS.has(target));
     return isSnapshot ? served.liveOn : null;
@@ -440,6 +443,11 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     };
   }
 
+  /** Connections that use an export. */
+  uses(name: string): Iterable<ExportUse> {
+    return this.#find(name)?.clients.values() ?? [];
+  }
+
   #find(name: string): ServedVolume | undefined {
     for (const served of this.#served.values()) if (served.name === name && served.shown) return served;
     return undefined;
@@ -454,7 +462,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
 
   /** Takes a client that has chosen from its view to the volume's worker, waiting while nobody may get at the volume. */
   async adopt(handover: Handover, view: ExportView): Promise<ExportRefusal | null> {
-    const { id: connection, peer, socket, signal } = handover;
+    const { id: connection, peer, client, socket, signal } = handover;
     const { name } = handover.negotiated.info;
     for (;;) {
       if (signal.aborted || socket.destroyed) throw new Error('it has gone, or waited too long');
@@ -469,10 +477,13 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       // What has this name, and what that is like, may have changed since it was asked for.
       const info = describeExport(listed, handover.negotiated.features);
       const negotiated = { ...handover.negotiated, info };
+      const refusal = view.admit?.(listed.name) ?? null;
+      if (refusal !== null) return refusal;
       const readOnly = listed.readOnly && !served.facts.readOnly;
-      this.#begin(connection, served);
+      const request = { connection, id: served.id, negotiated, peer, identity: identityText(client), readOnly };
+      this.#begin(request, served);
       try {
-        await liveOn.adopt({ connection, id: served.id, negotiated, peer, readOnly }, socket);
+        await liveOn.adopt(request, socket);
         return null;
       } catch (error) {
         this.closed(connection);
@@ -481,8 +492,33 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     }
   }
 
-  #begin(connection: number, served: ServedVolume): void {
-    served.clients.add(connection);
+  /** Takes a client that another process has served until now. Throws when its volume is not served. */
+  async resumeClient(request: AdoptRequest, handle: object): Promise<void> {
+    const { connection, id } = request;
+    const served = this.#served.get(id);
+    const host = served?.live === true ? served.liveOn : null;
+    if (served === undefined || host === null) throw new Error('its volume is not served');
+    this.#begin(request, served);
+    try {
+      await host.resumeClient(request, handle);
+    } catch (error) {
+      this.closed(connection);
+      throw error;
+    }
+  }
+
+  /** Why what is served can't be given to another process now; null: it can. */
+  stuck(): string | null {
+    for (const { name, leaving, held } of this.#served.values()) {
+      if (leaving) return `${name} is on its way out, and its device does not answer`;
+      if (held) return `${name} is suspended by a change that has not ended`;
+    }
+    return null;
+  }
+
+  #begin({ connection, identity, negotiated }: AdoptRequest, served: ServedVolume): void {
+    const writes = (negotiated.info.flags & TransmissionFlag.readOnly) === 0;
+    served.clients.set(connection, { identity, writes });
     this.#connections.set(connection, served);
     this.#loaded(served.slot, 1);
   }

@@ -199,6 +199,26 @@ export class FakeWorker implements WorkerHost {
     });
   }
 
+  openDevices(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  quiesce(): Promise<string | null> {
+    return Promise.resolve(null);
+  }
+
+  goOn(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  release(): Promise<readonly string[]> {
+    return Promise.resolve([]);
+  }
+
+  resumeClient({ connection }: { readonly connection: number }): Promise<void> {
+    return this.adopt({ connection });
+  }
+
   kill(): void {
     this.die();
   }

@@ -53,6 +53,7 @@ class Bench {
       restore: (slot, host) => this.volumes.restore(slot, host),
       lost: (slot) => this.volumes.lost(slot),
       connectionClosed: (connection) => this.volumes.closed(connection),
+      client: () => Promise.resolve(),
       log: LOG,
     });
     this.volumes = new VolumeSet({ log: LOG, slots: () => this.pool.slots });
@@ -291,6 +292,7 @@ test('a worker that can not be started ends the start, and the others are ended'
     restore: () => Promise.resolve(),
     lost: () => undefined,
     connectionClosed: () => undefined,
+    client: () => Promise.resolve(),
     log: LOG,
   });
   const opening = assert.rejects(pool.open(), /no such worker/);

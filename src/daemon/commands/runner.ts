@@ -8,10 +8,12 @@
  *  - A command's exit is told once, and last; a process that ends without one failed.
  *  - A change that was prepared is always ended: if the command's process dies first, its VGs are read again here, whichever
  *    state the commit left them in.
+ *  - A move is told when nobody asks about it any more: nothing stays as it was made for a commit that does not come.
  *  - What a process asks for is carried out in the order of its asking, and its exit is told after all of it.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { CommandError } from '../../lvm/edit/errors.ts';
-import type { LiveChange, LiveVolumes } from '../../lvm/live.ts';
+import type { LiveChange, LiveVolumes, VolumeId } from '../../lvm/live.ts';
 import type { CommandEvent, CommandRequest, FromHosted, LiveMethod, PromptAnswer } from '../client/messages.ts';
 import type { Logger } from '../log.ts';
 import { HostedProcess, type ProcessEnd } from './process.ts';
@@ -20,6 +22,8 @@ const MAX_RUNNING = 16;
 const MAX_WAITING = 256;
 /** A process stands ready this long after the last command. */
 const IDLE_MS = 60_000;
+/** Between looks at commands that are waited for. */
+const HOLD_POLL_MS = 10;
 const SHARE_OF_ONE = 3 / 4;
 const FAILED = 5;
 
@@ -38,9 +42,14 @@ export interface RunnerOptions {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Told before the exit event, which waits for it. */
   readonly finished?: (outcome: CommandOutcome) => Promise<void>;
+  /** Told of a move whose state a command has asked for, when that command has ended and no other is asking. */
+  readonly moveLeft?: (pvmoveLv: VolumeId) => Promise<void>;
   /** Default MAX_RUNNING. */
   readonly maxRunning?: number;
 }
+
+/** Moves that commands ask about, and how many do. */
+type Moves = Map<VolumeId, number>;
 
 export interface RunningCommand {
   readonly id: string;
@@ -58,7 +67,9 @@ export class CommandRunner {
   #lastId = 0;
   #drained: (() => void) | null = null;
   #closing = false;
+  #held = false;
   readonly #maxRunning: number;
+  readonly #moves: Moves = new Map();
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -74,13 +85,29 @@ export class CommandRunner {
     listener: (event: CommandEvent) => void,
     user: number | null = null,
   ): RunningCommand | null {
-    if (this.#closing || this.#waiting.length >= MAX_WAITING) return null;
+    if (this.#closing || this.#held || this.#waiting.length >= MAX_WAITING) return null;
     if (!hasRoom(user, this.#waiting, MAX_WAITING)) return null;
-    const command = new Command(String(++this.#lastId), request, listener, this.#options, user);
+    const command = new Command(String(++this.#lastId), request, listener, { ...this.#options, moves: this.#moves }, user);
     listener({ type: 'started', id: command.id });
     this.#waiting.push(command);
     this.#next();
     return command;
+  }
+
+  /** Takes no more commands, and waits that long for those that there are. Gives the names of the ones that don't end. */
+  async hold(timeoutMs: number): Promise<readonly string[]> {
+    this.#held = true;
+    const end = performance.now() + timeoutMs;
+    for (;;) {
+      const left = [...this.#running, ...this.#waiting].map(({ name }) => name);
+      if (left.length === 0 || performance.now() > end) return left;
+      await delay(HOLD_POLL_MS);
+    }
+  }
+
+  /** Takes commands again. */
+  goOn(): void {
+    this.#held = false;
   }
 
   /** Cancels everything and resolves when the last command has ended. */
@@ -154,7 +181,8 @@ class Command implements RunningCommand {
   readonly user: number | null;
   readonly #request: CommandRequest;
   readonly #listener: (event: CommandEvent) => void;
-  readonly #options: RunnerOptions;
+  readonly #options: RunnerOptions & { readonly moves: Moves };
+  readonly #asked = new Set<VolumeId>();
   readonly #open = new Map<string, LiveChange>();
   readonly #changes: LiveChange[] = [];
   readonly #prompts = new Set<number>();
@@ -170,7 +198,7 @@ class Command implements RunningCommand {
     id: string,
     request: CommandRequest,
     listener: (event: CommandEvent) => void,
-    options: RunnerOptions,
+    options: RunnerOptions & { readonly moves: Moves },
     user: number | null,
   ) {
     this.id = id;
@@ -178,6 +206,10 @@ class Command implements RunningCommand {
     this.#request = request;
     this.#listener = listener;
     this.#options = options;
+  }
+
+  get name(): string {
+    return this.#request.name;
   }
 
   answer(answer: PromptAnswer): void {
@@ -194,6 +226,7 @@ class Command implements RunningCommand {
     // Whatever the process asked for comes first.
     await this.#calls;
     await this.#endChanges();
+    await this.#leaveMoves();
     if (end !== null && this.#exitCode === null) this.#tellOfDeath(end);
     const exitCode = this.#exitCode ?? FAILED;
     try {
@@ -273,6 +306,7 @@ class Command implements RunningCommand {
       this.#open.delete(change.key);
       return undefined;
     }
+    if (method === 'moveStatus') this.#askAbout(argument as VolumeId);
     const call = live[method] as (...given: readonly unknown[]) => Promise<unknown>;
     return call.apply(live, [...args]);
   }
@@ -293,6 +327,28 @@ class Command implements RunningCommand {
       }
     }
     this.#open.clear();
+  }
+
+  #askAbout(pvmoveLv: VolumeId): void {
+    const { moves } = this.#options;
+    if (this.#asked.has(pvmoveLv)) return;
+    this.#asked.add(pvmoveLv);
+    moves.set(pvmoveLv, (moves.get(pvmoveLv) ?? 0) + 1);
+  }
+
+  async #leaveMoves(): Promise<void> {
+    const { moves, moveLeft, log } = this.#options;
+    for (const pvmoveLv of this.#asked) {
+      const others = (moves.get(pvmoveLv) ?? 1) - 1;
+      if (others > 0) moves.set(pvmoveLv, others);
+      else moves.delete(pvmoveLv);
+      if (others > 0) continue;
+      try {
+        await moveLeft?.(pvmoveLv);
+      } catch (err) {
+        log.error({ err, pvmoveLv }, 'a move whose command has ended could not be let go on by itself');
+      }
+    }
   }
 
   #tellOfDeath({ exitCode, signal, lastWords }: ProcessEnd): void {

@@ -3,10 +3,13 @@
  *
  * Invariant: commands end before the socket does, so that each caller is told what became of his.
  */
+import type { Socket } from 'node:net';
+import type { NbdAddress } from '../../nbd/listener.ts';
 import { roleOf } from '../access.ts';
 import type { OwnRunner } from '../commands/own.ts';
 import { CommandRunner, type RunnerOptions } from '../commands/runner.ts';
 import type { Settings } from '../config.ts';
+import type { DaemonVolumes } from '../live.ts';
 import type { DeviceSpec } from '../worker/host.ts';
 import { CommandResource, type CommandSurroundings } from './commands.ts';
 import type { ControlledDaemon } from './routes.ts';
@@ -20,15 +23,29 @@ export interface ControlObserver
   finished: NonNullable<RunnerOptions['finished']>;
 }
 
-export interface ControlParts extends Pick<RunnerOptions, 'live' | 'log'>, Pick<ControlledDaemon, 'status' | 'rescan'> {
+export interface ControlParts extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'rescan'> {
+  readonly live: DaemonVolumes;
   /** Those in force. */
   readonly settings: () => Settings;
   /** Every device that the daemon claims, or looks at: volumes of it may become active. */
   readonly devices: () => readonly Pick<DeviceSpec, 'identity' | 'path'>[];
   readonly observer: ControlObserver;
+  /** The descriptor on which the process before has listened; null: none has. */
+  readonly fd: number | null;
 }
 
 export interface OpenControl {
+  /** Where peers are held while this process is replaced. */
+  readonly gate: ControlServer['gate'];
+  /** The descriptor on which it listens. */
+  readonly fd: number | null;
+  /** Serves a peer who has connected to the process before, and said nothing yet. */
+  accept(socket: Socket): void;
+  /** Begins no more commands, and waits that long for those that run. Gives the names of the ones that don't end. */
+  holdCommands(timeoutMs: number): Promise<readonly string[]>;
+  admitCommands(): void;
+  /** Resolves when every peer has its answer, or that long after. */
+  answered(timeoutMs: number): Promise<void>;
   /** Runs commands that the daemon itself begins. */
   readonly own: OwnRunner;
   /** Looks at what a scan found: damaged metadata is repaired by a command, if auto_recovery says so. */
@@ -55,6 +72,7 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
     log,
     env: process.env,
     finished: (outcome) => observer.finished(outcome),
+    moveLeft: (pvmoveLv) => live.unseal(pvmoveLv),
   });
   const commands = new CommandResource({
     runner,
@@ -91,16 +109,25 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
     roleOf: (peer) => roleOf(peer, settings().access.roles, ownUid),
     refused: (peer, what, reason) => observer.refused(peer, what, reason),
   });
-  const { inheritedControl, controlPath, socketMode, socketGroup } = settings();
-  await server.listen(
-    inheritedControl === null
-      ? { kind: 'unix', path: controlPath, mode: socketMode, ...(socketGroup === null ? {} : { group: socketGroup }) }
-      : { kind: 'inherited', fd: inheritedControl },
-  );
+  await server.listen(addressOf(settings(), parts.fd));
   return {
+    gate: server.gate,
+    get fd() {
+      return server.fd;
+    },
+    accept: (socket) => server.accept(socket),
+    holdCommands: (timeoutMs) => runner.hold(timeoutMs),
+    admitCommands: () => runner.goOn(),
+    answered: (timeoutMs) => server.answered(timeoutMs),
     own,
     scanned: (scan) => recovery.look(scan),
     endCommands: () => runner.close(),
     close: () => server.close(),
   };
+}
+
+function addressOf(settings: Settings, fd: number | null): NbdAddress {
+  const { inheritedControl, controlPath: path, socketMode: mode, socketGroup: group } = settings;
+  if (inheritedControl !== null) return { kind: 'inherited', fd: inheritedControl };
+  return { kind: 'unix', path, mode, ...(group === null ? {} : { group }), ...(fd === null ? {} : { fd }) };
 }

@@ -9,7 +9,10 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket, Server as SocketServer } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Gate } from '../../nbd/gate.ts';
 import { openListener, type NbdAddress } from '../../nbd/listener.ts';
+import { listeningFd } from '../../nbd/socket-handle.ts';
 import type { Role } from '../access.ts';
 import type { Logger } from '../log.ts';
 import { Refusal, sendRefusal } from './http.ts';
@@ -18,6 +21,8 @@ import { type ControlledDaemon, permission, routeOf } from './routes.ts';
 
 const IDLE_MS = 10_000;
 const REQUEST_MS = 30_000;
+/** Between looks at answers that are waited for. */
+const ANSWERED_POLL_MS = 10;
 
 export interface ControlOptions {
   readonly daemon: ControlledDaemon;
@@ -38,6 +43,8 @@ export class ControlServer {
   /** Of sockets whose request has not arrived: the HTTP server's own does not run, as it does not listen itself. */
   readonly #deadlines = new WeakMap<Socket, NodeJS.Timeout>();
   readonly #listeners: SocketServer[] = [];
+  /** Where peers are held while this process is replaced. */
+  readonly gate: Gate<null> = new Gate();
 
   constructor(options: ControlOptions) {
     this.#options = options;
@@ -49,13 +56,26 @@ export class ControlServer {
     const { log } = this.#options;
     const { server } = await openListener(
       address,
-      (socket) => this.#accept(socket),
+      (socket) => this.gate.pass(socket, null, (accepted) => this.accept(accepted)),
       (error) => log.warn({ error: error.message }, 'a control connection could not be accepted'),
     );
     this.#listeners.push(server);
   }
 
-  #accept(socket: Socket): void {
+  /** The descriptor on which it listens; null: on none. */
+  get fd(): number | null {
+    const [listener] = this.#listeners;
+    return listener === undefined ? null : listeningFd(listener);
+  }
+
+  /** Resolves when every peer that is there has its answer, or that long after. */
+  async answered(timeoutMs: number): Promise<void> {
+    const end = performance.now() + timeoutMs;
+    while (this.#sockets.size > 0 && performance.now() < end) await delay(ANSWERED_POLL_MS);
+  }
+
+  /** Serves a peer who has connected, and said nothing yet. */
+  accept(socket: Socket): void {
     this.#sockets.add(socket);
     const deadline = setTimeout(() => socket.destroy(), this.#options.requestMs ?? REQUEST_MS);
     this.#deadlines.set(socket, deadline);
@@ -114,6 +134,7 @@ export class ControlServer {
       listener.close(() => resolve());
       return promise;
     });
+    this.gate.drop();
     for (const socket of this.#sockets) socket.destroySoon();
     await Promise.all(closing);
   }

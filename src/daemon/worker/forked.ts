@@ -10,13 +10,15 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Socket } from 'node:net';
 import type { VolumeId } from '../../lvm/live.ts';
-import { handleOf } from '../../nbd/socket-handle.ts';
+import { closeHandle, handleOf } from '../../nbd/socket-handle.ts';
 import { withBytesOf } from './handles.ts';
 import type {
   AdoptRequest,
   DeviceKey,
+  DeviceSpec,
   Failure,
   Outcome,
+  QuietRequest,
   Resumed,
   SuspendRequest,
   VolumeDescription,
@@ -67,8 +69,9 @@ export class ForkedWorker implements WorkerHost {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...(lockFd === null ? [] : [lockFd])],
     });
-    this.#child.on('message', (message: FromWorker) => {
-      this.#receive(message);
+    this.#child.on('message', (message: FromWorker, handle: unknown) => {
+      if (message.kind === 'client') this.#client(message.request, handle);
+      else this.#receive(message);
     });
     this.#child.once('exit', (code, signal) => {
       this.#gone(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
@@ -104,6 +107,22 @@ export class ForkedWorker implements WorkerHost {
 
   clear(ids: readonly VolumeId[]): Promise<void> {
     return this.#call('clear', ids);
+  }
+
+  openDevices(devices: readonly DeviceSpec[]): Promise<void> {
+    return this.#call('openDevices', devices);
+  }
+
+  quiesce(request: QuietRequest): Promise<string | null> {
+    return this.#call('quiesce', request);
+  }
+
+  goOn(): Promise<void> {
+    return this.#call('goOn', undefined);
+  }
+
+  release(): Promise<readonly string[]> {
+    return this.#call('release', undefined);
   }
 
   suspend(request: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
@@ -170,13 +189,25 @@ export class ForkedWorker implements WorkerHost {
     const handle = handleOf(socket);
     if (handle === null || socket.destroyed) throw new WorkerError('FAILED', this.index, 'the client has gone');
     try {
-      await this.#ask((id, failed) => {
-        const channel = this.#child as ChildProcess & HandleSender;
-        channel.send({ kind: 'adopt', id, request: whole }, handle, {}, failed);
-      });
+      await this.#handOver(whole, handle);
     } finally {
       socket.destroy();
     }
+  }
+
+  async resumeClient(request: AdoptRequest, handle: object): Promise<void> {
+    try {
+      await this.#handOver(request, handle);
+    } finally {
+      closeHandle(handle);
+    }
+  }
+
+  async #handOver(request: AdoptRequest, handle: object): Promise<void> {
+    await this.#ask((id, failed) => {
+      const channel = this.#child as ChildProcess & HandleSender;
+      channel.send({ kind: 'adopt', id, request }, handle, {}, failed);
+    });
   }
 
   async #call<Name extends CommandName>(
@@ -205,7 +236,13 @@ export class ForkedWorker implements WorkerHost {
     this.#child.send(message, undefined, undefined, sent);
   }
 
-  #receive(message: FromWorker): void {
+  #client(request: AdoptRequest, handle: unknown): void {
+    // It was lost on its way: the system closed it.
+    if (typeof handle !== 'object' || handle === null) return;
+    void this.#events.client(request, handle).finally(() => closeHandle(handle));
+  }
+
+  #receive(message: Exclude<FromWorker, { readonly kind: 'client' }>): void {
     if (message.kind === 'ready') this.#started.resolve();
     else if (message.kind === 'connectionClosed') this.#events.connectionClosed(message.connection);
     else if (message.kind === 'answer') this.#settle(message.id)?.resolve(message.value);

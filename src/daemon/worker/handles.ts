@@ -15,3 +15,23 @@ export function withBytesOf(socket: Socket, request: AdoptRequest): AdoptRequest
   const { negotiated } = request;
   return { ...request, negotiated: { ...negotiated, leftover: Buffer.concat([negotiated.leftover, ...more]) } };
 }
+
+/** An end of a channel; its own types don't know bare handles. */
+interface HandleSender {
+  readonly connected: boolean;
+  send(message: unknown, handle: object, options: object, sent: (error: Error | null) => void): boolean;
+}
+
+/**
+ * Sends a message with a socket's handle; settles when it has left, and the handle can be closed here. Rejects if the channel fails.
+ */
+export async function sendHandle(channel: object, message: unknown, handle: object): Promise<void> {
+  const sender = channel as HandleSender;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  if (!sender.connected) throw new Error('the channel is closed');
+  sender.send(message, handle, {}, (error) => {
+    if (error === null || error === undefined) resolve();
+    else reject(error);
+  });
+  await promise;
+}

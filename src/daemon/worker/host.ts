@@ -92,8 +92,20 @@ export interface AdoptRequest {
   readonly negotiated: Negotiated;
   /** For logs and status. */
   readonly peer: string;
+  /** Who it is: the same text for the same client. */
+  readonly identity: string;
   /** Writes are refused, whatever the volume allows. */
   readonly readOnly: boolean;
+  /** It was served by another process before: `negotiated.leftover` is what that one had read of a request that was not all there. */
+  readonly resumed?: boolean;
+}
+
+/** How long clients may take to be quiet before a daemon is replaced, in ms. */
+export interface QuietRequest {
+  /** For what they have asked for. */
+  readonly workMs: number;
+  /** For taking their answers; who hasn't by then is let go. */
+  readonly answerMs: number;
 }
 
 export interface WorkerVolume extends VolumeStatus {
@@ -144,6 +156,16 @@ export interface WorkerCommands {
   disconnect(id: VolumeId): Promise<void>;
   /** Flushes and closes a volume that has no clients. */
   retire(id: VolumeId): Promise<Outcome<object> | Failure>;
+  /** Opens devices that tables will name. */
+  openDevices(devices: readonly DeviceSpec[]): Promise<void>;
+  /**
+   * Nothing is done any more when this settles: what clients have sent is carried out and answered, volumes are suspended and flushed. Gives
+   * why that can't be; then, or after `goOn`, everything goes on.
+   */
+  quiesce(request: QuietRequest): Promise<string | null>;
+  goOn(): Promise<void>;
+  /** Gives every client away (`WorkerEvents.client`), and closes volumes and devices. Only while quiet; gives what failed. */
+  release(): Promise<readonly string[]>;
   /** Closes every device but these. */
   keepDevices(keys: readonly DeviceKey[]): Promise<void>;
   /** `dmsetup message`. */
@@ -170,6 +192,8 @@ export interface WorkerHost extends WorkerCommands {
    * which then is not the supervisor's any more; `onConnectionClosed` follows once.
    */
   adopt(request: AdoptRequest, socket: Socket): Promise<void>;
+  /** The same for a client that another process has served until now, by its socket's handle. */
+  resumeClient(request: AdoptRequest, handle: object): Promise<void>;
   /** Ends it without a flush. */
   kill(): void;
 }
@@ -178,6 +202,8 @@ export interface WorkerHost extends WorkerCommands {
 export interface WorkerEvents {
   /** The connection has ended and holds nothing more. */
   connectionClosed(connection: number): void;
+  /** A client that goes on in another process, with its socket's handle; settles, in any case, when that can be closed here. */
+  client(request: AdoptRequest, handle: object): Promise<void>;
   /** The worker has ended; what was pending has been rejected. */
   gone(reason: string): void;
 }

@@ -10,6 +10,7 @@
  */
 import assert from 'node:assert/strict';
 import { socketOf } from '../../nbd/socket-handle.ts';
+import { sendHandle } from './handles.ts';
 import { createLog, type Logger } from '../log.ts';
 import type { WorkerCommands } from './host.ts';
 import type { CommandName, FromWorker, ToWorker } from './protocol.ts';
@@ -22,7 +23,7 @@ let worker: Worker | null = null;
 let log: Logger | null = null;
 let drained = false;
 
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
 process.on('message', (message: ToWorker, handle: unknown) => {
   receive(message, handle);
 });
@@ -44,8 +45,9 @@ function start({ index, settings }: Extract<ToWorker, { readonly kind: 'start' }
   process.title = `orion-lvmd: worker ${index}`;
   const logger = createLog({ level: settings.logLevel, format: settings.logFormat });
   log = logger.child({ worker: index });
-  worker = new Worker(settings, log, (connection) => {
-    tell({ kind: 'connectionClosed', connection });
+  worker = new Worker(settings, log, {
+    connectionClosed: (connection) => tell({ kind: 'connectionClosed', connection }),
+    client: (request, handle) => sendHandle(process, { kind: 'client', request }, handle),
   });
   tell({ kind: 'ready' });
 }

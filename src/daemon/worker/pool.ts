@@ -7,7 +7,7 @@
  *  - A worker that keeps dying is started again ever more slowly, and never given up.
  */
 import type { Logger } from '../log.ts';
-import type { WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
+import type { QuietRequest, WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
 import { WorkerError } from './protocol.ts';
 
 /** A worker that lived this long died of something new. */
@@ -25,6 +25,7 @@ export interface PoolOptions {
   /** The slot's worker has ended, with everything that it held. */
   readonly lost: (slot: WorkerSlot) => void;
   readonly connectionClosed: (connection: number) => void;
+  readonly client: WorkerEvents['client'];
   readonly log: Logger;
 }
 
@@ -99,6 +100,7 @@ export class WorkerSlot {
     this.#startedAt = performance.now();
     const events: WorkerEvents = {
       connectionClosed: this.#options.connectionClosed,
+      client: this.#options.client,
       gone: (reason) => this.#gone(reason),
     };
     const host = await this.#options.start(this.index, events);
@@ -153,6 +155,16 @@ export class WorkerSlot {
     }
   }
 
+  /** Gives its clients away and closes everything; gives what failed. It is not started again. */
+  async release(): Promise<readonly string[]> {
+    this.#ending = true;
+    try {
+      return (await this.#host?.release()) ?? [`worker ${this.index} was not there any more`];
+    } catch (error) {
+      return [error instanceof Error ? error.message : String(error)];
+    }
+  }
+
   kill(): void {
     this.#ending = true;
     this.#host?.kill();
@@ -177,6 +189,31 @@ export class WorkerPool {
   /** The workers that are there. */
   hosts(): readonly WorkerHost[] {
     return this.slots.flatMap(({ host }) => host ?? []);
+  }
+
+  /** Sees to it that nothing is done any more; gives why that can't be, and then lets everything go on. */
+  async quiesce(request: QuietRequest): Promise<string | null> {
+    const answers = await Promise.all(
+      this.slots.map(async ({ host, index }) => {
+        if (host === null) return `worker ${index} is being started again`;
+        try {
+          return await host.quiesce(request);
+        } catch (error) {
+          return error instanceof Error ? error.message : String(error);
+        }
+      }),
+    );
+    return answers.find((answer) => answer !== null) ?? null;
+  }
+
+  /** After a `quiesce`. */
+  async goOn(): Promise<void> {
+    await Promise.allSettled(this.hosts().map((host) => host.goOn()));
+  }
+
+  /** Gives every client away and closes everything; gives what failed. Only while all are quiet. */
+  async release(): Promise<readonly string[]> {
+    return (await Promise.all(this.slots.map((slot) => slot.release()))).flat();
   }
 
   /** Lets every client go; a worker that dies meanwhile has done so too, in its way. */

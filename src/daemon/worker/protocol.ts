@@ -5,6 +5,7 @@
  *     → call, id, name           ← answer, id | failed, id
  *     → adopt, id + the socket   ← answer, id | failed, id
  *     ← connectionClosed
+ *     ← client + the socket      one that goes on in another process
  *
  * Invariants
  *  - Every call and every adopt has one answer, unless the worker goes.
@@ -24,7 +25,8 @@ export type FromWorker =
   | { readonly kind: 'ready' }
   | { readonly kind: 'answer'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly message: string }
-  | { readonly kind: 'connectionClosed'; readonly connection: number };
+  | { readonly kind: 'connectionClosed'; readonly connection: number }
+  | { readonly kind: 'client'; readonly request: AdoptRequest };
 
 /** A worker that does not do what it was asked. */
 export class WorkerError extends Error {

@@ -20,6 +20,7 @@ import type { VolumeId } from '../../lvm/live.ts';
 import type { NbdLog } from '../../nbd/connection.ts';
 import type { NbdExport } from '../../nbd/exports.ts';
 import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
+import { handleOf } from '../../nbd/socket-handle.ts';
 import { ALLOCATION_CONTEXT } from '../../nbd/constants.ts';
 import type { ContextSpec } from '../contexts.ts';
 import { directOf, type EngineSettings } from '../engine.ts';
@@ -39,7 +40,9 @@ import {
   type VolumeDescription,
   type VolumeFacts,
   type VolumeSpec,
+  type QuietRequest,
   type WorkerCommands,
+  type WorkerEvents,
   type WorkerStats,
   type WorkerVolume,
 } from './host.ts';
@@ -147,18 +150,24 @@ export class Worker implements WorkerCommands {
   readonly #sessions: NbdSessions;
   readonly #volumes = new Map<VolumeId, HeldVolume>();
   readonly #devices = new Map<DeviceKey, Promise<OpenedDevice>>();
+  readonly #events: Pick<WorkerEvents, 'connectionClosed' | 'client'>;
+  /** Who was adopted, by connection. */
+  readonly #clients = new Map<number, AdoptRequest>();
   readonly #patience = new Patience(DEVICE_TIMEOUT_MS);
 
-  /** `onConnectionClosed` is called once for each adopted connection. */
-  constructor(settings: WorkerSettings, log: WorkerLog, onConnectionClosed: (connection: number) => void) {
+  constructor(settings: WorkerSettings, log: WorkerLog, events: Pick<WorkerEvents, 'connectionClosed' | 'client'>) {
     this.#log = log;
+    this.#events = events;
     this.#engine = settings.engine;
     const { limits } = settings;
     this.#sessions = new NbdSessions({
       limits,
       log,
       openStream: clientStreams(),
-      onClosed: ({ id }) => onConnectionClosed(id),
+      onClosed: ({ id }) => {
+        this.#clients.delete(id);
+        events.connectionClosed(id);
+      },
     });
   }
 
@@ -335,15 +344,61 @@ export class Worker implements WorkerCommands {
   }
 
   /** Takes a client over; rejects when its volume is not here. */
-  adopt({ connection, id, negotiated, peer, readOnly }: AdoptRequest, socket: Socket): Promise<void> {
+  adopt(request: AdoptRequest, socket: Socket): Promise<void> {
+    const { connection, id, negotiated, peer, readOnly, resumed = false } = request;
     return Promise.try(() => {
       const held = this.#held(id);
-      this.#sessions.adopt({ id: connection, peer, export: new ClientExport(held, readOnly), negotiated }, socket);
+      const start = { id: connection, peer, export: new ClientExport(held, readOnly), negotiated, resumed };
+      this.#sessions.adopt(start, socket);
+      this.#clients.set(connection, { ...request, negotiated: { ...negotiated, leftover: Buffer.alloc(0) } });
     });
+  }
+
+  async openDevices(devices: readonly DeviceSpec[]): Promise<void> {
+    await Promise.all(devices.map((device) => this.#device(device)));
+  }
+
+  async quiesce(patience: QuietRequest): Promise<string | null> {
+    const unfinished = await this.#sessions.quiesce(patience);
+    if (unfinished > 0) {
+      await this.goOn();
+      return `${unfinished} requests are not finished after ${patience.workMs} ms`;
+    }
+    const suspended = await this.suspend({ ids: [...this.#volumes.keys()], timeoutMs: patience.workMs });
+    const problem = suspended.find((answer) => answer.problem !== undefined)?.problem ?? null;
+    if (problem !== null) await this.goOn();
+    return problem;
+  }
+
+  async goOn(): Promise<void> {
+    await this.resume([...this.#volumes.keys()]);
+    this.#sessions.goOn();
+  }
+
+  async release(): Promise<readonly string[]> {
+    const given = [...this.#sessions.release()].map(({ id, socket, leftover }) => this.#give(id, socket, leftover));
+    const [problems] = await Promise.all([this.#closeVolumes(), ...given]);
+    return problems;
+  }
+
+  async #give(connection: number, socket: Socket, leftover: Buffer): Promise<void> {
+    const request = this.#clients.get(connection);
+    const handle = handleOf(socket);
+    try {
+      if (request === undefined || handle === null) return;
+      const negotiated = { ...request.negotiated, leftover };
+      await this.#events.client({ ...request, negotiated, resumed: true }, handle);
+    } finally {
+      socket.destroy();
+    }
   }
 
   async drain(): Promise<readonly string[]> {
     await this.#sessions.close();
+    return this.#closeVolumes();
+  }
+
+  async #closeVolumes(): Promise<readonly string[]> {
     const volumes = [...this.#volumes.values()].map(({ volume }) => volume);
     this.#volumes.clear();
     const problems = await problemsOf(volumes.map((volume) => volume.close()));

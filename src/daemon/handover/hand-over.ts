@@ -1,0 +1,130 @@
+/**
+ * Handing everything over to a process that follows: the order of it, and the way back.
+ *
+ *     successor ready → no commands → it looks → no new clients → clients quiet, volumes suspended | sockets given, volumes closed → take
+ *
+ * Invariants
+ *  - Left of the bar each step can be undone, and is when one fails: what was served goes on, and nobody was refused.
+ *  - Right of it nothing here writes any more. If the successor fails then, this process ends with an error: clients
+ *    lose their connection, and whoever watches over the daemon starts it again.
+ *  - New clients wait in the listeners' queues or at the gates, and go the way that everything goes.
+ */
+import type { VolumeId } from '../../lvm/live.ts';
+import type { NbdAddress } from '../../nbd/listener.ts';
+import type { NbdServer } from '../../nbd/server.ts';
+import { closeHandle } from '../../nbd/socket-handle.ts';
+import type { OpenControl } from '../control/open.ts';
+import { DaemonError, reasonOf } from '../errors.ts';
+import type { Inventory } from '../inventory.ts';
+import type { Logger } from '../log.ts';
+import type { VolumeSet } from '../volumes.ts';
+import type { WorkerPool } from '../worker/pool.ts';
+import type { Knowledge } from './messages.ts';
+import type { Successor } from './successor.ts';
+
+/** To be ready: processes have to start. */
+const READY_MS = 60_000;
+/** Commands that run are waited for. */
+const COMMANDS_MS = 30_000;
+const LOOK_MS = 60_000;
+/** Clients that negotiate have this long to choose. */
+const NEGOTIATIONS_MS = 500;
+const QUIET = { workMs: 5000, answerMs: 500 };
+const SERVING_MS = 60_000;
+/** Peers of the control socket have this long to take their answers. */
+const ANSWERED_MS = 2000;
+
+export interface HandedOver {
+  readonly workers: WorkerPool;
+  readonly volumes: VolumeSet;
+  readonly nbd: NbdServer;
+  readonly control: OpenControl;
+  /** As it is now. */
+  readonly inventory: () => Inventory;
+  readonly knowledge: () => Pick<Knowledge, 'decisions' | 'added'>;
+  /** Does the work when nothing else looks at devices or changes volumes. */
+  readonly inTurn: (work: () => Promise<void>) => Promise<void>;
+  /** Nothing is undone any more: what writes for itself, ends. */
+  readonly letGo: () => Promise<void>;
+  readonly log: Logger;
+}
+
+/** Settles when the successor serves. Throws a DaemonError HAND_OVER, after which everything goes on, or HAND_OVER_LOST. */
+export async function handOver(parts: HandedOver, successor: Successor): Promise<void> {
+  const { control } = parts;
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => successor.end());
+  await successor.hear('ready', READY_MS);
+  undo.defer(() => control.gate.open());
+  control.gate.hold();
+  undo.defer(() => control.admitCommands());
+  const running = await control.holdCommands(COMMANDS_MS);
+  if (running.length > 0) throw refused(`${running.join(', ')} still runs: end it, or wait for its end`);
+  // Commands need turns to come to their end.
+  await parts.inTurn(async () => {
+    const quietSince = await makeQuiet(parts, successor, undo);
+    // From here on there is no way back.
+    undo.move();
+    await give(parts, successor, quietSince);
+  });
+}
+
+/** The rest of what can be undone. Gives when clients began to wait, as Date.now(). */
+async function makeQuiet(parts: HandedOver, successor: Successor, undo: AsyncDisposableStack): Promise<number> {
+  const { workers, volumes, nbd } = parts;
+  const inventory = parts.inventory();
+  await volumes.settled(inventory.scan.volumeGroups.map(({ vg }) => vg.id));
+  const stuck = volumes.stuck();
+  if (stuck !== null) throw refused(stuck);
+  successor.say({ kind: 'look', knowledge: { ...parts.knowledge(), inventory, served: servedBy(volumes) } });
+  const { lost } = await successor.hear('looked', LOOK_MS);
+  const [first] = lost;
+  if (first !== undefined) throw refused(`${first.name} would not be served any more: ${first.reason}`);
+  undo.defer(() => nbd.gate.open());
+  nbd.gate.hold();
+  await nbd.settled(NEGOTIATIONS_MS);
+  undo.defer(() => workers.goOn());
+  const quietSince = Date.now();
+  const problem = await workers.quiesce(QUIET);
+  if (problem !== null) throw refused(problem);
+  return quietSince;
+}
+
+async function give(parts: HandedOver, successor: Successor, quietSince: number): Promise<void> {
+  const { workers, nbd, control, letGo, log } = parts;
+  const passOn = async (address: NbdAddress | null, handle: object): Promise<void> => {
+    try {
+      await successor.give({ kind: 'accepted', address }, handle);
+    } catch (err) {
+      log.warn({ err }, 'a new client was lost');
+    } finally {
+      closeHandle(handle);
+    }
+  };
+  try {
+    const [problems] = await Promise.all([workers.release(), letGo()]);
+    for (const reason of problems) log.error({ reason }, 'something could not be closed');
+    successor.say({ kind: 'take', taken: { quietSince, nextId: nbd.nextId } });
+    nbd.gate.divert((handle, address) => void passOn(address, handle));
+    control.gate.divert((handle) => void passOn(null, handle));
+    await successor.hear('serving', SERVING_MS);
+  } catch (error) {
+    throw new DaemonError({ code: 'HAND_OVER_LOST', reason: reasonOf(error) }, { cause: error });
+  }
+  // Who was about to leave, leaves.
+  await Promise.all([workers.drain(), nbd.endNegotiations(), control.answered(ANSWERED_MS)]);
+  await successor.given();
+}
+
+function servedBy(volumes: VolumeSet): Knowledge['served'] {
+  const served = new Map<VolumeId, { readonly id: VolumeId; readonly key: string; readonly readOnly: boolean }>();
+  for (const { id } of volumes.status()) {
+    const known = volumes.served(id);
+    if (known !== null) served.set(id, known);
+  }
+  return served;
+}
+
+function refused(reason: string): DaemonError {
+  return new DaemonError({ code: 'HAND_OVER', reason });
+}
