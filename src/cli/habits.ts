@@ -13,7 +13,7 @@ import { isTimeFormat } from './report/strftime.ts';
 /** What these print is what they were called for. */
 const ASKED_FOR: ReadonlySet<string> = new Set(
   `pvs vgs lvs fullreport pvdisplay vgdisplay lvdisplay lvmdiskscan pvck lvmdevices lvmconfig dumpconfig config completion man
-  version formats segtypes tags systemid help status top audit`.split(/\s+/),
+  version formats segtypes tags systemid help status top audit tls`.split(/\s+/),
 );
 const SILENT = 2;
 

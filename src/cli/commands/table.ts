@@ -1,7 +1,7 @@
 /**
  * Every command by its name, loaded when it is run: start-up time is the user's.
  *
- * Invariant: the names are LVM2's (and `attach`, `audit`, `backup`, `completion`, `config`, `detach`, `man`, `rescan`, `restore`, `status` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
+ * Invariant: the names are LVM2's (and `attach`, `audit`, `backup`, `completion`, `config`, `detach`, `man`, `rescan`, `restore`, `status`, `tls` and `top`, which are ours), in alphabetical order; bin/ has each of them but those that
  * LVM2 has only as `lvm NAME`.
  */
 import type { Command } from '../command.ts';
@@ -134,6 +134,15 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
   ],
   fact('systemid', 'Display the system ID, if any, currently set on this host'),
   fact('tags', 'List tags defined on this host'),
+  [
+    'tls',
+    {
+      summary: 'Make certificates or keys for NBD over TLS',
+      local: true,
+      inner: true,
+      load: () => import('./tls.ts'),
+    },
+  ],
   [
     'top',
     {
