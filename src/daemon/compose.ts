@@ -12,7 +12,7 @@
  *  - Scans go one after the other, and none after the close; VGs whose change by a command is under way are that command's.
  *  - A reload that fails leaves the volumes that were served, served.
  */
-import type { LiveProblem, LiveVolumes, VolumeId } from '../lvm/live.ts';
+import type { LiveProblem, VolumeId } from '../lvm/live.ts';
 import type { VolumeGroup } from '../lvm/model.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { MetadataBackups } from './backups.ts';
@@ -352,7 +352,7 @@ export class Daemon {
   }
 
   /** What commands ask of the volumes that they change. */
-  get live(): LiveVolumes {
+  get live(): DaemonVolumes {
     return this.#live;
   }
 

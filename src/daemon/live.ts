@@ -6,6 +6,7 @@
  *    and the volumes that lose extents are suspended. If a worker dies then, the next one gets the VG's volumes when the change has ended.
  *  - A `prepare` that throws has left nothing behind. The end of a change that is not known (any more) ends nothing.
  */
+import { mirrorStates } from '../dm/mirror/control.ts';
 import { CommandError } from '../lvm/edit/errors.ts';
 import type {
   LiveActivation,
@@ -202,11 +203,7 @@ export class DaemonVolumes implements LiveVolumes {
   async moveStatus(pvmoveLv: VolumeId): Promise<MoveStatus | null> {
     const layer = this.#daemon.nameOf(pvmoveLv);
     if (layer === null) return null;
-    const hosts = this.#daemon.volumes.hostsOf(groupOf(pvmoveLv));
-    const found = await Promise.all(
-      [...hosts].flatMap(([host, ids]) => ids.map(async (id) => ({ host, id, status: await statusAt(host, id) }))),
-    );
-    const known = found.flatMap(({ host, id, status }) => (status === null ? [] : [{ host, id, status }]));
+    const known = await this.#volumesOf(groupOf(pvmoveLv));
     return moveStatusOf(
       known.map(({ status }) => status),
       layer,
@@ -215,6 +212,30 @@ export class DaemonVolumes implements LiveVolumes {
         if (volume !== undefined) await volume.host.message({ id: volume.id, sector, words: ['seal'] });
       },
     );
+  }
+
+  /**
+   * Takes back what `moveStatus` did for a commit: nobody asks any more, and what is left of the move goes on as a mirror that can lose
+   * a leg. Where the commit came, nothing is sealed.
+   */
+  async unseal(pvmoveLv: VolumeId): Promise<void> {
+    const layer = this.#daemon.nameOf(pvmoveLv);
+    if (layer === null) return;
+    for (const { host, id, status } of await this.#volumesOf(groupOf(pvmoveLv))) {
+      const sealed = mirrorStates(status, layer).filter((state) => state.sealed);
+      for (const { sector } of sealed) await host.message({ id, sector, words: ['unseal'] }).catch(ignoreGone);
+    }
+  }
+
+  async #volumesOf(
+    vgId: string,
+  ): Promise<readonly { readonly host: WorkerHost; readonly id: VolumeId; readonly status: WorkerVolume }[]> {
+    const found = await Promise.all(
+      [...this.#daemon.volumes.hostsOf(vgId)].flatMap(([host, ids]) =>
+        ids.map(async (id) => ({ host, id, status: await statusAt(host, id) })),
+      ),
+    );
+    return found.flatMap(({ host, id, status }) => (status === null ? [] : [{ host, id, status }]));
   }
 
   rescan(): Promise<void> {

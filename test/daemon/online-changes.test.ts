@@ -7,6 +7,7 @@ import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
+import { type MirrorState, mirrorStates } from '../../src/dm/mirror/control.ts';
 import { ControlClient } from '../../src/daemon/client/control-client.ts';
 import { type CommandOutcome, CommandRunner } from '../../src/daemon/commands/runner.ts';
 import { Daemon } from '../../src/daemon/compose.ts';
@@ -219,6 +220,23 @@ describe('a command that is killed', () => {
   }
 });
 
+test('a move whose command dies before it commits what is in sync goes on as a mirror that can lose a leg', async (t) => {
+  const stand = await Stand.open(t);
+  await using killing = await KillingDaemon.start(stand, Number.POSITIVE_INFINITY);
+  killing.killInSync = true;
+  const { exitCode } = await killing.run(['pvmove', '-i1', ...stand.images]);
+  assert.deepEqual([exitCode, killing.killedIn], [5, 'moveStatus']);
+  killing.killInSync = false;
+  const [mirror, ...others] = await killing.mirrors('vg0/pvmove0');
+  assert.ok(mirror !== undefined && others.length === 0);
+  assert.deepEqual([mirror.sealed, mirror.bytesInSync], [false, 16 * MIB]);
+  await killing.canBeUsed('a');
+  // The next one goes on with it.
+  assert.equal((await killing.run(['pvmove', '-i1'])).exitCode, 0);
+  assert.deepEqual(await killing.mirrors('vg0/pvmove0'), []);
+  await killing.canBeUsed('a');
+});
+
 /** A daemon in this process, whose commands die when they call it for the n-th time (in which it still does what was asked). */
 class KillingDaemon {
   readonly #stand: Stand;
@@ -229,6 +247,8 @@ class KillingDaemon {
   #left: number;
   /** The method that it called; null: it was let live. */
   killedIn: string | null = null;
+  /** Whether a command dies that is told of a move in sync. */
+  killInSync = false;
 
   private constructor(stand: Stand, daemon: Daemon, socket: string, fatal: number) {
     this.#stand = stand;
@@ -243,6 +263,7 @@ class KillingDaemon {
         this.#outcomes.push(outcome);
         return Promise.resolve();
       },
+      moveLeft: (pvmoveLv) => daemon.live.unseal(pvmoveLv),
     });
   }
 
@@ -260,12 +281,13 @@ class KillingDaemon {
   /** The daemon's volumes, which kill the command that asks too often. */
   #killing(live: LiveVolumes): LiveVolumes {
     const call = async <Result>(method: string, work: Promise<Result>): Promise<Result> => {
-      if (--this.#left === 0) {
-        this.killedIn = method;
-        // There is one: a process is kept ready only when a command has ended.
-        for (const pid of hostedProcesses()) process.kill(pid, 'SIGKILL');
-      }
+      if (--this.#left === 0) this.#kill(method);
       return work;
+    };
+    const moveStatus: LiveVolumes['moveStatus'] = async (lv) => {
+      const status = await live.moveStatus(lv);
+      if (this.killInSync && status?.inSync === true) this.#kill('moveStatus');
+      return status;
     };
     return {
       present: true,
@@ -275,9 +297,21 @@ class KillingDaemon {
       abandoned: (change) => call('abandoned', live.abandoned(change)),
       activate: (activation) => call('activate', live.activate(activation)),
       status: (vgId) => call('status', live.status(vgId)),
-      moveStatus: (lv) => call('moveStatus', live.moveStatus(lv)),
+      moveStatus: (lv) => call('moveStatus', moveStatus(lv)),
       rescan: () => call('rescan', live.rescan()),
     };
+  }
+
+  #kill(method: string): void {
+    this.killedIn = method;
+    // There is one: a process is kept ready only when a command has ended.
+    for (const pid of hostedProcesses()) process.kill(pid, 'SIGKILL');
+  }
+
+  /** The mirrors of a move, as they are. */
+  async mirrors(layer: string): Promise<readonly MirrorState[]> {
+    const stats = await this.#daemon.stats();
+    return stats.flatMap((worker) => (worker?.volumes ?? []).flatMap((volume) => mirrorStates(volume, layer)));
   }
 
   /** Commands live from now on. */
