@@ -20,3 +20,16 @@ export function identifyClient(socket: Socket, at: NbdAddress | OtherAddress): C
   if (typeof peer === 'number' || typeof groups === 'number') return { kind: 'unknown' };
   return { kind: 'unix', ...peer, groups };
 }
+
+/**
+ * Who a client is, for people, and to tell it from others: the same text as long as it may be the same client. The connections of one
+ * process, or of one address, are one client's; a certificate or a key says more than where it came from.
+ */
+export function identityText(client: ClientIdentity): string {
+  const { subject = null, pskName = null } = client.tls ?? {};
+  if (subject !== null) return subject;
+  if (pskName !== null) return `the key ${pskName}`;
+  if (client.kind === 'unix') return `user ${client.uid}, process ${client.pid}`;
+  if (client.kind === 'tcp') return client.address;
+  return client.kind === 'vsock' ? `machine ${client.cid}` : 'an unknown client';
+}

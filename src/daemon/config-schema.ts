@@ -9,6 +9,7 @@
  */
 import { z } from 'zod';
 import { TABLES_ALLOWED, type TablesConfig, tablesShape } from './config-tables.ts';
+import { EXPORTS_ALLOWED, type ExportsConfig, exportsShape } from './export-settings.ts';
 
 const volumePattern = /^(@[A-Za-z0-9_+.\-/=!:&#]+|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/;
 
@@ -35,7 +36,7 @@ export const CACHE_POLICIES = ['none', 'writethrough', 'writeback'] as const;
 export const IO_SCHEDULERS = ['none', 'deadline'] as const;
 
 /** The file's values, defaults filled in; keys are spelt as in the file. */
-export interface Config extends TablesConfig {
+export interface Config extends TablesConfig, ExportsConfig {
   devices: string[];
   read_only: boolean;
   engine: (typeof ENGINES)[number];
@@ -131,6 +132,7 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   cache_policy: z.enum(CACHE_POLICIES).default('none'),
   io_scheduler: z.enum(IO_SCHEDULERS).default('none'),
   journal_size: size.default(0),
+  ...exportsShape,
   ...tablesShape,
   log: z
     .strictObject({
@@ -199,6 +201,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   cache_policy: '"none", "writethrough" or "writeback"',
   io_scheduler: '"none" or "deadline"',
   journal_size: 'a whole number of bytes below 2^53; 0: no journal',
+  ...EXPORTS_ALLOWED,
   ...TABLES_ALLOWED,
   log: 'a table: [log]',
   'log.level': '"trace", "debug", "info", "warn", "error", "fatal" or "silent"',

@@ -6,10 +6,10 @@
  */
 import { z } from 'zod';
 import { TLS_MODES, type TlsMode } from './tls/mode.ts';
+import { volumeName } from './volume-names.ts';
 
 const principal = z.string().regex(/^(user|group):[^:\s]+$/);
 const client = z.string().regex(/^(unix|tcp|tls|any|(user|group|net):\S+|(dn|psk):.+)$/);
-const volume = z.string().regex(/^(\*|[A-Za-z0-9_+.][A-Za-z0-9_+.-]*(\/[A-Za-z0-9_+.][A-Za-z0-9_+.-]*)?)$/);
 const MAX_SECONDS = 86_400;
 
 export interface AccessConfig {
@@ -68,7 +68,7 @@ export const tablesShape: { readonly [Key in keyof TablesConfig]: z.ZodType<Tabl
       exports: z
         .array(
           z.strictObject({
-            volumes: z.array(volume).min(1),
+            volumes: z.array(volumeName).min(1),
             allow: z.array(client).default([]),
             allow_read_only: z.array(client).default([]),
           }),

@@ -19,6 +19,7 @@ import { type AccessSettings, settleAccess } from './access-settings.ts';
 import { Accounts } from './accounts.ts';
 import { ALLOWED, checkConfig, type Config, defaultConfig, MAX_WORKERS } from './config-schema.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
+import { type ExportsSettings, settleExports } from './export-settings.ts';
 import { settleEngine, type SettledEngine } from './engine.ts';
 import { type Flags, splitPaths } from './flags.ts';
 import { LISTEN_URI_FORM, type ListenAddress, parseListenUri, socketPath } from './listen-uri.ts';
@@ -62,6 +63,7 @@ export interface Settings {
   /** I/O worker processes; 0: everything in one process. */
   readonly workers: number;
   readonly access: AccessSettings;
+  readonly exports: ExportsSettings;
   readonly tls: TlsSettings;
   /** Null: no audit log is kept. */
   readonly audit: { readonly path: string; readonly maxBytes: number } | null;
@@ -226,6 +228,7 @@ function settle(
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
     access: settleAccess(config.access, accounts, problems),
+    exports: settleExports(config, problems),
     tls,
     audit: config.audit.file === undefined ? null : { path: config.audit.file, maxBytes: config.audit.max_size },
     metricsListen: settleMetrics(config, problems),

@@ -10,6 +10,7 @@
  */
 import { BlockList, isIP } from 'node:net';
 import { isPrincipal, type Principal } from './access.ts';
+import { namesVolume } from './volume-names.ts';
 
 /** An NBD client as the system knows it. */
 export type ExportClient = (
@@ -76,10 +77,6 @@ function nameOf(client: ExportClient): string {
   if (client.kind === 'unix') return `user ${client.uid}`;
   if (client.kind === 'tcp') return `clients at ${client.address}`;
   return client.kind === 'vsock' ? `machine ${client.cid}` : 'this client';
-}
-
-function namesVolume(volume: string, name: string): boolean {
-  return volume === '*' || volume === name || name.startsWith(`${volume}/`);
 }
 
 function isClient(matcher: ClientMatcher, client: ExportClient): boolean {

@@ -265,13 +265,15 @@ function sharesBlocks({ vg, pvs }: VolumeGroup): boolean {
 }
 
 /** One line for LIST: "4 GiB linear logical volume of volume group vg0, tagged db, fast". */
-function describe(group: VolumeGroup, { lv }: LvActivation): string {
+function describe(group: VolumeGroup, entry: LvActivation): string {
+  const { lv } = entry;
   const facts = relationsOf(group.vg).lvs.get(lv.name)?.lv;
   const types = new Set(facts?.segments.map((segment) => segmentTypeName(segment)));
-  const extents = (facts?.segments ?? []).reduce((sum, { extentCount }) => sum + extentCount, 0);
-  const size = shortSize(extents * group.vg.extentSizeSectors * SECTOR_BYTES);
+  // A snapshot is as large as its origin was, whatever its store is.
+  const last = entry.active ? entry.table.at(-1) : undefined;
+  const size = last === undefined ? '' : `${shortSize((last.start + last.length) * SECTOR_BYTES)} `;
   const tags = lv.tags.length === 0 ? '' : `, tagged ${lv.tags.join(', ')}`;
-  return `${size} ${[...types].join(' and ')} logical volume of volume group ${group.vg.name}${tags}`;
+  return `${size}${[...types].join(' and ')} logical volume of volume group ${group.vg.name}${tags}`;
 }
 
 /** "4 GiB", "1.5 TiB". */

@@ -8,6 +8,7 @@
 import type { StripedParams, Table } from '../dm/table.ts';
 import type { VolumeId } from '../lvm/live.ts';
 import type { ListedExport } from '../nbd/exports.ts';
+import type { ExportUse } from './configured-exports.ts';
 import { contextNames, type ContextSpec } from './contexts.ts';
 import type { VolumeFacts, VolumeSpec, WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
@@ -67,6 +68,8 @@ export interface ExportStatus {
   readonly lastSuspendMs?: number;
   /** Connections in the transmission phase. */
   readonly clients: number;
+  /** Clients that may write, each once. */
+  readonly writers?: readonly string[];
 }
 
 /** What is loaded, or to be loaded, for a volume. */
@@ -100,7 +103,7 @@ export class ServedVolume {
   leaving = false;
   lastSuspendMs: number | null = null;
   /** Connections that use it, or are about to. */
-  readonly clients: Set<number> = new Set();
+  readonly clients: Map<number, ExportUse> = new Map();
 
   constructor(desired: DesiredVolume, plan: ActivePlan, slot: WorkerSlot, load: Load) {
     this.id = desired.id;
@@ -158,7 +161,13 @@ export class ServedVolume {
       worker: this.slot.index,
       ...(this.lastSuspendMs === null ? {} : { lastSuspendMs: Math.round(this.lastSuspendMs * 1000) / 1000 }),
       clients: this.clients.size,
+      ...this.#writerStatus(),
     };
+  }
+
+  #writerStatus(): { readonly writers?: readonly string[] } {
+    const writing = [...this.clients.values()].filter(({ writes }) => writes).map(({ identity }) => identity);
+    return writing.length === 0 ? {} : { writers: [...new Set(writing)] };
   }
 
   #problemStatus(): { readonly problem?: string } {

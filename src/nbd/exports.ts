@@ -34,8 +34,12 @@ export interface ListedExport {
   /** Bytes. */
   readonly sizeBytes: number;
   readonly canTrim: boolean;
+  /** Bytes; a power of two up to 65,536 that offsets and lengths must be multiples of. Default 1. */
+  readonly minimumBlockSize?: number;
   /** Bytes; a power of two from 512 to the largest payload: 4096, or the natural chunk. */
   readonly preferredBlockSize: number;
+  /** Bytes of one READ or WRITE. Default, and at most, MAX_PAYLOAD_BYTES. */
+  readonly maximumBlockSize?: number;
   /** Names of the meta contexts that it offers, in the order in which they are told. */
   readonly contexts: readonly string[];
 }
@@ -84,6 +88,8 @@ export interface ExportView {
   find(name: string): ListedExport | null;
   /** Why `find` gave null. */
   explain(name: string): ExportRefusal;
+  /** Why a client that was shown the export of that (real) name can't be taken now; null: it can. Absent: it always can. */
+  admit?(name: string): ExportRefusal | null;
 }
 
 export interface ExportDirectory {
@@ -126,18 +132,20 @@ function transmissionFlags(export_: ListedExport, features: Features): number {
 
 /** Takes the snapshot that a client is shown, who agreed on `features`. */
 export function describeExport(export_: ListedExport, features: Features = PLAIN): ExportInfo {
-  const preferred = export_.preferredBlockSize;
-  assert(preferred >= 512 && preferred <= MAX_PAYLOAD_BYTES && Number.isInteger(Math.log2(preferred)));
+  const { preferredBlockSize: preferred, minimumBlockSize = 1, maximumBlockSize = MAX_PAYLOAD_BYTES } = export_;
+  assert(Number.isInteger(Math.log2(minimumBlockSize)) && Number.isInteger(Math.log2(preferred)));
+  assert(minimumBlockSize <= preferred && preferred >= 512);
+  assert(preferred <= maximumBlockSize && maximumBlockSize <= MAX_PAYLOAD_BYTES);
   assert(export_.name !== '' && Buffer.byteLength(export_.name) <= MAX_STRING_BYTES && !export_.name.includes('\0'));
   return {
     name: export_.name,
     description: export_.description,
     sizeBytes: export_.sizeBytes,
     flags: transmissionFlags(export_, features),
-    // Volumes serve any byte range, by read-modify-write where a device has larger blocks, so nothing is demanded.
-    minimumBlockSize: 1,
+    // Volumes serve any byte range, by read-modify-write where a device has larger blocks: what is demanded is somebody's wish.
+    minimumBlockSize,
     preferredBlockSize: preferred,
-    maximumBlockSize: MAX_PAYLOAD_BYTES,
+    maximumBlockSize,
   };
 }
 

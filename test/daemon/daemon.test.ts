@@ -126,7 +126,7 @@ function suites(): void {
         ['vg/data', 8 * EXTENT, false],
         ['vg/more', 4 * EXTENT, true],
       ]);
-      assert.equal(list.exports[0]?.['description'], 'linear logical volume of volume group vg');
+      assert.equal(list.exports[0]?.['description'], '8 MiB linear logical volume of volume group vg');
     });
 
     test('what is written is where the metadata says', async () => {

@@ -27,6 +27,7 @@ interface Status {
     readonly sizeBytes?: number;
     readonly readOnly?: boolean;
     readonly clients: number;
+    readonly writers?: readonly string[];
     readonly reason?: string;
     readonly problem?: string;
     readonly note?: string;
@@ -112,7 +113,7 @@ function exportTable({ exports }: Status, { volumes }: Numbers): string[] {
       { heading: 'Errors', right: true },
       { heading: 'Note' },
     ],
-    exports.map(({ name, state, sizeBytes, readOnly, clients, reason, problem, note }) => {
+    exports.map(({ name, state, sizeBytes, readOnly, clients, writers = [], reason, problem, note }) => {
       const access = readOnly === undefined ? '' : readOnly ? 'ro' : 'rw';
       const size = sizeBytes === undefined ? '' : shortBytes(sizeBytes);
       return [
@@ -122,10 +123,14 @@ function exportTable({ exports }: Status, { volumes }: Numbers): string[] {
         access,
         String(clients),
         String(errorsOf.get(name) ?? 0),
-        reason ?? problem ?? note ?? '',
+        reason ?? problem ?? note ?? writersText(writers),
       ];
     }),
   );
+}
+
+function writersText(writers: readonly string[]): string {
+  return writers.length === 0 ? '' : `written by ${writers.join('; ')}`;
 }
 
 interface Attached extends AttachedDevice {
