@@ -37,7 +37,7 @@ import { type Inventory, mergeInventories } from './inventory.ts';
 import { holdLifeLock, type LifeLock } from './life-lock.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
 import { listenAt, listening, makeRunDir } from './listening.ts';
-import { DaemonVolumes } from './live.ts';
+import { DaemonVolumes, movesOf } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
 import { restartKeys } from './restart-keys.ts';
@@ -136,6 +136,7 @@ export class Daemon {
         await this.#volumes.settled(vgIds);
       },
       nameOf: (id) => this.#nameOf(id),
+      moves: (vgId) => movesOf(this.#groups(), vgId),
       deferred: this.#deferred,
       expect: (groups) => this.#observer?.expect(groups),
       lookAt: (paths) => this.#stock.lookAt(paths, this.#settings, this.#inventory?.scan ?? null),

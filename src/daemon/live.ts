@@ -8,18 +8,21 @@
  */
 import { mirrorStates } from '../dm/mirror/control.ts';
 import { CommandError } from '../lvm/edit/errors.ts';
-import type {
-  LiveActivation,
-  LiveChange,
-  LiveDecision,
-  LiveProblem,
-  LiveStatus,
-  LiveVolumeRef,
-  LiveVolumes,
-  MoveStatus,
-  VolumeId,
+import {
+  volumeId,
+  type LiveActivation,
+  type LiveChange,
+  type LiveDecision,
+  type LiveProblem,
+  type LiveStatus,
+  type LiveVolumeRef,
+  type LiveVolumes,
+  type MoveStatus,
+  type VolumeId,
 } from '../lvm/live.ts';
-import { moveStatusOf } from '../lvm/pvmove/live-status.ts';
+import type { VolumeGroup } from '../lvm/model.ts';
+import { copiedBytes, moveStatusOf } from '../lvm/pvmove/live-status.ts';
+import { isPvmove } from '../lvm/relations.ts';
 import { snapshotStatusOf } from '../lvm/snapshot-status.ts';
 import type { DeferredMerges } from './deferred-merges.ts';
 import { ignoreGone } from './group-change.ts';
@@ -46,6 +49,8 @@ export interface LiveDaemon {
   readonly deferred: DeferredMerges;
   /** Names of a VG and an LV of it, as last scanned; null: there is none. */
   nameOf(id: VolumeId): string | null;
+  /** LVs of moves under way, of a VG or of all, as last scanned. */
+  moves(vgId?: string): readonly VolumeId[];
 }
 
 export class DaemonVolumes implements LiveVolumes {
@@ -188,8 +193,19 @@ export class DaemonVolumes implements LiveVolumes {
       const { reason: _, ...wished } = status;
       return wished;
     });
-    const all = await Promise.all(statuses.map((status) => this.#withSnapshot(status)));
+    const moves = await Promise.all(this.#daemon.moves(vgId).map((id) => this.#moveAsVolume(id)));
+    const volumes = await Promise.all(statuses.map((status) => this.#withSnapshot(status)));
+    const all = [...volumes, ...moves.filter((status) => status !== null)];
     return new Map(all.map((status) => [status.id, status]));
+  }
+
+  /** The LV of a move has no volume of its own: it is in those that move. */
+  async #moveAsVolume(id: VolumeId): Promise<LiveStatus | null> {
+    const known = await this.#volumesOf(groupOf(id));
+    const statuses = known.map(({ status }) => status);
+    const copied = copiedBytes(statuses, this.#daemon.nameOf(id) ?? '');
+    if (copied === null) return null;
+    return { id, active: true, suspended: false, readOnly: false, openCount: 1, inactiveTable: false, copied };
   }
 
   /** How full it is, only the worker of a snapshot knows. */
@@ -241,6 +257,13 @@ export class DaemonVolumes implements LiveVolumes {
   rescan(): Promise<void> {
     return this.#daemon.rescan('asked for by a command');
   }
+}
+
+/** The LVs of moves under way in these groups. */
+export function movesOf(groups: readonly VolumeGroup[], vgId?: string): readonly VolumeId[] {
+  return groups
+    .filter(({ vg }) => vgId === undefined || vg.id === vgId)
+    .flatMap(({ vg }) => vg.logicalVolumes.filter((lv) => isPvmove(lv)).map((lv) => volumeId(vg, lv)));
 }
 
 /** Null: it is not there, or its worker has just gone. */

@@ -105,6 +105,8 @@ export interface LiveStatus {
   readonly inactiveTable: boolean;
   /** Of a COW snapshot, or an origin that takes one in. */
   readonly snapshot?: SnapshotStatus;
+  /** Of the LV of a pvmove: how much is on both sides. */
+  readonly copied?: { readonly doneBytes: number; readonly totalBytes: number };
   /** A snapshot is merged into it from its next activation on. */
   readonly mergeWaits?: true;
   /** Why it is not active; absent where it is, or where somebody wished it so. */

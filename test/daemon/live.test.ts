@@ -57,6 +57,7 @@ function lab(): Lab {
     expect: () => undefined,
     lookAt: () => undefined,
     nameOf: () => null,
+    moves: () => [],
     deferred: new DeferredMerges({
       path: null,
       isServed: () => true,

@@ -231,6 +231,12 @@ test('a move whose command dies before it commits what is in sync goes on as a m
   assert.ok(mirror !== undefined && others.length === 0);
   assert.deepEqual([mirror.sealed, mirror.bytesInSync], [false, 16 * MIB]);
   await killing.canBeUsed('a');
+  // What a mirror does by itself is counted on its devices.
+  const [from, to] = await Promise.all(stand.images.map((image) => killing.bytesOn(image)));
+  assert.ok((from?.read ?? 0) >= 16 * MIB && (to?.write ?? 0) >= 16 * MIB, JSON.stringify([from, to]));
+  const fields = ['-a', '--noheadings', '-olv_name,lv_attr,copy_percent', 'vg0'];
+  const shown = await mustRun(join(CHECKOUT, 'bin/lvs'), fields, { env: killing.env });
+  assert.match(shown, /^ +\[pvmove0\] +p-C-aom--- 100\.00 *$/m);
   // The next one goes on with it.
   assert.equal((await killing.run(['pvmove', '-i1'])).exitCode, 0);
   assert.deepEqual(await killing.mirrors('vg0/pvmove0'), []);
@@ -306,6 +312,18 @@ class KillingDaemon {
     this.killedIn = method;
     // There is one: a process is kept ready only when a command has ended.
     for (const pid of hostedProcesses()) process.kill(pid, 'SIGKILL');
+  }
+
+  /** Of commands that go to its control socket. */
+  get env(): NodeJS.ProcessEnv {
+    return { ...this.#stand.env, ORION_LVM_CONTROL: join(this.#stand.folder, 'control.sock') };
+  }
+
+  /** Bytes read from and written to a device so far. */
+  async bytesOn(image: string): Promise<{ readonly read: number; readonly write: number }> {
+    const devices = (await this.#daemon.stats()).flatMap((worker) => worker?.devices ?? []);
+    const io = devices.find(({ path }) => path === image)?.io;
+    return { read: io?.ops.read.bytes ?? 0, write: io?.ops.write.bytes ?? 0 };
   }
 
   /** The mirrors of a move, as they are. */

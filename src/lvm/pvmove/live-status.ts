@@ -38,6 +38,19 @@ export async function moveStatusOf(
   return { inSync: sealed.every(({ status }) => status === 'fulfilled'), doneBytes, totalBytes };
 }
 
+/** How much of a move both sides have. Null: none of the volumes copies anything of it. */
+export function copiedBytes(
+  volumes: readonly VolumeStatus[],
+  layer: string,
+): { readonly doneBytes: number; readonly totalBytes: number } | null {
+  const mirrors = volumes.flatMap((volume) => mirrorStates(volume, layer));
+  if (mirrors.length === 0) return null;
+  return {
+    doneBytes: sum(mirrors.map(({ bytesInSync }) => bytesInSync)),
+    totalBytes: sum(mirrors.map(({ sizeBytes }) => sizeBytes)),
+  };
+}
+
 const FAILURES: Readonly<Record<string, string>> = {
   F: 'a flush failed',
   D: 'a write failed',

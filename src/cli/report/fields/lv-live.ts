@@ -120,6 +120,15 @@ function snapPercent(row: ReportRow): number | null {
   return snapshot === undefined ? null : snapshotPercent(snapshot);
 }
 
+/** Of a move that is served. */
+function syncPercent(id: string): ReportField {
+  const description = 'For Cache, RAID, mirrors and pvmove, current percentage in-sync.';
+  return status(id, 'Cpy%Sync', 'percent', description, (row) => {
+    const copied = statusOf(row)?.copied;
+    return copied === undefined ? null : (100 * copied.doneBytes) / copied.totalBytes;
+  });
+}
+
 /** A yes or no about an active COW snapshot. */
 function ofSnapshot(
   id: string,
@@ -154,8 +163,8 @@ const PERCENT_FIELDS: readonly ReportField[] = [
     'For cache and thin pools, the percentage of metadata full if LV is active.',
     { width: 6 },
   ),
-  silent('copy_percent', 'Cpy%Sync', 'percent', 'For Cache, RAID, mirrors and pvmove, current percentage in-sync.'),
-  silent('sync_percent', 'Cpy%Sync', 'percent', 'For Cache, RAID, mirrors and pvmove, current percentage in-sync.'),
+  syncPercent('copy_percent'),
+  syncPercent('sync_percent'),
 ];
 
 const CACHE_FIELDS: readonly ReportField[] = [
