@@ -46,9 +46,10 @@ import { extendPolicy } from './extend-policy.ts';
 import { SnapshotWatch } from './snapshot-watch.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
 import { takeInheritedSockets } from './systemd.ts';
+import { type StdioClient, takeStdioClient } from './stdio.ts';
 import { Stock } from './stock.ts';
 import { TlsGate } from './tls/gate.ts';
-import { tunnelSettings } from './tls/settings.ts';
+import { tlsOf, tunnelSettings } from './tls/settings.ts';
 import { packageVersion } from './version.ts';
 import { VolumeSet } from './volumes.ts';
 import type { AdoptRequest, WorkerStats } from './worker/host.ts';
@@ -72,6 +73,8 @@ export class Daemon {
   readonly #hotplug: HotPlug;
   readonly #attached: AttachedDevices;
   #settings: Settings;
+  /** Who is at our standard streams, where he is to be served. */
+  #stdio: StdioClient | null = null;
   #inventory: Inventory | null = null;
   #state: DaemonState = 'starting';
   #lockFd: number | null = null;
@@ -182,6 +185,8 @@ export class Daemon {
 
   async #start(predecessor: Predecessor | null): Promise<void> {
     const settings = this.#settings;
+    // Before another process is started, which would have them too.
+    if (this.#settings.stdio) this.#stdio = takeStdioClient();
     const estate = predecessor?.estate ?? null;
     await makeRunDir(settings.runDir);
     const attached = new Set((await attachedDevices()).map(({ volume }) => volume.replace('/', ' ')));
@@ -442,6 +447,15 @@ export class Daemon {
     const group = this.#inventory?.groups.get(vgId) ?? this.#groups().find(({ vg }) => vg.id === vgId);
     const lv = group?.vg.logicalVolumes.find((each) => `${vgId} ${each.id}` === id);
     return group === undefined || lv === undefined ? null : `${group.vg.name}/${lv.name}`;
+  }
+
+  /** Serves the client at the standard streams. Settles when it has left, and has taken what was for it. */
+  async serveStdio(): Promise<void> {
+    if (this.#stdio === null) return;
+    this.#nbd.accept(this.#stdio.socket, { kind: 'stdio' }, tlsOf(this.#settings.tls, { kind: 'stdio' }));
+    this.#stdio.socket.resume();
+    await this.#nbd.empty();
+    await this.#stdio.ended;
   }
 
   /** Stops accepting, lets clients finish what is in flight, flushes and closes everything. Throws if a flush failed. */

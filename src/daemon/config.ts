@@ -38,6 +38,8 @@ export interface Settings {
   readonly devices: readonly string[];
   readonly readOnly: boolean;
   readonly listen: readonly ListenAddress[];
+  /** One client at the standard streams is served, and nobody else. */
+  readonly stdio: boolean;
   readonly controlPath: string;
   /** The control socket's file descriptor, where systemd listens at it for us. */
   readonly inheritedControl: number | null;
@@ -79,6 +81,10 @@ export interface EventSettings {
   readonly intervalMs: number;
   /** Percent; 0: never. */
   readonly volumeGroupFull: number;
+  /** Percent; 0: never. */
+  readonly snapshotFull: number;
+  /** Seconds; 0: never. */
+  readonly snapshotFullWithin: number;
   /** Errors between two looks; 0: never. */
   readonly deviceErrors: number;
   readonly command: readonly string[] | null;
@@ -192,13 +198,18 @@ function settle(
   const directory = configFile === null ? around.cwd : dirname(configFile);
   const tls = settleTls(config, flags, { cwd: around.cwd, directory }, problems);
   checkListeners(tls, listen, problems);
+  if (flags.stdio === true && (flags.listen !== undefined || (around.sockets ?? []).some(({ use }) => use === 'nbd'))) {
+    problems.push('--stdio: one client is served, and there are sockets to listen on: leave one of them out');
+  }
   return {
     configFile,
     autoRecovery: config.auto_recovery,
     devices: settleDevices(config, configFile, flags, around, problems),
     readOnly: flags.readOnly ?? config.read_only,
     listen,
-    controlPath: sockets.control(flags.control, config.control),
+    stdio: flags.stdio ?? false,
+    // Several that serve one client each don't share a socket, nor that of a daemon with listeners.
+    controlPath: sockets.control(flags.control, flags.stdio === true ? `stdio-${process.pid}.sock` : config.control),
     inheritedControl,
     runDir,
     socketMode: Number.parseInt(config.socket_mode, 8),
@@ -218,7 +229,10 @@ function settle(
       problems,
       around.uringProblem,
     ),
-    workers: flags.workers ?? config.workers ?? Math.min(availableParallelism(), MAX_DEFAULT_WORKERS),
+    workers:
+      flags.workers ??
+      (flags.stdio === true ? 0 : config.workers) ??
+      Math.min(availableParallelism(), MAX_DEFAULT_WORKERS),
     limits: {
       maxConnections: config.limits.connections,
       maxRequestsPerConnection: config.limits.requests_in_flight,
@@ -244,6 +258,7 @@ function settleListen(
   around: Surroundings,
   sockets: SocketSettings,
 ): readonly ListenAddress[] {
+  if (flags.stdio === true) return [];
   const inherited = (around.sockets ?? [])
     .filter(({ use }) => use === 'nbd')
     .map(({ fd }) => ({ kind: 'inherited' as const, fd }));
@@ -277,6 +292,8 @@ function settleEvents({ events }: Config): EventSettings {
   return {
     intervalMs: events.interval * 1000,
     volumeGroupFull: events.volume_group_full,
+    snapshotFull: events.snapshot_full,
+    snapshotFullWithin: events.snapshot_full_within,
     deviceErrors: events.device_errors,
     command: events.command ?? null,
     webhook: events.webhook ?? null,
@@ -287,13 +304,12 @@ function settleEvents({ events }: Config): EventSettings {
 
 /** What the file asks for and this build has nothing for: said at the start, never passed over. */
 function withoutEffect(config: Config): readonly string[] {
-  const asked: readonly (readonly [string, boolean, string])[] = [
-    ['cache_size', config.cache_size > 0, 'blocks are cached by the operating system only'],
-    ['cache_policy', config.cache_policy !== 'none', 'blocks are cached by the operating system only'],
-    ['io_scheduler', config.io_scheduler !== 'none', 'requests go to the devices in the order in which they come'],
-    ['journal_size', config.journal_size > 0, 'no journal is kept'],
+  const { cache_size: size, cache_policy: policy, journal_size: journal } = config;
+  return [
+    ...(size > 0 && policy === 'none' ? ['cache_size has no effect: cache_policy is "none"'] : []),
+    ...(size === 0 && policy !== 'none' ? ['cache_policy has no effect: cache_size is 0'] : []),
+    ...(journal > 0 ? ['journal_size has no effect in this build: no journal is kept'] : []),
   ];
-  return asked.flatMap(([key, set, instead]) => (set ? [`${key} has no effect in this build: ${instead}`] : []));
 }
 
 /** In the directory where commands keep theirs. */

@@ -86,12 +86,13 @@ export async function serve(options: ServeOptions): Promise<number> {
   predecessor?.serving();
   log.info({ pid: process.pid, config: settings.configFile }, `ready: ${summary(daemon)}`);
   onReady?.(daemon);
+  if (settings.stdio) void daemon.serveStdio().then(() => signals.stop());
   const { env, pid } = process;
   const watchdog = startWatchdog({ env, pid, notifier, alive: () => daemon.alive(), log });
   for (;;) {
     const next = await signals.next();
     if (next === 'reload') await reload(daemon, load, notifier, log);
-    else if (next === 'hand over') await handOver(daemon, { program, signals, log });
+    else if (next === 'hand over') await handOver(daemon, { program: settings.stdio ? null : program, signals, log });
     else break;
   }
   watchdog.stop();
@@ -198,6 +199,12 @@ class Signals {
       this.#handOver = true;
       this.#wake();
     });
+  }
+
+  /** As SIGTERM does. */
+  stop(): void {
+    this.#stop = true;
+    this.#wake();
   }
 
   get stopping(): boolean {

@@ -78,6 +78,7 @@ export class NbdServer {
   readonly #negotiations = new Set<Negotiation>();
   readonly #adopted = new Set<number>();
   #onIdle: (() => void) | null = null;
+  #onEmpty: PromiseWithResolvers<void> | null = null;
   #nextId = 1;
   #timer: NodeJS.Timeout | null = null;
   #closing: Promise<void> | null = null;
@@ -170,9 +171,23 @@ export class NbdServer {
     if (this.#negotiations.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
   }
 
+  /** Settles when there is no client, or no client any more. */
+  empty(): Promise<void> {
+    if (this.connections === 0) return Promise.resolve();
+    this.#onEmpty ??= Promise.withResolvers();
+    return this.#onEmpty.promise;
+  }
+
+  #tellEmpty(): void {
+    if (this.#onEmpty === null || this.connections > 0) return;
+    this.#onEmpty.resolve();
+    this.#onEmpty = null;
+  }
+
   /** A client that was handed over has ended. */
   ended(id: number): void {
     this.#adopted.delete(id);
+    this.#tellEmpty();
   }
 
   /** Stops listening, ends every negotiation, and resolves when all are gone. */
@@ -224,6 +239,7 @@ export class NbdServer {
 
   #negotiated(negotiation: Negotiation): void {
     this.#negotiations.delete(negotiation);
+    this.#tellEmpty();
     if (this.#negotiations.size > 0) return;
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
