@@ -46,6 +46,10 @@ export interface TablesConfig {
     interval: number;
     /** Percent of a VG's extents; 0: never. */
     volume_group_full: number;
+    /** Percent of a snapshot's COW store; 0: never. */
+    snapshot_full: number;
+    /** Seconds until a snapshot's COW store is full at the present rate; 0: never. */
+    snapshot_full_within: number;
     /** Errors between two looks; 0: never. */
     device_errors: number;
     /** Program and arguments. Absent: none is run. */
@@ -106,6 +110,8 @@ export const tablesShape: { readonly [Key in keyof TablesConfig]: z.ZodType<Tabl
     .strictObject({
       interval: z.int().min(1).max(MAX_SECONDS).default(10),
       volume_group_full: z.int().min(0).max(100).default(90),
+      snapshot_full: z.int().min(0).max(100).default(80),
+      snapshot_full_within: z.int().min(0).max(MAX_SECONDS).default(600),
       device_errors: z
         .int()
         .min(0)
@@ -147,6 +153,8 @@ export const TABLES_ALLOWED: Readonly<Record<string, string>> = {
   events: 'a table: [events]',
   'events.interval': 'a whole number of seconds from 1 to 86400',
   'events.volume_group_full': 'a whole number of percent from 1 to 100; 0: never',
+  'events.snapshot_full': 'a whole number of percent from 1 to 100; 0: never',
+  'events.snapshot_full_within': 'a whole number of seconds up to 86400; 0: never',
   'events.device_errors': 'a whole number below 2^32; 0: never',
   'events.command': 'a list of a program and its arguments',
   'events.webhook': 'an http:// or https:// URL',

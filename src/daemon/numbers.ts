@@ -9,8 +9,8 @@
 import type { IoSnapshot } from '../dm/io-stats.ts';
 import { allocationMapOf } from '../lvm/allocation-map.ts';
 import type { Scan, VolumeGroup } from '../lvm/model.ts';
-import { snapshotStatusOf } from '../lvm/snapshot-status.ts';
-import { addIo, type GroupNumbers, type Numbers, processNumbers } from '../observe/stats.ts';
+import { snapshotPercent, snapshotStatusOf } from '../lvm/snapshot-status.ts';
+import { addIo, type GroupNumbers, type Numbers, processNumbers, type SnapshotNumbers } from '../observe/stats.ts';
 import { packageVersion } from './version.ts';
 import type { WorkerStats } from './worker/host.ts';
 
@@ -39,6 +39,8 @@ export interface NumbersParts {
   /** The last scan; null before the first. */
   readonly scan: Scan | null;
   readonly alerts: Readonly<Record<string, number>>;
+  /** Bytes per second by which the store of a snapshot fills up. */
+  readonly fillRateOf: (name: string) => number;
 }
 
 export function numbersOf(parts: NumbersParts): Numbers {
@@ -62,9 +64,48 @@ export function numbersOf(parts: NumbersParts): Numbers {
       return { path, sizeBytes, up: state === 'open', io: devices.get(path) ?? null };
     }),
     groups: parts.scan?.volumeGroups.map(groupNumbers) ?? [],
+    snapshots: snapshotStores(parts).map((store) => withRate(store, parts.fillRateOf(store.name))),
     clients: parts.workers.flatMap(({ index, stats }) => clientNumbers(index, stats)),
     alerts: parts.alerts,
   };
+}
+
+/** The stores of COW snapshots that are served, by volume. */
+export function snapshotStores({
+  workers,
+}: Pick<NumbersParts, 'workers'>): readonly Omit<SnapshotNumbers, 'bytesPerSecond' | 'secondsToFull'>[] {
+  return workers.flatMap(({ stats }) =>
+    (stats?.volumes ?? []).flatMap(({ name, lines }) => {
+      const status = snapshotStatusOf(lines);
+      if (status === null || status.state === 'unknown') return [];
+      const details = lines.find(({ target }) => target.startsWith('snapshot'))?.details ?? {};
+      const number = (key: string): number => (typeof details[key] === 'number' ? details[key] : 0);
+      const copiedChunks = number('copiedChunks');
+      return [
+        {
+          name,
+          valid: status.state !== 'invalid',
+          usedBytes: status.usedSectors * SECTOR_BYTES,
+          totalBytes: status.totalSectors * SECTOR_BYTES,
+          metadataBytes: status.metadataSectors * SECTOR_BYTES,
+          percent: snapshotPercent(status),
+          exceptions: number('exceptions'),
+          exceptionBytes: number('exceptionBytes'),
+          copiedChunks,
+          copiedBytes: copiedChunks * number('chunkSectors') * SECTOR_BYTES,
+        },
+      ];
+    }),
+  );
+}
+
+function withRate(
+  store: Omit<SnapshotNumbers, 'bytesPerSecond' | 'secondsToFull'>,
+  bytesPerSecond: number,
+): SnapshotNumbers {
+  const left = Math.max(0, store.totalBytes - store.usedBytes);
+  const fills = store.valid && bytesPerSecond > 0;
+  return { ...store, bytesPerSecond, secondsToFull: fills ? left / bytesPerSecond : null };
 }
 
 /** COW snapshots that became invalid, with the reason. */

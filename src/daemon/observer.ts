@@ -11,6 +11,7 @@ import type { LiveGroup } from '../lvm/live.ts';
 import type { Scan } from '../lvm/model.ts';
 import type { ClientIdentity } from '../nbd/exports.ts';
 import { AlertSender } from '../observe/alert-sender.ts';
+import { FillRates } from '../observe/fill-rates.ts';
 import { type Alert, alertOf, HealthMonitor } from '../observe/health.ts';
 import { MetadataWatch } from '../observe/metadata-watch.ts';
 import { prometheusText } from '../observe/prometheus.ts';
@@ -22,7 +23,7 @@ import type { Settings } from './config.ts';
 import type { Logger } from './log.ts';
 import { type MetricsPlace, MetricsServer } from './metrics-server.ts';
 import type { SnapshotProblem } from './snapshot-watch.ts';
-import { invalidSnapshots, numbersOf, type NumbersParts } from './numbers.ts';
+import { invalidSnapshots, numbersOf, type NumbersParts, snapshotStores } from './numbers.ts';
 import { Refusals, type Untold } from './refusals.ts';
 
 /** Reasons of volumes that nobody wants to be served (inventory.ts). */
@@ -34,7 +35,7 @@ export interface ObserverOptions {
   readonly settings: ObserverSettings;
   readonly log: Logger;
   /** What the daemon and its workers know now. */
-  readonly gather: () => Promise<Omit<NumbersParts, 'alerts'>>;
+  readonly gather: () => Promise<Omit<NumbersParts, 'alerts' | 'fillRateOf'>>;
   /** What the watch over snapshots could not do. */
   readonly snapshotProblems: () => readonly SnapshotProblem[];
   /** Volumes that ought to be served and aren't. */
@@ -46,6 +47,7 @@ export class Observer {
   readonly #trail: AuditTrail;
   readonly #watch = new MetadataWatch();
   readonly #alerts = new Map<string, number>();
+  readonly #fillRates = new FillRates();
   readonly #health: HealthMonitor;
   #sender: AlertSender;
   /** Volumes that were served since the start: what never was is told at the start, and is no alert. */
@@ -104,7 +106,12 @@ export class Observer {
   }
 
   async numbers(): Promise<Numbers> {
-    return numbersOf({ ...(await this.#options.gather()), alerts: Object.fromEntries(this.#alerts) });
+    return this.#numbersOf(await this.#options.gather());
+  }
+
+  #numbersOf(parts: Omit<NumbersParts, 'alerts' | 'fillRateOf'>): Numbers {
+    const fillRateOf = (name: string): number => this.#fillRates.rateOf(name);
+    return numbersOf({ ...parts, alerts: Object.fromEntries(this.#alerts), fillRateOf });
   }
 
   /** Prometheus text. */
@@ -177,7 +184,8 @@ export class Observer {
 
   async #look(): Promise<void> {
     const parts = await this.#options.gather();
-    const numbers = numbersOf({ ...parts, alerts: Object.fromEntries(this.#alerts) });
+    this.#fillRates.look(Date.now(), snapshotStores(parts));
+    const numbers = this.#numbersOf(parts);
     for (const { name } of numbers.volumes) this.#servedOnce.add(name);
     const unserved = this.#options
       .unserved()

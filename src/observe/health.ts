@@ -4,8 +4,8 @@
  *
  * Invariants
  *  - An alert is raised once and cleared once, however often its cause is looked at.
- *  - What is near a threshold doesn't flap: fullness clears FULL_MARGIN percent below, what happens (errors, restarts) clears after
- *    QUIET_MS without it.
+ *  - What is near a threshold doesn't flap: fullness clears FULL_MARGIN percent below, the time to full at FILLING_MARGIN times as
+ *    much, what happens (errors, restarts) clears after QUIET_MS without it.
  *  - What is gone (a volume group that was removed) clears its alerts.
  */
 import { failures, type Numbers } from './stats.ts';
@@ -15,6 +15,8 @@ export const ALERT_KINDS = [
   'device-errors',
   'metadata-degraded',
   'export-unserved',
+  'snapshot-full',
+  'snapshot-filling',
   'snapshot-invalid',
   'snapshot-not-extended',
   'merge-stopped',
@@ -38,6 +40,10 @@ export interface Alert {
 export interface HealthThresholds {
   /** Percent of a VG's extents; 0: never. */
   readonly volumeGroupFull: number;
+  /** Percent of a snapshot's COW store; 0: never. */
+  readonly snapshotFull: number;
+  /** Seconds in which a snapshot's COW store will be full at the present rate; 0: never. */
+  readonly snapshotFullWithin: number;
   /** Errors of a device between two looks; 0: never. */
   readonly deviceErrors: number;
 }
@@ -60,6 +66,8 @@ export interface HealthView {
 }
 
 export const FULL_MARGIN = 5;
+/** The time to full ends its alert when it is so many times the threshold. */
+export const FILLING_MARGIN = 2;
 export const QUIET_MS: number = 10 * 60 * 1000;
 
 interface Raised {
@@ -101,6 +109,8 @@ export class HealthMonitor {
     const now = view.numbers.time;
     const findings = [
       ...this.#fullGroups(view.numbers),
+      ...this.#fullSnapshots(view.numbers),
+      ...this.#fillingSnapshots(view.numbers),
       ...degradedGroups(view.numbers),
       ...this.#failingDevices(view.numbers),
       ...this.#restartedWorkers(view.numbers),
@@ -149,6 +159,26 @@ export class HealthMonitor {
     });
   }
 
+  #fullSnapshots({ snapshots }: Numbers): Finding[] {
+    const threshold = this.#thresholds().snapshotFull;
+    if (threshold === 0) return [];
+    return snapshots.flatMap(({ name, valid, percent, usedBytes, totalBytes }) => {
+      if (!valid || percent === null || percent < threshold - FULL_MARGIN) return [];
+      const text = `the store of snapshot ${name} is ${percent.toFixed(1)}% full: ${usedBytes} of ${totalBytes} bytes`;
+      return [{ kind: 'snapshot-full', subject: name, text, raises: percent >= threshold }];
+    });
+  }
+
+  #fillingSnapshots({ snapshots }: Numbers): Finding[] {
+    const within = this.#thresholds().snapshotFullWithin;
+    return snapshots.flatMap(({ name, secondsToFull, bytesPerSecond }) => {
+      if (secondsToFull === null || secondsToFull >= within * FILLING_MARGIN) return [];
+      const rate = `${Math.round(bytesPerSecond)} bytes per second`;
+      const text = `the store of snapshot ${name} will be full in ${Math.round(secondsToFull)} s at ${rate}`;
+      return [{ kind: 'snapshot-filling', subject: name, text, raises: secondsToFull < within }];
+    });
+  }
+
   #failingDevices({ devices }: Numbers): Finding[] {
     const threshold = this.#thresholds().deviceErrors;
     const found = devices.flatMap(({ path, io }) => {
@@ -180,6 +210,8 @@ const CLEARED: Readonly<Record<AlertKind, string>> = {
   'device-errors': 'no request failed for ten minutes',
   'metadata-degraded': 'every copy of the metadata is good again',
   'export-unserved': 'it is served, or gone',
+  'snapshot-full': 'it has room again, or is gone',
+  'snapshot-filling': 'it fills up slower, or is gone',
   'snapshot-invalid': 'it is gone',
   'snapshot-not-extended': 'it has room again, or is gone',
   'merge-stopped': 'it has ended, or goes on',

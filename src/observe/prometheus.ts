@@ -8,7 +8,7 @@
  *    samples, so that thousands of idle volumes stay small.
  */
 import { type IoSnapshot, OP_NAMES } from '../dm/io-stats.ts';
-import { allOps, bucketEnd, type Numbers } from './stats.ts';
+import { allOps, bucketEnd, type Numbers, type SnapshotNumbers } from './stats.ts';
 
 type MetricType = 'counter' | 'gauge' | 'histogram';
 
@@ -43,6 +43,18 @@ export const METRICS: ReadonlyMap<string, readonly [MetricType, string]> = new M
     'orion_lvm_lv_latency_seconds',
     ['histogram', 'How long requests of a logical volume took, waiting for a suspend included.'],
   ],
+  ['orion_lvm_snapshot_valid', ['gauge', '1 if a COW snapshot is one, 0 if it has become invalid.']],
+  ['orion_lvm_snapshot_size_bytes', ['gauge', 'Size of the COW store of a snapshot.']],
+  ['orion_lvm_snapshot_used_bytes', ['gauge', 'What of the COW store of a snapshot is used, its records included.']],
+  ['orion_lvm_snapshot_exceptions', ['gauge', 'Chunks of a snapshot that are in its COW store.']],
+  ['orion_lvm_snapshot_exception_memory_bytes', ['gauge', 'Memory that the table of these chunks takes.']],
+  ['orion_lvm_snapshot_copied_chunks_total', ['counter', 'Chunks copied for a snapshot before the origin changed.']],
+  ['orion_lvm_snapshot_copied_bytes_total', ['counter', 'The same in bytes.']],
+  ['orion_lvm_snapshot_fill_bytes_per_second', ['gauge', 'How fast the COW store fills up, mean of some minutes.']],
+  [
+    'orion_lvm_snapshot_full_in_seconds',
+    ['gauge', 'When the COW store is full at this rate; +Inf: it is not filling.'],
+  ],
   ['orion_lvm_device_size_bytes', ['gauge', 'Size of a device.']],
   ['orion_lvm_device_up', ['gauge', '1 if the device is open, 0 if it is not.']],
   ['orion_lvm_device_in_flight', ['gauge', 'Requests to a device that have not ended.']],
@@ -75,6 +87,7 @@ export function prometheusText(numbers: Numbers): string {
     writer.sample('orion_lvm_lv_clients', { vg, lv }, volume.clients);
     if (volume.io !== null) ioMetrics(writer, 'lv', { vg, lv }, volume.io);
   }
+  for (const snapshot of numbers.snapshots) snapshotMetrics(writer, snapshot);
   for (const { path, sizeBytes, up, io } of numbers.devices) {
     writer.sample('orion_lvm_device_size_bytes', { device: path }, sizeBytes);
     writer.sample('orion_lvm_device_up', { device: path }, up ? 1 : 0);
@@ -103,6 +116,20 @@ function daemonMetrics(writer: Writer, numbers: Numbers): void {
   }
 }
 
+function snapshotMetrics(writer: Writer, { name, ...store }: SnapshotNumbers): void {
+  const [vg = '', lv = ''] = name.split('/', 2);
+  const labels = { vg, lv };
+  writer.sample('orion_lvm_snapshot_valid', labels, store.valid ? 1 : 0);
+  writer.sample('orion_lvm_snapshot_size_bytes', labels, store.totalBytes);
+  writer.sample('orion_lvm_snapshot_used_bytes', labels, store.usedBytes);
+  writer.sample('orion_lvm_snapshot_exceptions', labels, store.exceptions);
+  writer.sample('orion_lvm_snapshot_exception_memory_bytes', labels, store.exceptionBytes);
+  writer.sample('orion_lvm_snapshot_copied_chunks_total', labels, store.copiedChunks);
+  writer.sample('orion_lvm_snapshot_copied_bytes_total', labels, store.copiedBytes);
+  writer.sample('orion_lvm_snapshot_fill_bytes_per_second', labels, store.bytesPerSecond);
+  writer.sample('orion_lvm_snapshot_full_in_seconds', labels, store.secondsToFull ?? Infinity);
+}
+
 function ioMetrics(writer: Writer, of: 'lv' | 'device', labels: Labels, io: IoSnapshot): void {
   writer.sample(`orion_lvm_${of}_in_flight`, labels, io.inFlight);
   writer.sample(`orion_lvm_${of}_queue_seconds_total`, labels, allOps(io).milliseconds / 1000);
@@ -120,7 +147,7 @@ class Writer {
   readonly #samples = new Map<string, string[]>();
 
   sample(name: string, labels: Labels, value: number): void {
-    this.#line(name, `${name}${labelText(labels)} ${value}`);
+    this.#line(name, `${name}${labelText(labels)} ${value === Infinity ? '+Inf' : value}`);
   }
 
   histogram(name: string, labels: Labels, counts: readonly number[], sum: number): void {

@@ -51,6 +51,30 @@ export interface GroupNumbers {
   readonly staleCopies: number;
 }
 
+/** The store of a COW snapshot, or of one that its origin takes in. */
+export interface SnapshotNumbers {
+  /** VG/LV */
+  readonly name: string;
+  readonly valid: boolean;
+  readonly usedBytes: number;
+  readonly totalBytes: number;
+  /** Of `usedBytes`, header and records. */
+  readonly metadataBytes: number;
+  /** As LVM2 counts it; null: not known. */
+  readonly percent: number | null;
+  /** Chunks that differ from the origin. */
+  readonly exceptions: number;
+  /** Memory of their table. */
+  readonly exceptionBytes: number;
+  /** What was copied for it since its worker began to serve it. */
+  readonly copiedBytes: number;
+  readonly copiedChunks: number;
+  /** At which it fills up now; 0: it doesn't. */
+  readonly bytesPerSecond: number;
+  /** Until it is full at this rate; null: never. */
+  readonly secondsToFull: number | null;
+}
+
 /** One NBD client in the transmission phase. */
 export interface ClientNumbers {
   /** VG/LV */
@@ -79,6 +103,7 @@ export interface Numbers {
   readonly volumes: readonly VolumeNumbers[];
   readonly devices: readonly DeviceNumbers[];
   readonly groups: readonly GroupNumbers[];
+  readonly snapshots: readonly SnapshotNumbers[];
   readonly clients: readonly ClientNumbers[];
   /** Alerts raised since the start, by kind. */
   readonly alerts: Readonly<Record<string, number>>;

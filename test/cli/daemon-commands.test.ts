@@ -159,6 +159,7 @@ function numbers(time: number, busy: IoStats): Numbers {
     ],
     devices: [{ path: '/dev/sda', sizeBytes: 1, up: true, io: busy.snapshot() }],
     groups: [],
+    snapshots: [],
     clients: [],
     alerts: {},
   };

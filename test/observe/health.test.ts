@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { IoStats } from '../../src/dm/io-stats.ts';
 import { AlertSender } from '../../src/observe/alert-sender.ts';
+import { FillRates } from '../../src/observe/fill-rates.ts';
 import { type Alert, alertOf, HealthMonitor, type HealthView, QUIET_MS } from '../../src/observe/health.ts';
 import { MetadataWatch } from '../../src/observe/metadata-watch.ts';
 import { type GroupNumbers, type Numbers, processNumbers } from '../../src/observe/stats.ts';
@@ -35,6 +36,7 @@ function view(changes: Partial<Numbers> = {}, rest: Partial<HealthView> = {}): H
     volumes: [],
     devices: [],
     groups: [GROUP],
+    snapshots: [],
     clients: [],
     alerts: {},
     ...changes,
@@ -43,7 +45,12 @@ function view(changes: Partial<Numbers> = {}, rest: Partial<HealthView> = {}): H
 }
 
 function monitor(): { readonly look: (of: HealthView) => string[] } {
-  const health = new HealthMonitor(() => ({ volumeGroupFull: 90, deviceErrors: 2 }));
+  const health = new HealthMonitor(() => ({
+    volumeGroupFull: 90,
+    snapshotFull: 80,
+    snapshotFullWithin: 600,
+    deviceErrors: 2,
+  }));
   return { look: (of) => health.look(of).map(({ kind, subject, state }) => `${state} ${kind} ${subject}`) };
 }
 
@@ -56,7 +63,44 @@ function withErrors(count: number): Numbers['devices'] {
   return [{ path: '/dev/sda', sizeBytes: 1, up: true, io: stats.snapshot() }];
 }
 
+/** One snapshot's. */
+function store(percent: number, secondsToFull: number | null, valid = true): Partial<Numbers> {
+  const sizes = { usedBytes: percent, totalBytes: 100, metadataBytes: 1 };
+  const counts = { exceptions: 1, exceptionBytes: 1, copiedBytes: 1, copiedChunks: 1, bytesPerSecond: 1 };
+  return { snapshots: [{ name: 'vg0/s', valid, percent, secondsToFull, ...sizes, ...counts }] };
+}
+
 describe('health', () => {
+  test('a COW store that is nearly full, or will be soon at its rate', () => {
+    const { look } = monitor();
+    assert.deepEqual(look(view(store(79, null))), []);
+    assert.deepEqual(look(view(store(81, 700))), ['raised snapshot-full vg0/s']);
+    assert.deepEqual(look(view(store(76, 590))), ['raised snapshot-filling vg0/s']);
+    assert.deepEqual(look(view(store(76, 1000))), []);
+    assert.deepEqual(look(view(store(74, 1300))), ['cleared snapshot-full vg0/s', 'cleared snapshot-filling vg0/s']);
+    assert.deepEqual(look(view(store(100, null, false))), []);
+  });
+
+  test('the rate at which a COW store fills up is a mean of some minutes', () => {
+    const rates = new FillRates();
+    const used = (time: number, usedBytes: number): number => {
+      rates.look(time, [{ name: 'vg0/s', usedBytes }]);
+      return rates.rateOf('vg0/s');
+    };
+    assert.equal(used(0, 1000), 0);
+    assert.equal(used(10_000, 101_000), 10_000);
+    assert.equal(used(20_000, 201_000), 10_000);
+    const after = used(30_000, 201_000);
+    assert.ok(after > 9000 && after < 10_000, `${after}`);
+    for (let time = 40_000; time < 4_000_000; time += 10_000) used(time, 201_000);
+    assert.equal(rates.rateOf('vg0/s'), 0);
+    // Another store by the same name.
+    assert.equal(used(5_000_000, 10), 0);
+    assert.equal(used(5_001_000, 5010), 5000);
+    rates.look(5_002_000, []);
+    assert.equal(rates.rateOf('vg0/s'), 0);
+  });
+
   test('a VG that is nearly full, with hysteresis', () => {
     const { look } = monitor();
     const steps = [50, 11, 10, 10, 12, 9, 14, 15, 16, 5];
@@ -114,7 +158,12 @@ describe('health', () => {
   });
 
   test('the text says what is wrong', () => {
-    const health = new HealthMonitor(() => ({ volumeGroupFull: 90, deviceErrors: 1 }));
+    const health = new HealthMonitor(() => ({
+      volumeGroupFull: 90,
+      snapshotFull: 0,
+      snapshotFullWithin: 0,
+      deviceErrors: 1,
+    }));
     const [alert] = health.look(view({ groups: [{ ...GROUP, freeExtents: 3 }], time: 86_400_000 }));
     assert.equal(alert?.text, 'volume group vg0 is 97.0% full: 3 of 100 extents are free');
     assert.equal(alert?.time, '1970-01-02T00:00:00.000Z');

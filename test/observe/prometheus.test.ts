@@ -94,6 +94,22 @@ const NUMBERS: Numbers = {
       staleCopies: 1,
     },
   ],
+  snapshots: [
+    {
+      name: 'vg0/s',
+      valid: true,
+      usedBytes: 8192,
+      totalBytes: 2 ** 20,
+      metadataBytes: 4096,
+      percent: 0.8,
+      exceptions: 1,
+      exceptionBytes: 49_152,
+      copiedBytes: 4096,
+      copiedChunks: 1,
+      bytesPerSecond: 0,
+      secondsToFull: null,
+    },
+  ],
   clients: [],
   alerts: { 'device-errors': 2 },
 };

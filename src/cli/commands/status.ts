@@ -11,6 +11,7 @@ import { type AttachedDevice, isConnected, notedDevices } from '../../daemon/cli
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { ask, runningDaemon } from '../running-daemon.ts';
+import { snapshotTable } from '../snapshot-table.ts';
 import { shortBytes, shortDuration, textTable } from '../text-table.ts';
 
 /** What of `GET /v1/status` is shown. */
@@ -49,6 +50,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     heading(status, numbers),
     groupTable(status, numbers.groups),
     exportTable(status, numbers),
+    snapshotTable(numbers.snapshots),
     clientTable(numbers.clients),
     attachedTable(attached),
     deviceTable(status, numbers.devices),

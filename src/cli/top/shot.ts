@@ -4,6 +4,7 @@
  * Invariant: the busiest stand first; what did nothing is shown only where there is room for it.
  */
 import { allOps, failures, ioSince, type Numbers, quantile } from '../../observe/stats.ts';
+import { snapshotTable } from '../snapshot-table.ts';
 import { shortBytes, shortDuration, shortTime, type TextColumn, textTable } from '../text-table.ts';
 
 type IoOf = Numbers['volumes'][number]['io'];
@@ -34,10 +35,13 @@ export function topShot(before: Numbers, after: Numbers, size: ShotSize): string
   const header = headerLines(before, after, seconds);
   const volumes = table('Volume', before.volumes, after.volumes, ({ name }) => name, seconds);
   const devices = table('Device', before.devices, after.devices, ({ path }) => path, seconds);
-  // Devices get what volumes leave, and at least a third.
+  // Devices get what volumes leave, and at least a third; snapshots what both leave.
   const room = Math.max(size.rows - header.length - 2, 4);
   const forDevices = Math.min(devices.length, Math.max(Math.floor(room / 3), room - volumes.length));
-  const lines = [...header, '', ...volumes.slice(0, room - forDevices), '', ...devices.slice(0, forDevices)];
+  const forVolumes = Math.min(volumes.length, room - forDevices);
+  const lines = [...header, '', ...volumes.slice(0, forVolumes), '', ...devices.slice(0, forDevices)];
+  const left = size.rows - lines.length - 1;
+  if (left > 1 && after.snapshots.length > 0) lines.push('', ...snapshotTable(after.snapshots).slice(0, left));
   return lines.slice(0, size.rows).map((line) => line.slice(0, size.columns));
 }
 
