@@ -60,9 +60,9 @@ export interface BlockDevice {
    * The range comes into use here, and others may have written to it before: nothing that is kept of it in memory is to be used. Absent
    * (here and below): nothing is kept.
    */
-  forget?(offset: number, length: number): void;
+  enter?(offset: number, length: number): void;
   /** The range goes out of use, and others may write to it: what was written to it is handed on first, then nothing of it is kept. */
-  release?(offset: number, length: number): Promise<void>;
+  leave?(offset: number, length: number): Promise<void>;
   /** Waits for what is in flight, then lets the device go. Nothing may be submitted afterwards. */
   close(): Promise<void>;
 }

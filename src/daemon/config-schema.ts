@@ -8,6 +8,7 @@
  *  - Parsing decides form only; what depends on the machine (paths, sockets, being root) is config.ts's.
  */
 import { z } from 'zod';
+import { MIN_CACHE_BYTES } from '../block/cache/block-cache.ts';
 import { TABLES_ALLOWED, type TablesConfig, tablesShape } from './config-tables.ts';
 import { EXPORTS_ALLOWED, type ExportsConfig, exportsShape } from './export-settings.ts';
 
@@ -128,7 +129,15 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   metadata_backup_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
   rescan_interval: z.int().min(0).max(MAX_INTERVAL).default(0),
   auto_recovery: z.boolean().default(false),
-  cache_size: size.default(0),
+  cache_size: z
+    .union([
+      z.literal(0),
+      z
+        .int()
+        .min(MIN_CACHE_BYTES)
+        .max(2 ** 40),
+    ])
+    .default(0),
   cache_policy: z.enum(CACHE_POLICIES).default('none'),
   io_scheduler: z.enum(IO_SCHEDULERS).default('none'),
   journal_size: size.default(0),
@@ -197,7 +206,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   metadata_backup_interval: 'a whole number of seconds, at most 31536000; 0: never',
   rescan_interval: 'a whole number of seconds, at most 31536000; 0: never',
   auto_recovery: 'true or false',
-  cache_size: 'a whole number of bytes below 2^53; 0: no cache',
+  cache_size: 'a whole number of bytes from 1048576 to 1099511627776; 0: no cache',
   cache_policy: '"none", "writethrough" or "writeback"',
   io_scheduler: '"none" or "deadline"',
   journal_size: 'a whole number of bytes below 2^53; 0: no journal',

@@ -39,6 +39,15 @@ export interface LoadedTable<L extends StackedDevice> {
   /** The devices as the resolver gave them, those of layers too, each once. */
   readonly devices: ReadonlySet<BlockDevice>;
   readonly layers: readonly L[];
+  /** What the table maps of devices itself, without its layers. */
+  readonly ranges: readonly DeviceRange[];
+}
+
+/** Bytes of a device that a table maps. */
+export interface DeviceRange {
+  readonly device: BlockDevice;
+  readonly offset: number;
+  readonly length: number;
 }
 
 export interface LoadOptions<L extends StackedDevice> {
@@ -57,7 +66,8 @@ export interface LoadOptions<L extends StackedDevice> {
 export function loadTable<L extends StackedDevice>(table: Table, options: LoadOptions<L>): LoadedTable<L> {
   checkTiling(table, options.volume.name);
   const devices = new Set<BlockDevice>();
-  const made = table.map((line, i) => makeTarget(line, i, options, devices));
+  const ranges: DeviceRange[] = [];
+  const made = table.map((line, i) => makeTarget(line, i, options, { devices, ranges }));
   const { map, firstLegs } = compileMap(
     table.map((line, i) => ({
       start: line.start * SECTOR_BYTES,
@@ -73,7 +83,7 @@ export function loadTable<L extends StackedDevice>(table: Table, options: LoadOp
   const limits = volumeLimits(map.sizeBytes, devices, options.readOnly);
   const refused = lines.some(({ target: { mapping } }) => mapping.kind === 'submit' && mapping.discards === false);
   const offered = refused ? { ...limits, canDiscard: false, discardGranularity: 0 } : limits;
-  return { table, lines, map, limits: offered, devices, layers };
+  return { table, lines, map, limits: offered, devices, layers, ranges };
 }
 
 function checkTiling(table: unknown, volume: string): void {
@@ -105,7 +115,7 @@ function makeTarget<L extends StackedDevice>(
   line: TableLine,
   index: number,
   options: LoadOptions<L>,
-  devices: Set<BlockDevice>,
+  uses: { readonly devices: Set<BlockDevice>; readonly ranges: DeviceRange[] },
 ): { readonly target: Target; readonly layers: readonly L[] } {
   const place: TablePlace = { volume: options.volume.name, line: index + 1, target: line.target };
   const type = options.targets.get(line.target);
@@ -118,17 +128,24 @@ function makeTarget<L extends StackedDevice>(
     if (typeof ref !== 'string') {
       const { volume, sizeBytes } = options.makeLayer(ref, { ...place, target: line.target });
       checkRange(ref.name, sizeBytes, { offset, length }, place, field);
-      for (const below of volume.dependencies()) devices.add(below);
+      for (const below of volume.dependencies()) uses.devices.add(below);
       layers.push(volume);
       return volume;
     }
     const found = resolveDevice(ref, field, place, options);
     checkRange(ref, found.limits.sizeBytes, { offset, length }, place, field);
-    devices.add(found);
+    uses.devices.add(found);
+    uses.ranges.push(rangeOf(found, offset, length));
     return measured(found);
   };
   const target = type.create(type.parse(line.params, place), { place, length: line.length, device });
   return { target, layers };
+}
+
+/** A target that can't know how much of a device it will use asks for one sector of it, and may use all. */
+function rangeOf(device: BlockDevice, offset: number, length: number): DeviceRange {
+  if (length === 1) return { device, offset: 0, length: device.limits.sizeBytes };
+  return { device, offset: offset * SECTOR_BYTES, length: length * SECTOR_BYTES };
 }
 
 /** Sectors against bytes. */

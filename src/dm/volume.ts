@@ -163,7 +163,9 @@ export class Volume implements BlockDevice {
       volume.#inactive = loaded;
       return { volume, sizeBytes: loaded.limits.sizeBytes };
     };
-    return loadTable(table, { volume: this, root, targets: this.#targets, resolve, makeLayer, readOnly });
+    const loaded = loadTable(table, { volume: this, root, targets: this.#targets, resolve, makeLayer, readOnly });
+    enterRanges(loaded);
+    return loaded;
   }
 
   /** Drops the inactive table. */
@@ -198,6 +200,7 @@ export class Volume implements BlockDevice {
         if (target.suspend !== undefined) await this.#unlessAborted(target.suspend(), signal);
       }
       await this.#unlessAborted(this.#flushForSuspend(), signal);
+      await this.#unlessAborted(leaveRanges(table), signal);
       for (const layer of table.layers) {
         await layer.suspend(signal);
         this.#refuseClosed();
@@ -241,6 +244,7 @@ export class Volume implements BlockDevice {
     if (next !== this.#live) this.#letGo();
     this.#inactive = null;
     this.#live = next;
+    enterRanges(next);
     for (const layer of next.layers) layer.resume();
     for (const { target } of next.lines) target.resume?.();
     this.#goOn(next);
@@ -393,4 +397,16 @@ export class Volume implements BlockDevice {
       signal?.removeEventListener('abort', onAbort);
     }
   }
+}
+
+/** Others may have written to what the table maps itself, as long as it was not live. */
+function enterRanges(table: LoadedTable<Volume>): void {
+  for (const { device, offset, length } of table.ranges) device.enter?.(offset, length);
+}
+
+/** Others may write from now on to what the table maps itself; its layers leave by themselves. */
+async function leaveRanges(table: LoadedTable<Volume>): Promise<void> {
+  await Promise.all(
+    table.ranges.map(({ device, offset, length }) => device.leave?.(offset, length) ?? Promise.resolve()),
+  );
 }

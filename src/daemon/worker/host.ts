@@ -13,6 +13,7 @@
  *  - Workers don't claim devices. The supervisor holds them exclusively as long as any worker has them open.
  */
 import type { Socket } from 'node:net';
+import type { CacheSnapshot } from '../../block/cache/stats.ts';
 import type { IoSnapshot } from '../../dm/io-stats.ts';
 import type { Table } from '../../dm/table.ts';
 import type { VolumeStatus } from '../../dm/volume.ts';
@@ -120,6 +121,8 @@ export interface WorkerDevice {
   readonly sizeBytes: number;
   /** What was asked of it since this worker opened it; null: nothing. */
   readonly io: IoSnapshot | null;
+  /** What its cache counted since this worker opened it; null: it has none. */
+  readonly cache: CacheSnapshot | null;
 }
 
 export interface WorkerStats {

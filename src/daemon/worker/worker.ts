@@ -9,6 +9,8 @@
  *  - What is behind a path is the device that the supervisor claimed, or it is not used.
  */
 import type { Socket } from 'node:net';
+import type { BlockCache } from '../../block/cache/block-cache.ts';
+import { CachedDevice } from '../../block/cache/cached-device.ts';
 import type { BlockDevice, OpenedDevice } from '../../block/device.ts';
 import type { StatusSource } from '../../block/extents.ts';
 import { openBlockDevice } from '../../block/open.ts';
@@ -23,7 +25,7 @@ import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
 import { handleOf } from '../../nbd/socket-handle.ts';
 import { ALLOCATION_CONTEXT } from '../../nbd/constants.ts';
 import type { ContextSpec } from '../contexts.ts';
-import { directOf, type EngineSettings } from '../engine.ts';
+import { cacheOf, directOf, dressed, type EngineSettings } from '../engine.ts';
 import { singleErrors } from '../errors.ts';
 import { Patience } from '../patience.ts';
 import { clientStreams } from '../streams.ts';
@@ -147,6 +149,7 @@ class ClientExport implements NbdExport {
 export class Worker implements WorkerCommands {
   readonly #log: WorkerLog;
   readonly #engine: EngineSettings;
+  readonly #cache: BlockCache | null;
   readonly #sessions: NbdSessions;
   readonly #volumes = new Map<VolumeId, HeldVolume>();
   readonly #devices = new Map<DeviceKey, Promise<OpenedDevice>>();
@@ -159,6 +162,7 @@ export class Worker implements WorkerCommands {
     this.#log = log;
     this.#events = events;
     this.#engine = settings.engine;
+    this.#cache = cacheOf(settings.engine);
     const { limits } = settings;
     this.#sessions = new NbdSessions({
       limits,
@@ -230,7 +234,7 @@ export class Worker implements WorkerCommands {
       engine: this.#engine.engine,
       direct: directOf(this.#engine.direct, path),
     });
-    if (device.identity === identity) return device;
+    if (device.identity === identity) return dressed(device, this.#cache, this.#engine);
     await device.close();
     throw new Error(`${path} is another device now than the one that was scanned`);
   }
@@ -338,7 +342,8 @@ export class Worker implements WorkerCommands {
         if (outcome.status === 'rejected') return [];
         const { name, identity, limits } = outcome.value;
         const io = deviceStats(outcome.value)?.snapshotIfUsed() ?? null;
-        return [{ path: name, identity, sizeBytes: limits.sizeBytes, io }];
+        const cache = outcome.value instanceof CachedDevice ? outcome.value.cacheStats : null;
+        return [{ path: name, identity, sizeBytes: limits.sizeBytes, io, cache }];
       }),
     };
   }

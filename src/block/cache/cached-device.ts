@@ -1,0 +1,473 @@
+/**
+ * A device behind the block cache of its process (block-cache.ts).
+ *
+ * What is cached must be what the device holds, though others write to it: commands, which open it themselves, and workers that
+ * have other volumes on it. The rule that makes this right:
+ *
+ *     A range of the device is written by nobody else while a table that is live here maps it. Everything else may change at any
+ *     moment, and nothing of it is served from memory.
+ *
+ * So whoever uses a device tells it of the borders of that time (dm/volume.ts does, for every table):
+ *  - `enter` when a table comes in (it is loaded, and again when it goes live): what is in memory of its ranges may be of before;
+ *  - `leave` when a table stops (suspended, closed): what it wrote goes to the device, then nothing of its ranges is kept.
+ * Between extents of different owners there need be no border of a block: only the units that were written here are written to the
+ * device, and what a block holds of a neighbour is served to nobody until he becomes ours, which begins with `enter`.
+ *
+ * Invariants
+ *  - A read gives what the last write that ended before it wrote, or what is newer; read-ahead and reads in flight never put old bytes behind
+ *    new ones (reads.ts, write-through.ts).
+ *  - At most one write of a block is in flight whose bytes are in memory and may still change there.
+ *  - A flush ends well only if every write acknowledged before it is on the device, and it flushed since. Writes that come later don't
+ *    hold it up. Bytes that can't be written back stay dirty; each flush tries them again, and fails if they fail again. Only `leave` and
+ *    `close` give such bytes up: then the next flush reports it.
+ *  - Discards and zeroes have their range for themselves: changes that overlap wait for them, and they for changes under way.
+ *  - Dirty blocks stay within the cache's bound: writes wait for room; when the device refuses what is written back, they fail.
+ */
+import assert from 'node:assert/strict';
+import { assertInLimits, type BlockDevice, type DeviceLimits, type OpenedDevice } from '../device.ts';
+import { DeviceError, errnoText } from '../errors.ts';
+import { blockStatusOf, type ExtentList, type StatusDone } from '../extents.ts';
+import { type IoRequest, Op, RequestQueue } from '../request.ts';
+import type { BlockCache } from './block-cache.ts';
+import { BufferedWrites } from './buffered-writes.ts';
+import { DeviceFrames } from './device-frames.ts';
+import { BLOCK_BYTES, FILLING } from './frames.ts';
+import { Operation, type OperationHost, Stage } from './operation.ts';
+import { Ranges } from './ranges.ts';
+import { Reads, type ReadsHost } from './reads.ts';
+import type { CacheSnapshot } from './stats.ts';
+import { ThroughWrites } from './write-through.ts';
+
+const SECTOR_BYTES = 512;
+
+export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
+  readonly name: string;
+  readonly kind: 'file' | 'block';
+  readonly identity: string;
+  readonly remeasure?: () => Promise<void>;
+  readonly #inner: BlockDevice & Partial<OpenedDevice>;
+  readonly #cache: BlockCache;
+  readonly #own: DeviceFrames;
+  readonly #reads: Reads;
+  readonly #through: ThroughWrites;
+  /** Null: every write goes through. */
+  readonly #buffered: BufferedWrites | null;
+  readonly #ranges: Ranges;
+  #innerLimits: DeviceLimits;
+  #limits: DeviceLimits;
+  readonly #operations: Operation[] = [];
+  readonly #ended = new RequestQueue();
+  #scheduled = false;
+  /** Requests submitted and not ended; writes behind the last whole block. */
+  #outstanding = 0;
+  #tails = 0;
+  /** Errno of bytes that were given up and that no flush has told of. */
+  #lost = 0;
+  #closed: Promise<void> | null = null;
+  #idle: (() => void) | null = null;
+  readonly #onTurn = (): void => this.#completeEnded();
+
+  constructor(inner: BlockDevice & Partial<OpenedDevice>, cache: BlockCache) {
+    assert(inner.limits.requestAlignment <= BLOCK_BYTES, 'a unit larger than a block of the cache');
+    this.#inner = inner;
+    this.#cache = cache;
+    this.name = inner.name;
+    this.kind = inner.kind ?? 'file';
+    this.identity = inner.identity ?? inner.name;
+    if (inner.remeasure !== undefined) this.remeasure = () => inner.remeasure!();
+    this.#innerLimits = inner.limits;
+    this.#limits = limitsOver(inner.limits);
+    this.#own = new DeviceFrames(cache.frames);
+    this.#own.blocks = Math.floor(this.#limits.sizeBytes / BLOCK_BYTES);
+    const { aheadBytes, maxBlocks } = cache;
+    this.#reads = new Reads(this, this.#own, { staging: cache.readStaging, maxBlocks, aheadBytes });
+    this.#through = new ThroughWrites(this.#own, maxBlocks);
+    this.#ranges = new Ranges(this.#own);
+    const buffers = cache.policy === 'writeback' && !inner.limits.readOnly;
+    this.#buffered = buffers
+      ? new BufferedWrites(this, {
+          own: this.#own,
+          cache,
+          unitBytes: this.#limits.requestAlignment,
+          reads: this.#reads,
+          ranges: this.#ranges,
+        })
+      : null;
+  }
+
+  get limits(): DeviceLimits {
+    if (this.#inner.limits !== this.#innerLimits) this.#measure();
+    return this.#limits;
+  }
+
+  /** What the cache counted so far. */
+  get cacheStats(): CacheSnapshot {
+    const { counters, cached } = this.#own;
+    return {
+      hits: counters.hits,
+      misses: counters.misses,
+      readAheadUsedBytes: counters.aheadUsed * BLOCK_BYTES,
+      readAheadWastedBytes: counters.aheadWasted * BLOCK_BYTES,
+      evictions: counters.evictions,
+      dirtyBytes: (this.#buffered?.unclean ?? 0) * BLOCK_BYTES,
+      cachedBytes: cached * BLOCK_BYTES,
+      writeBackBatches: counters.batches,
+      writeBackBytes: counters.batchBytes,
+      writeBackErrors: counters.batchErrors,
+    };
+  }
+
+  submit(request: IoRequest): void {
+    assert(this.#closed === null, 'submitted to a closed device');
+    assertInLimits(this.limits, request);
+    request.error = 0;
+    this.#outstanding++;
+    if (request.op === Op.read) this.#reads.read(request);
+    else if (request.op === Op.flush) this.#flush(request);
+    else if (this.#limits.readOnly) this.#forward(this.begin(request), Stage.plain);
+    else if (request.op !== Op.write) this.#startRange(this.begin(request));
+    else if (this.#buffered === null) this.#startThrough(this.begin(request));
+    else this.#buffered.write(request);
+  }
+
+  /** What the device itself says, once it has what is dirty. */
+  blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+    if (this.#buffered === null || this.#buffered.unclean === 0) {
+      blockStatusOf(this.#inner, offset, length, extents, done);
+      return;
+    }
+    this.#settle(offset, length, false, (errno) => {
+      if (errno === 0) {
+        blockStatusOf(this.#inner, offset, length, extents, done);
+        return;
+      }
+      // What the device would say is of before.
+      extents.add(length, 0);
+      done(0);
+    });
+  }
+
+  enter(offset: number, length: number): void {
+    const { frames } = this.#own;
+    this.#own.each(Math.floor(offset / BLOCK_BYTES), Math.ceil((offset + length) / BLOCK_BYTES), (frame) => {
+      if (frames.writers[frame]! > 0) frames.poisoned[frame] = 1;
+      else if (frames.state[frame] === FILLING || !frames.isPinned(frame)) this.#own.drop(frame);
+    });
+  }
+
+  leave(offset: number, length: number): Promise<void> {
+    if (this.#closed !== null) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#settle(offset, length, true, () => resolve());
+    });
+  }
+
+  /** Writes back what is dirty, flushes it, and closes the device. Throws DeviceError IO if something was lost. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    while (this.#outstanding > 0) await this.#untilIdle();
+    const { promise, resolve } = Promise.withResolvers<number>();
+    const wrote = this.#buffered !== null && this.#own.counters.batches > 0;
+    this.#settle(0, this.#limits.sizeBytes, true, resolve);
+    let errno = await promise;
+    while (this.#reads.active > 0) await this.#untilIdle();
+    if (wrote && errno === 0) errno = await this.#flushBelow();
+    this.enter(0, this.#limits.sizeBytes);
+    this.#buffered?.close();
+    this.#own.frames.detach(this.#own.base);
+    this.#cache.detach(this);
+    await this.#inner.close();
+    errno ||= this.#lost;
+    if (errno !== 0)
+      throw new DeviceError('IO', this.name, `what was written could not be made durable: ${errnoText(errno)}`, {
+        errno,
+      });
+  }
+
+  #untilIdle(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#idle = resolve;
+    });
+  }
+
+  #flushBelow(): Promise<number> {
+    return new Promise((resolve) => {
+      const operation = new Operation({ operationDone: ({ io }) => resolve(io.error) });
+      operation.io.op = Op.flush;
+      this.#inner.submit(operation.io);
+    });
+  }
+
+  // For the parts of the device (reads.ts, buffered-writes.ts).
+
+  begin(request: IoRequest): Operation {
+    const operation = this.#operations.pop() ?? new Operation(this);
+    operation.request = request;
+    operation.position = request.offset;
+    if (request.op === Op.flush) return operation;
+    operation.firstBlock = Math.floor(request.offset / BLOCK_BYTES);
+    operation.endBlock = Math.min(Math.ceil((request.offset + request.length) / BLOCK_BYTES), this.#own.blocks);
+    operation.firstBlock = Math.min(operation.firstBlock, operation.endBlock);
+    return operation;
+  }
+
+  finish(operation: Operation, errno: number): void {
+    const request = operation.request!;
+    operation.reset();
+    this.#operations.push(operation);
+    this.#complete(request, errno);
+  }
+
+  finishLater(operation: Operation, errno: number): void {
+    const request = operation.request!;
+    operation.reset();
+    this.#operations.push(operation);
+    this.endLater(request, errno);
+  }
+
+  endLater(request: IoRequest, errno: number): void {
+    request.error = errno;
+    this.#ended.push(request);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#onTurn);
+  }
+
+  resume(operation: Operation): void {
+    const { op } = operation.request ?? { op: Op.discard };
+    if (op === Op.read) this.#reads.goOn(operation);
+    else if (op !== Op.write) this.#startRange(operation);
+    else if (this.#buffered === null) this.#startThrough(operation);
+    else this.#buffered.goOn(operation);
+  }
+
+  mayInstall(first: number, end: number): boolean {
+    return end <= this.#own.blocks && this.#through.blind === 0 && this.#ranges.over(first, end) === null;
+  }
+
+  roomChanged(): void {
+    this.#cache.roomChanged();
+    if (this.#reads.active === 0) this.#notifyIdle();
+  }
+
+  /** Room in the cache, which some of this device's writes may wait for. */
+  serveWaiting(): void {
+    this.#buffered?.serveWaiting();
+  }
+
+  submitBelow(request: IoRequest): void {
+    this.#inner.submit(request);
+  }
+
+  /** Sends the part of a write that lies behind the last whole block; the operation's position is at its begin. */
+  writeTail(operation: Operation): void {
+    const { offset, length, buffer, bufferOffset, flags } = operation.request!;
+    const { io, position } = operation;
+    io.op = Op.write;
+    io.flags = flags;
+    io.offset = position;
+    io.length = offset + length - position;
+    io.buffer = buffer;
+    io.bufferOffset = bufferOffset + position - offset;
+    operation.stage = Stage.tail;
+    operation.position = offset + length;
+    this.#tails++;
+    this.#inner.submit(io);
+  }
+
+  /** Sends a flush to the device; the operation ends with it. */
+  flushThrough(operation: Operation): void {
+    operation.stage = Stage.flush;
+    operation.io.op = Op.flush;
+    this.#inner.submit(operation.io);
+  }
+
+  /** Blocks [first, end) are on the device, or could not be written. */
+  wrote(first: number, end: number, errno: number): void {
+    this.#ranges.changed(first, end, errno, (range) => this.#rangeSettled(range));
+  }
+
+  /** Writes that wait for room. */
+  get waiting(): number {
+    return this.#buffered?.waiting ?? 0;
+  }
+
+  /** Writes back what is called for. */
+  writeBack(): void {
+    this.#buffered?.pump();
+  }
+
+  operationDone(operation: Operation): void {
+    const { error } = operation.io;
+    switch (operation.stage) {
+      case Stage.through:
+        this.#through.end(operation, error);
+        if (operation.blind) this.wrote(0, Infinity, 0);
+        else this.wrote(operation.firstBlock, operation.endBlock, 0);
+        this.finish(operation, error);
+        this.roomChanged();
+        break;
+      case Stage.tail:
+        this.#tails--;
+        if (this.#tails === 0) this.#measureBlocks();
+        if (error === 0) this.#buffered!.goOn(operation);
+        else this.finish(operation, error);
+        break;
+      case Stage.flush:
+        this.#flushed(operation, error);
+        break;
+      case Stage.range:
+        this.#endRange(operation, error);
+        break;
+      case Stage.plain:
+        this.finish(operation, error);
+        break;
+      case Stage.none:
+        assert.fail('an operation without a request of its own has ended');
+    }
+  }
+
+  #flush(request: IoRequest): void {
+    const operation = this.begin(request);
+    if (this.#buffered === null || this.#buffered.unclean === 0) this.flushThrough(operation);
+    else this.#buffered.flush(operation);
+  }
+
+  #flushed(operation: Operation, error: number): void {
+    const errno = error === 0 ? this.#lost : error;
+    this.#lost = 0;
+    this.finish(operation, errno);
+  }
+
+  #startThrough(operation: Operation): void {
+    const range = this.#ranges.over(operation.firstBlock, operation.endBlock);
+    if (range !== null) {
+      range.waiters.push(operation);
+      return;
+    }
+    // Ranges wait until no blind write is left, so there are no new ones while they do.
+    const ahead = this.#ranges.firstUnsettled;
+    if (this.#through.begin(operation, ahead === null)) this.#forward(operation, Stage.through);
+    else ahead!.waiters.push(operation);
+  }
+
+  /** Sends the operation's request to the device as it is. */
+  #forward(operation: Operation, stage: Stage): void {
+    const { io } = operation;
+    const request = operation.request!;
+    io.op = request.op;
+    io.flags = request.flags;
+    io.offset = request.offset;
+    io.length = request.length;
+    io.buffer = request.buffer;
+    io.bufferOffset = request.bufferOffset;
+    operation.stage = stage;
+    this.#inner.submit(io);
+  }
+
+  // Ranges: discards, zeroes, and what is given up.
+
+  #settle(offset: number, length: number, force: boolean, resolve: (errno: number) => void): void {
+    const operation = this.#operations.pop() ?? new Operation(this);
+    operation.firstBlock = Math.floor(offset / BLOCK_BYTES);
+    operation.endBlock = Math.ceil((offset + length) / BLOCK_BYTES);
+    operation.force = force;
+    operation.resolve = resolve;
+    this.#startRange(operation);
+  }
+
+  #startRange(operation: Operation): void {
+    const before = this.#ranges.over(operation.firstBlock, operation.endBlock);
+    if (before !== null) {
+      before.waiters.push(operation);
+      return;
+    }
+    this.#ranges.add(operation);
+    this.#trySettle(operation);
+  }
+
+  #trySettle(operation: Operation): void {
+    if (this.#ranges.settle(operation) && this.#through.blind === 0) this.#rangeSettled(operation);
+    else this.#buffered?.pump();
+  }
+
+  /** A range may have nothing on its way to the device any more, or something of it could not be written. */
+  #rangeSettled(operation: Operation): void {
+    if (operation.settled) return;
+    if (operation.error !== 0) {
+      this.#rangeFailed(operation);
+      return;
+    }
+    if (!this.#ranges.settle(operation) || this.#through.blind > 0) return;
+    operation.settled = true;
+    if (operation.request === null) this.#endRange(operation, 0);
+    else this.#forward(operation, Stage.range);
+  }
+
+  #rangeFailed(operation: Operation): void {
+    if (operation.force) {
+      // What flies comes back first.
+      if (!this.#buffered!.giveUp(operation.firstBlock, operation.endBlock)) return;
+      this.#lost = operation.error;
+    }
+    operation.settled = true;
+    this.#endRange(operation, operation.error);
+  }
+
+  #endRange(operation: Operation, errno: number): void {
+    this.#ranges.remove(operation);
+    const { request, resolve, waiters } = operation;
+    for (let waiter = waiters.shift(); waiter !== null; waiter = waiters.shift()) this.resume(waiter);
+    operation.reset();
+    this.#operations.push(operation);
+    if (request === null) setImmediate(resolve!, errno);
+    else this.endLater(request, errno);
+    this.roomChanged();
+  }
+
+  #measure(): void {
+    this.#innerLimits = this.#inner.limits;
+    this.#limits = limitsOver(this.#innerLimits);
+    // While a write behind the last whole block is in flight, that block must not become one that is cached.
+    if (this.#tails === 0) this.#measureBlocks();
+  }
+
+  #measureBlocks(): void {
+    this.#own.blocks = Math.floor(this.#limits.sizeBytes / BLOCK_BYTES);
+  }
+
+  #completeEnded(): void {
+    this.#scheduled = false;
+    // Only those of before: owners that submit again from ioDone have their turn later.
+    for (let count = this.#ended.size; count > 0; count--) {
+      const request = this.#ended.shift()!;
+      this.#complete(request, request.error);
+    }
+    if (this.#ended.size === 0 || this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#onTurn);
+  }
+
+  #complete(request: IoRequest, errno: number): void {
+    request.error = errno;
+    this.#outstanding--;
+    request.owner.ioDone(request);
+    if (this.#outstanding === 0) this.#notifyIdle();
+  }
+
+  #notifyIdle(): void {
+    const idle = this.#idle;
+    this.#idle = null;
+    idle?.();
+  }
+}
+
+/** Blocks are kept in units that any device of today takes. */
+function limitsOver(limits: DeviceLimits): DeviceLimits {
+  const requestAlignment = Math.max(limits.requestAlignment, SECTOR_BYTES);
+  return { ...limits, requestAlignment, sizeBytes: limits.sizeBytes - (limits.sizeBytes % requestAlignment) };
+}
