@@ -138,13 +138,25 @@ function workerNumbers(index: number, restarts: number, stats: WorkerStats | nul
 }
 
 function clientNumbers(worker: number, stats: WorkerStats | null): Numbers['clients'] {
-  return (stats?.connections ?? []).flatMap(({ exportName, peer, readOnly, requestsInFlight, counters }) => {
-    if (exportName === null || counters === null) return [];
-    const { readBytes, writtenBytes, errors } = counters;
-    return [
-      { volume: exportName, peer, readOnly, worker, inFlight: requestsInFlight, readBytes, writtenBytes, errors },
-    ];
-  });
+  return (stats?.connections ?? []).flatMap(
+    ({ exportName, peer, identity = '', readOnly, requestsInFlight, counters }) => {
+      if (exportName === null || counters === null) return [];
+      const { readBytes, writtenBytes, errors } = counters;
+      return [
+        {
+          volume: exportName,
+          peer,
+          identity,
+          readOnly,
+          worker,
+          inFlight: requestsInFlight,
+          readBytes,
+          writtenBytes,
+          errors,
+        },
+      ];
+    },
+  );
 }
 
 function groupNumbers({ vg, pvs, staleAreas, outdated }: VolumeGroup): GroupNumbers {

@@ -81,6 +81,8 @@ export interface ClientNumbers {
   readonly volume: string;
   /** `unix:/path` of the listener, or `tcp:address:port` of the client. */
   readonly peer: string;
+  /** Who it is: what it has shown over TLS, or its user or address. */
+  readonly identity: string;
   readonly readOnly: boolean;
   /** Of the worker that serves it. */
   readonly worker: number;

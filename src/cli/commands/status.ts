@@ -160,6 +160,7 @@ function clientTable(clients: readonly ClientNumbers[]): string[] {
   return textTable(
     [
       { heading: 'Client' },
+      { heading: 'Who' },
       { heading: 'Export' },
       { heading: 'Access' },
       { heading: 'Worker', right: true },
@@ -168,7 +169,7 @@ function clientTable(clients: readonly ClientNumbers[]): string[] {
       { heading: 'Written', right: true },
       { heading: 'Errors', right: true },
     ],
-    clients.map(({ peer, volume, readOnly, worker, inFlight, readBytes, writtenBytes, errors }) => {
+    clients.map(({ peer, identity, volume, readOnly, worker, inFlight, readBytes, writtenBytes, errors }) => {
       const counts = [
         String(worker),
         String(inFlight),
@@ -176,7 +177,7 @@ function clientTable(clients: readonly ClientNumbers[]): string[] {
         shortBytes(writtenBytes),
         String(errors),
       ];
-      return [peer, volume, readOnly ? 'ro' : 'rw', ...counts];
+      return [peer, identity, volume, readOnly ? 'ro' : 'rw', ...counts];
     }),
   );
 }

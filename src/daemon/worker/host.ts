@@ -135,7 +135,8 @@ export interface WorkerStats {
   readonly cpuSystem: number;
   /** Bytes of payload memory that connections use. */
   readonly payloadBytes: number;
-  readonly connections: readonly ConnectionInfo[];
+  /** `identity`: as it was told when the client was handed over. */
+  readonly connections: readonly (ConnectionInfo & { readonly identity?: string })[];
   readonly volumes: readonly WorkerVolume[];
   readonly devices: readonly WorkerDevice[];
 }

@@ -336,7 +336,10 @@ export class Worker implements WorkerCommands {
       cpuUser: user,
       cpuSystem: system,
       payloadBytes: this.#sessions.payloadBytes,
-      connections: this.#sessions.connections(),
+      connections: this.#sessions.connections().map((info) => {
+        const client = this.#clients.get(info.id);
+        return client === undefined ? info : { ...info, identity: client.identity };
+      }),
       volumes: [...this.#volumes.values()].map(statusOf),
       devices: opened.flatMap((outcome) => {
         if (outcome.status === 'rejected') return [];
