@@ -68,6 +68,8 @@ export class FlatMap {
   readonly #firstLegs: Int32Array;
   readonly #legCounts: Int32Array;
   readonly #legOffsets: Float64Array;
+  /** Some sink can tell zeroes without I/O. */
+  readonly #knowsZeroes: boolean;
   #last = 0;
 
   constructor(segments: readonly FlatSegment[], legs: readonly LegPlace[]) {
@@ -85,6 +87,7 @@ export class FlatMap {
     this.#firstLegs = Int32Array.from(segments, (segment) => segment.firstLeg);
     this.#legCounts = Int32Array.from(segments, (segment) => segment.legCount);
     this.#legOffsets = Float64Array.from(legs, (leg) => leg.offset);
+    this.#knowsZeroes = this.sinks.some((sink) => sink.zeroRun !== undefined);
   }
 
   get segmentCount(): number {
@@ -131,13 +134,16 @@ export class FlatMap {
     this.length = length < bound ? length : bound;
   }
 
-  /** How many bytes from the first on no device holds, so that they are zero; or, as a negative number, how many some device holds. */
+  /** See BlockDevice.zeroRun: what no device holds is zero, and what a target below knows to be. */
   zeroRun(offset: number, length: number): number {
     if (offset + length > this.sizeBytes) return -length;
     const segment = this.find(offset);
     const room = this.#ends[segment]! - offset;
     const run = length < room ? length : room;
-    return this.#firstLegs[segment] === LEG_ZERO ? run : -run;
+    const leg = this.#firstLegs[segment]!;
+    if (leg === LEG_ZERO) return run;
+    if (!this.#knowsZeroes || leg < 0 || this.#chunks[segment] !== 0) return -run;
+    return this.sinks[leg]!.zeroRun?.(this.runPosition(segment, offset), run) ?? -run;
   }
 
   /** The byte on the sink of a segment with one leg and no chunks. */

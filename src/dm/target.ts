@@ -8,7 +8,7 @@
  *    rules of block/request.ts, and completes each once, never inside `submit`. Stateful targets use it.
  *
  * Invariants
- *  - A target does nothing before its first `resume`: only then has the table that it replaces been suspended, so only then
+ *  - A target does nothing before its first `resume` (but for `prepare`, where nothing is replaced): only then has the table that it replaces been suspended, so only then
  *    may it read what that one left on disk. A target that was never resumed is dropped without `close`.
  *  - `suspend` is called when none of the target's requests is in flight; when it has settled, the target does no I/O until
  *    `resume` or `close`.
@@ -35,6 +35,8 @@ export const REQUEUE = -1;
  */
 export interface RequestSink extends StatusSource {
   submit(request: IoRequest): void;
+  /** As BlockDevice.zeroRun. */
+  zeroRun?(offset: number, length: number): number;
 }
 
 /** A range of a device that holds (its chunks of) the target's bytes. */
@@ -86,6 +88,11 @@ export interface Target {
   presuspend?(): void;
   /** Makes the target's own state durable and quiet. A `resume` before it has settled takes it back. */
   suspend?(): Promise<void>;
+  /**
+   * Before the first `resume` of the first table of a volume that is made now: nothing that is live uses what the table names, so what
+   * takes time may be done already. Its layers are live. What fails is left to `resume`.
+   */
+  prepare?(): Promise<void>;
   /** The table went live, or live again; or the suspend that `presuspend` told of was given up. */
   resume?(): void;
   /** Lets go of what the target holds; follows a `suspend`. */

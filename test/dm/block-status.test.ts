@@ -11,9 +11,11 @@ import type { BlockDevice } from '../../src/block/device.ts';
 import { ExtentList, type StatusDone } from '../../src/block/extents.ts';
 import { MemoryDevice } from '../../src/block/memory.ts';
 import { openBlockDevice } from '../../src/block/open.ts';
+import { Op } from '../../src/block/request.ts';
 import type { Table } from '../../src/dm/table.ts';
 import { targets } from '../../src/dm/targets.ts';
 import { Volume } from '../../src/dm/volume.ts';
+import { performOk, readAt } from '../block/harness.ts';
 
 const SECTOR = 512;
 const DEVICE_SECTORS = 2048;
@@ -188,7 +190,10 @@ describe('a volume', () => {
       [128 * SECTOR - 100, 0],
       [64 * SECTOR, HOLE],
     ]);
-    assert.equal(volume.zeroRun(128 * SECTOR, 64 * SECTOR), -64 * SECTOR, 'layers are not looked into for reads');
+    assert.deepEqual(
+      [volume.zeroRun(128 * SECTOR, 64 * SECTOR), volume.zeroRun(100 * SECTOR, 92 * SECTOR)],
+      [64 * SECTOR, -28 * SECTOR],
+    );
     await volume.close();
   });
 
@@ -202,11 +207,25 @@ describe('a volume', () => {
       ],
       () => new MemoryDevice({ sizeBytes: 2 ** 20 }),
     );
-    const zeroes = (from: number, to: number): number =>
-      volume.zeroRun(from * SECTOR, (to - from) * SECTOR) / SECTOR;
+    const zeroes = (from: number, to: number): number => volume.zeroRun(from * SECTOR, (to - from) * SECTOR) / SECTOR;
     assert.deepEqual(
       [zeroes(8, 24), zeroes(9, 10), zeroes(7, 9), zeroes(23, 25), zeroes(24, 25), zeroes(31, 40)],
       [16, 1, -1, 1, -1, -9],
+    );
+    await volume.close();
+  });
+
+  test('knows the zeroes of a sparse snapshot, chunk by chunk', async () => {
+    const zeroes = { name: 'vg/lv_vorigin', table: [{ start: 0, length: 64, target: 'zero', params: {} }] };
+    const params = { origin: zeroes, originId: 'sparse-o', cow: 'cow', persistent: 'P', chunkSize: 8 };
+    const cow = new MemoryDevice({ sizeBytes: 2 ** 20 });
+    const volume = volumeOf([{ start: 0, length: 64, target: 'snapshot', params }], () => cow);
+    await readAt(volume, 0, SECTOR);
+    assert.equal(volume.zeroRun(5, 60 * SECTOR), 60 * SECTOR);
+    await performOk(volume, { op: Op.write, offset: 20 * SECTOR, buffer: Buffer.alloc(SECTOR, 1) });
+    assert.deepEqual(
+      [0, 16 * SECTOR, 23 * SECTOR, 24 * SECTOR].map((at) => volume.zeroRun(at, 64 * SECTOR - at)),
+      [16 * SECTOR, -8 * SECTOR, -SECTOR, 40 * SECTOR],
     );
     await volume.close();
   });

@@ -49,6 +49,20 @@ export async function snapshotRangeStatus(
   return 0;
 }
 
+/**
+ * See BlockDevice.zeroRun: chunks without an exception are as the origin, which may know zeroes (of a sparse volume it has nothing else).
+ * An exception never goes while the snapshot is there, so a read that has just ended without one found the origin's content.
+ */
+export function snapshotZeroRun(snapshot: Snapshot, offset: number, length: number): number {
+  if (!snapshot.isReadable || snapshot.setup.merging) return -length;
+  const { table, store, setup } = snapshot;
+  const { chunkBytes } = store.geometry;
+  const chunk = Math.floor(offset / chunkBytes);
+  table.find(chunk);
+  const run = Math.min(length, (chunk + table.run) * chunkBytes - offset);
+  return table.mapped ? -run : (setup.originDevice.zeroRun?.(offset, run) ?? -run);
+}
+
 function ask(device: BlockDevice, offset: number, length: number, extents: ExtentList): Promise<number> {
   return new Promise((resolve) => {
     blockStatusOf(device, offset, length, extents, resolve);

@@ -7,6 +7,7 @@
  * Invariant: a snapshot that can't be what it was answers with EIO, to every request.
  */
 import type { BlockDevice } from '../../block/device.ts';
+import { DeviceError } from '../../block/errors.ts';
 import type { ExtentList } from '../../block/extents.ts';
 import type { TablePlace } from '../errors.ts';
 import {
@@ -20,9 +21,11 @@ import {
   type TargetStatus,
   type TargetType,
 } from '../target.ts';
+import { FormatError } from '../../ondisk/errors.ts';
 import { changesSince } from './changes.ts';
 import { parseSnapshot, sharedKey, type SnapshotParams } from './params.ts';
-import { snapshotRangeStatus } from './range-status.ts';
+import { PersistentStore } from './persistent-store.ts';
+import { snapshotRangeStatus, snapshotZeroRun } from './range-status.ts';
 import { originOf, type SharedKey, snapshotOf } from './registry.ts';
 import { SnapshotRequests } from './snapshot-requests.ts';
 import type { Snapshot, SnapshotSetup } from './snapshot.ts';
@@ -36,6 +39,8 @@ class SnapshotTarget implements Target {
   readonly #originKey: SharedKey;
   readonly #cowKey: SharedKey;
   readonly #sizeBytes: number;
+  /** Made by `prepare`, for the first `resume`. */
+  #made: PersistentStore | null = null;
   #live: { readonly snapshot: Snapshot; readonly requests: SnapshotRequests } | null = null;
 
   constructor(params: SnapshotParams, context: TargetContext) {
@@ -48,6 +53,8 @@ class SnapshotTarget implements Target {
     this.#sizeBytes = context.length * SECTOR_BYTES;
     const sink: RequestSink = {
       submit: (request) => this.#live!.requests.submit(request),
+      zeroRun: (offset, length) =>
+        this.#live === null ? -length : snapshotZeroRun(this.#live.snapshot, offset, length),
       blockStatus: (offset, length, extents, done) => {
         const ended = (errno: number): void => done(errno);
         void snapshotRangeStatus(this.#live!.snapshot, { offset, end: offset + length }, extents).then(ended);
@@ -78,9 +85,21 @@ class SnapshotTarget implements Target {
       persistent: this.#params.persistent,
       chunkSectors: this.#params.chunkSize,
       merging: false,
+      made: this.#made,
       onLoaded: () => requests.goOn(),
     };
     snapshot.adopt(this, setup);
+    this.#made = null;
+  }
+
+  async prepare(): Promise<void> {
+    if (this.#params.persistent === 'N') return;
+    try {
+      this.#made = await PersistentStore.make(this.#cow, this.#params.chunkSize);
+    } catch (error) {
+      // `resume` meets the same, and deals with it.
+      if (!(error instanceof FormatError) && !(error instanceof DeviceError)) throw error;
+    }
   }
 
   changes(since: string, range: StatusRange, extents: ExtentList): Promise<number> {
