@@ -249,6 +249,11 @@ export class WireClient {
     return new WireClient(socket);
   }
 
+  /** A client on a stream that somebody else has opened, and from which nobody has read. */
+  static over(socket: Socket): WireClient {
+    return new WireClient(socket);
+  }
+
   send(...pieces: Buffer[]): void {
     this.socket.write(Buffer.concat(pieces));
   }
