@@ -27,7 +27,14 @@ import { DeviceSet } from './devices.ts';
 import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
-import { dropListeners, follow, inheritedLock, listenerLeft, serveClients } from './handover/follow.ts';
+import {
+  acceptNewcomers,
+  dropListeners,
+  follow,
+  inheritedLock,
+  listenerLeft,
+  serveClients,
+} from './handover/follow.ts';
 import { handOver } from './handover/hand-over.ts';
 import { type Estate, FORMAT } from './handover/messages.ts';
 import type { Predecessor } from './handover/predecessor.ts';
@@ -206,6 +213,7 @@ export class Daemon {
     this.#opened.defer(() => this.#nbd.close());
     for (const address of settings.listen) await this.#listen(address, settings, estate);
     if (estate !== null) dropListeners(estate, settings);
+    if (predecessor !== null) acceptNewcomers({ nbd: this.#nbd, control: this.#control }, predecessor);
     this.#startBackups(settings);
     if (this.#control !== null) this.#startSnapshotWatch(this.#control, settings);
     this.#state = 'serving';
@@ -242,7 +250,7 @@ export class Daemon {
     this.#nbd.follow([], taken.nextId);
     const problems = await this.#volumes.apply(inventory.volumes, (path) => devices.find(path));
     for (const { volume, reason } of problems) log.error({ lv: volume.name, reason }, 'not taken over');
-    serveClients({ volumes: this.#volumes, nbd: this.#nbd, control: () => this.#control, log }, predecessor, taken);
+    serveClients({ volumes: this.#volumes, nbd: this.#nbd, log }, predecessor, taken);
     const observer = await this.#openObserver(settings);
     observer.scanned(inventory.scan);
     this.#stock.tell(inventory);
@@ -308,6 +316,7 @@ export class Daemon {
         live: this.#live,
         log: this.#log,
         status: () => this.status(),
+        segments: (name) => this.#volumes.segments(name),
         rescan: () => this.rescan('asked for over the control socket'),
         settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
         devices: () => [...this.#devices.specs(), ...(this.#inventory?.scan.devices ?? [])],

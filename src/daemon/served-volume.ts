@@ -12,6 +12,7 @@ import type { ExportUse } from './configured-exports.ts';
 import { contextNames, type ContextSpec } from './contexts.ts';
 import type { VolumeFacts, VolumeSpec, WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
+import { type SegmentInfo, segmentsOf } from './worker/segment-status.ts';
 
 const SECTOR_BYTES = 512;
 const PREFERRED_BLOCK_BYTES = 4096;
@@ -70,6 +71,14 @@ export interface ExportStatus {
   readonly clients: number;
   /** Clients that may write, each once. */
   readonly writers?: readonly string[];
+}
+
+/** What `GET /v1/segments/VG/LV` answers: the numbers of x-orion:segment. */
+export interface ExportSegments {
+  readonly export: string;
+  readonly segments: readonly SegmentInfo[];
+  /** Of the whole VG; a missing one has no path. */
+  readonly physicalVolumes: readonly { readonly number: number; readonly path: string | null }[];
 }
 
 /** What is loaded, or to be loaded, for a volume. */
@@ -163,6 +172,12 @@ export class ServedVolume {
       clients: this.clients.size,
       ...this.#writerStatus(),
     };
+  }
+
+  segments(): ExportSegments {
+    const devices = this.contexts.flatMap((context) => (context.kind === 'segment' ? context.devices : []));
+    const physicalVolumes = devices.map((path, i) => ({ number: i + 1, path: path === '' ? null : path }));
+    return { export: this.name, segments: segmentsOf(this.load.spec.table, devices), physicalVolumes };
   }
 
   #writerStatus(): { readonly writers?: readonly string[] } {

@@ -20,7 +20,13 @@ import type { ExportUse } from './configured-exports.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
 import type { ServedSnapshot } from './snapshot-watch.ts';
-import { type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
+import {
+  type DesiredVolume,
+  type ExportSegments,
+  type ExportStatus,
+  groupOf,
+  type ServedVolume,
+} from './served-volume.ts';
 import { type AdoptRequest, type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
 
@@ -441,6 +447,11 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       find: (name) => this.#find(name)?.listed() ?? null,
       explain: (name) => this.#explain(name),
     };
+  }
+
+  /** What the numbers of x-orion:segment stand for in an export; null: it is not served. */
+  segments(name: string): ExportSegments | null {
+    return this.#find(name)?.segments() ?? null;
   }
 
   /** Connections that use an export. */

@@ -6,8 +6,11 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
+import { check, documentOf } from '../helpers/openapi.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
 import { clientFlags, CMD, EINVAL, ERR, option, type OptionReply, query, request, WireClient } from '../nbd/wire.ts';
+import { ControlClient } from '../../src/daemon/client/control-client.ts';
+import type { ExportSegments } from '../../src/daemon/served-volume.ts';
 import { TestGroup } from './images.ts';
 import { exportOf, statusOf, waitForStatus } from './status-of.ts';
 
@@ -132,6 +135,22 @@ for (const workers of ['0', '1']) {
       await waitFor('the writer to be gone', async () => {
         return (await runProgram('nbdinfo', ['--size', daemon.uri('vg/three')])).status === 0;
       });
+    });
+
+    test('x-orion:segment, and what its numbers stand for', async () => {
+      const path = join(dirname(daemon.socket), 'control.sock');
+      const told = (await new ControlClient(path).request('GET', '/v1/segments/vg/two')) as ExportSegments;
+      check(await documentOf(), 'Segments', told);
+      assert.deepEqual(told, {
+        export: 'vg/two',
+        segments: [{ start: 0, length: 2 ** 21, status: 1_001_001, type: 'linear', devices: [join(folder, 'vg.img')] }],
+        physicalVolumes: [{ number: 1, path: join(folder, 'vg.img') }],
+      });
+      assert.deepEqual(
+        (await mustRun('nbdinfo', ['--map=x-orion:segment', daemon.uri('vg/two')])).trim().split(/\s+/),
+        ['0', String(2 ** 21), '1001001'],
+      );
+      await assert.rejects(new ControlClient(path).request('GET', '/v1/segments/vg/none'), /vg\/none is not served/);
     });
 
     test('block sizes are told, and hold', async () => {

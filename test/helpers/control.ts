@@ -88,6 +88,7 @@ export async function startControl(
   });
   const daemon: ControlledDaemon = {
     status: () => ({ state: 'serving' }),
+    segments: () => null,
     rescan: () => live.rescan(),
     metrics: () => '# no metrics\n',
     numbers: () => ({}),

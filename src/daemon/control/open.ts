@@ -23,7 +23,8 @@ export interface ControlObserver
   finished: NonNullable<RunnerOptions['finished']>;
 }
 
-export interface ControlParts extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'rescan'> {
+export interface ControlParts
+  extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'segments' | 'rescan'> {
   readonly live: DaemonVolumes;
   /** Those in force. */
   readonly settings: () => Settings;
@@ -66,7 +67,7 @@ const OURSELVES = {
 
 /** Listens. Throws an NbdError. */
 export async function openControl(parts: ControlParts): Promise<OpenControl> {
-  const { settings, devices, observer, live, log, status, rescan } = parts;
+  const { settings, devices, observer, live, log, status, segments, rescan } = parts;
   const runner = new CommandRunner({
     live,
     log,
@@ -104,7 +105,14 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
   });
   const ownUid = process.geteuid?.() ?? -1;
   const server = new ControlServer({
-    daemon: { status, rescan, commands, metrics: () => observer.metrics(), numbers: () => observer.numbers() },
+    daemon: {
+      status,
+      segments,
+      rescan,
+      commands,
+      metrics: () => observer.metrics(),
+      numbers: () => observer.numbers(),
+    },
     log,
     roleOf: (peer) => roleOf(peer, settings().access.roles, ownUid),
     refused: (peer, what, reason) => observer.refused(peer, what, reason),

@@ -16,6 +16,8 @@ import type { CommandResource } from './commands.ts';
 /** What the daemon gives to its control socket. */
 export interface ControlledDaemon {
   status(): unknown;
+  /** The numbers of x-orion:segment in an export, "VG/LV", and what they stand for; null: it is not served. */
+  segments(exportName: string): unknown;
   /** Reads the devices again. */
   rescan(): Promise<void>;
   /** Counters of volumes, devices, workers and clients: observe/stats.ts's Numbers. */
@@ -62,6 +64,17 @@ export const ROUTES: readonly Route[] = [
     path: '/v1/numbers',
     needs: 'observer',
     handle: async ({ response }, daemon) => sendJson(response, 200, await daemon.numbers()),
+  },
+  {
+    method: 'GET',
+    path: '/v1/segments/{vg}/{lv}',
+    needs: 'observer',
+    handle({ response, params }, daemon) {
+      const name = `${params['vg'] ?? ''}/${params['lv'] ?? ''}`;
+      const segments = daemon.segments(name);
+      if (segments === null) throw new Refusal(404, 'NO_SUCH_RESOURCE', `${name} is not served`);
+      sendJson(response, 200, segments);
+    },
   },
   {
     method: 'GET',
