@@ -1,7 +1,7 @@
 /**
  * The volumes of one VG on their way to what the metadata says:
  *
- *     let go what leaves → load new tables → suspend what changed → resume it → resume what is new
+ *     let go what leaves → load new tables, what is new gets ready → suspend what changed → resume it, and what is new
  *
  * Invariants
  *  - Tables are loaded, and their devices opened, before anything is suspended.
@@ -9,10 +9,12 @@
  *    can't be let go or suspended (a device hangs), all that changes goes on with the table that it had, and its problem is told.
  *  - A worker that dies in between is no failure: the next one gets what was to be, and the change is done again.
  */
+import type { SnapshotOriginParams } from '../dm/snapshot/params.ts';
+import type { Table } from '../dm/table.ts';
 import type { LiveProblem, VolumeId } from '../lvm/live.ts';
 import type { ActivePlan, DesiredVolume, Load } from './served-volume.ts';
 import { preferredBlockBytes, ServedVolume } from './served-volume.ts';
-import { deviceKey, type DeviceSpec, type VolumeFacts, type WorkerHost } from './worker/host.ts';
+import { deviceKey, type DeviceSpec, type VolumeFacts, type VolumeSpec, type WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
 import { WorkerError } from './worker/protocol.ts';
 
@@ -215,23 +217,16 @@ export class GroupChange {
       return host;
     };
     const loaded = await this.#load(steps, hostOf);
-    const problem = await this.#swap(
-      loaded.filter(({ isNew }) => !isNew),
-      hostOf,
-    );
-    if (problem === null)
-      await this.#resume(
-        loaded.filter(({ isNew }) => isNew),
-        hostOf,
-      );
-    else await this.#undo(loaded, hostOf, problem);
+    const problem = await this.#swap(loaded, hostOf);
+    if (problem !== null) await this.#undo(loaded, hostOf, problem);
   }
 
   /** Loads every table; what can't be loaded is no longer served. Gives the others. */
   async #load(steps: readonly Step[], hostOf: HostOf): Promise<readonly Step[]> {
-    const answers = await Promise.all(
-      byHost(steps, hostOf).map(([host, own]) => host.load(own.map(({ load }) => load.spec))),
-    );
+    // What is new may get ready while the others go on, unless one of these still has extents that it is to have.
+    const isFree = steps.every((step) => step.isNew || keepsExtents(step));
+    const specOf = ({ load: { spec }, isNew }: Step): VolumeSpec => (isNew && isFree ? { ...spec, isNew } : spec);
+    const answers = await Promise.all(byHost(steps, hostOf).map(([host, own]) => host.load(own.map(specOf))));
     const failed = new Map(
       answers.flat().flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
     );
@@ -250,11 +245,11 @@ export class GroupChange {
     this.#refuse(step.desired, problem);
   }
 
-  /** Suspends all, then resumes all with their new tables. Gives why some can't be suspended; null: all went well. */
-  async #swap(steps: readonly Step[], hostOf: HostOf): Promise<string | null> {
+  /** Suspends all, then resumes all with their new tables, and what is new. Gives why some can't be suspended; null: all went well. */
+  async #swap(all: readonly Step[], hostOf: HostOf): Promise<string | null> {
+    const steps = all.filter(({ isNew }) => !isNew);
     const [first] = steps;
-    if (first === undefined) return null;
-    if (steps.length === 1) return this.#swapOne(first, hostOf(first));
+    if (steps.length === 1 && first !== undefined) return this.#swapOne(first, all, hostOf);
     // A worker that dies now does not give them to the next one before all are suspended.
     for (const { served } of steps) served.held = true;
     const answers = await Promise.all(
@@ -265,21 +260,35 @@ export class GroupChange {
     );
     const problem = answers.flat().find((answer) => answer.problem !== undefined)?.problem;
     if (problem !== undefined) return problem;
-    await this.#resume(steps, hostOf);
+    // Nothing does I/O by its old table any more. What changed comes first, and what it may wait for in the same turn of its worker.
+    await this.#resume([...steps, ...all.filter(({ isNew }) => isNew)], hostOf);
     return null;
   }
 
   /** In one go, without a way to the worker and back while it is suspended. */
-  async #swapOne(step: Step, host: WorkerHost): Promise<string | null> {
+  async #swapOne(step: Step, all: readonly Step[], hostOf: HostOf): Promise<string | null> {
+    const host = hostOf(step);
+    const others = all.filter(({ isNew }) => isNew);
+    const beside = others.filter((other) => hostOf(other) === host);
     const before = step.served.load;
     step.served.load = step.load;
-    const [answer] = await host.swap({ ids: [step.served.id], timeoutMs: SUSPEND_TIMEOUT_MS });
-    if (answer !== undefined && answer.problem === undefined) {
-      this.#went(step, host, answer);
-      return null;
+    const begin = beside.map(({ served }) => served.id);
+    const answers = await host.swap({ ids: [step.served.id], begin, timeoutMs: SUSPEND_TIMEOUT_MS });
+    const answer = answers.find(({ id }) => id === step.served.id);
+    if (answer === undefined || answer.problem !== undefined) {
+      step.served.load = before;
+      return answer?.problem ?? 'no answer';
     }
-    step.served.load = before;
-    return answer?.problem ?? 'no answer';
+    for (const each of [step, ...beside]) {
+      const own = answers.find(({ id }) => id === each.served.id);
+      if (own?.problem === undefined && own !== undefined) this.#went(each, host, own);
+      else await this.#drop(each, own?.problem ?? 'no answer');
+    }
+    await this.#resume(
+      others.filter((other) => !beside.includes(other)),
+      hostOf,
+    );
+    return null;
   }
 
   /** Nothing of what was loaded becomes live. */
@@ -329,6 +338,18 @@ function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string
   if (served.leaving) return 'it is on its way out';
   if (desired === undefined) return 'no metadata that was found has such a logical volume';
   return desired.plan.active ? null : desired.plan.reason;
+}
+
+/** Whether a volume has the same extents by its new table as by its old one: it became an origin, or has other snapshots. */
+function keepsExtents({ served, load }: Step): boolean {
+  return JSON.stringify(ownLines(served.load.spec.table)) === JSON.stringify(ownLines(load.spec.table));
+}
+
+function ownLines(table: Table): Table {
+  const [line] = table;
+  if (line?.target !== 'snapshot-origin') return table;
+  const { origin } = line.params as SnapshotOriginParams;
+  return typeof origin === 'string' ? table : origin.table;
 }
 
 function byHost(steps: readonly Step[], hostOf: HostOf): readonly (readonly [WorkerHost, readonly Step[]])[] {

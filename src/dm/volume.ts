@@ -168,6 +168,17 @@ export class Volume implements BlockDevice {
     return loaded;
   }
 
+  /** Lets the targets of the inactive table get ready, so that `resume` takes no time. Only for a volume that is made now. */
+  async prepare(): Promise<void> {
+    const next = this.#inactive;
+    if (this.#state !== 'empty' || next === null) return;
+    for (const layer of next.layers) {
+      await layer.prepare();
+      layer.resume();
+    }
+    for (const { target } of next.lines) await target.prepare?.();
+  }
+
   /** Drops the inactive table. */
   clear(): void {
     this.#inactive = null;

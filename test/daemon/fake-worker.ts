@@ -5,6 +5,7 @@ import type {
   Outcome,
   Resumed,
   SuspendRequest,
+  SwapRequest,
   VolumeDescription,
   VolumeSpec,
   WorkerEvents,
@@ -144,10 +145,13 @@ export class FakeWorker implements WorkerHost {
     return { id, sizeBytes, readOnly: false, canTrim: true, preferredBlockSize: 4096, suspendedMs };
   }
 
-  swap({ ids }: SuspendRequest): Promise<readonly (Resumed | Failure)[]> {
-    return this.#each('swap', ids, (volume, id): Resumed | Failure => {
+  swap({ ids, begin }: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
+    let stuck = false;
+    return this.#each('swap', [...ids, ...begin], (volume, id): Resumed | Failure => {
       const failed = volume.live === null ? { problem: undefined } : this.#suspend(volume, id);
-      return failed.problem === undefined ? this.#resume(volume, id) : { id, problem: failed.problem };
+      stuck ||= failed.problem !== undefined;
+      if (stuck) return { id, problem: failed.problem ?? 'another could not be suspended' };
+      return this.#resume(volume, id);
     });
   }
 

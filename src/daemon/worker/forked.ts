@@ -21,6 +21,7 @@ import type {
   QuietRequest,
   Resumed,
   SuspendRequest,
+  SwapRequest,
   VolumeDescription,
   VolumeSpec,
   WorkerCommands,
@@ -133,7 +134,7 @@ export class ForkedWorker implements WorkerHost {
     return this.#call('resume', ids);
   }
 
-  swap(request: SuspendRequest): Promise<readonly (Resumed | Failure)[]> {
+  swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
     return this.#call('swap', request);
   }
 

@@ -51,6 +51,8 @@ export interface VolumeSpec {
   readonly readOnly: boolean;
   /** Bytes. */
   readonly preferredBlockSize: number;
+  /** It is made by this load, and nothing that is live uses what its table names: it may get ready. */
+  readonly isNew?: true;
   /** Every device that the table names. */
   readonly devices: readonly DeviceSpec[];
   /** Meta contexts besides `base:allocation`. */
@@ -76,6 +78,11 @@ export interface SuspendRequest {
   readonly ids: readonly VolumeId[];
   /** What is not suspended by then goes on as it was. */
   readonly timeoutMs: number;
+}
+
+export interface SwapRequest extends SuspendRequest {
+  /** New volumes, which begin in the moment in which all of `ids` have gone on: not, if one of them could not be suspended. */
+  readonly begin: readonly VolumeId[];
 }
 
 export interface Resumed extends VolumeFacts {
@@ -154,7 +161,7 @@ export interface WorkerCommands {
   /** Makes inactive tables live, where there are any, and lets requests go on. */
   resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]>;
   /** `suspend` and `resume` without a moment between them: what is new is only resumed. */
-  swap(request: SuspendRequest): Promise<readonly (Resumed | Failure)[]>;
+  swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]>;
   describe(description: VolumeDescription): Promise<void>;
   /** Lets the clients of a volume go; settles when none of them holds anything of it. */
   disconnect(id: VolumeId): Promise<void>;

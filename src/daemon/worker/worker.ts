@@ -39,6 +39,7 @@ import {
   type Outcome,
   type Resumed,
   type SuspendRequest,
+  type SwapRequest,
   type VolumeDescription,
   type VolumeFacts,
   type VolumeSpec,
@@ -208,6 +209,7 @@ export class Worker implements WorkerCommands {
     held.nextBlockSize = spec.preferredBlockSize;
     held.setContexts(spec.contexts);
     this.#volumes.set(spec.id, held);
+    if (spec.isNew === true) await held.volume.prepare();
   }
 
   async #device(spec: DeviceSpec): Promise<OpenedDevice> {
@@ -264,16 +266,14 @@ export class Worker implements WorkerCommands {
     return Promise.all(ids.map((id) => attempt(id, () => this.#held(id).resume())));
   }
 
-  swap({ ids, timeoutMs }: SuspendRequest): Promise<readonly (Resumed | Failure)[]> {
-    return Promise.all(
-      ids.map((id) =>
-        attempt(id, async () => {
-          const held = this.#held(id);
-          if (held.volume.state !== 'empty') await held.suspend(timeoutMs);
-          return held.resume();
-        }),
-      ),
-    );
+  async swap({ ids, timeoutMs, begin }: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
+    const own = ids.filter((id) => this.#volumes.get(id)?.volume.state !== 'empty');
+    const suspended = await this.suspend({ ids: own, timeoutMs });
+    const stuck = new Map(suspended.flatMap((answer) => (answer.problem === undefined ? [] : [[answer.id, answer]])));
+    // In one turn: what begins may be what the others wait for.
+    const going = ids.filter((id) => !stuck.has(id));
+    const resumed = this.resume(stuck.size === 0 ? [...going, ...begin] : going);
+    return [...stuck.values(), ...(await resumed)];
   }
 
   describe({ id, name, contexts }: VolumeDescription): Promise<void> {

@@ -87,6 +87,7 @@ class MergeTarget implements Target, RequestSink {
       persistent: this.#params.persistent,
       chunkSectors: this.#params.chunkSize,
       merging: true,
+      made: null,
       onLoaded: () => {
         requests.goOn();
         this.#mergeIfLive();

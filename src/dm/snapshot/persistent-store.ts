@@ -86,6 +86,13 @@ export class PersistentStore implements ExceptionStore, RequestOwner {
     return store;
   }
 
+  /** Makes a store where there is none; null: there is one. Throws FormatError and DeviceError. */
+  static async make(device: BlockDevice, chunkSectors: number): Promise<PersistentStore | null> {
+    const where = { device: device.name, offset: 0 };
+    if (decodeSnapshotHeader(await readBytes(device, 0, SNAPSHOT_HEADER_BYTES), where) !== null) return null;
+    return PersistentStore.open(device, chunkSectors, () => undefined);
+  }
+
   private constructor(device: BlockDevice, chunkSectors: number, valid: boolean) {
     this.device = device;
     this.geometry = new StoreGeometry(chunkSectors);

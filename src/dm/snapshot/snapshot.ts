@@ -39,6 +39,8 @@ export interface SnapshotSetup {
   readonly chunkSectors: number;
   /** The origin takes the snapshot in: it needs no copies any more. */
   readonly merging: boolean;
+  /** A store that was made for the table, and has nothing in it; null: the COW device is to be read. */
+  readonly made: PersistentStore | null;
   /** Called when the snapshot has been loaded, or could not be. */
   readonly onLoaded: () => void;
 }
@@ -140,7 +142,11 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     this.#setup = setup;
     if (before !== null && (before.origin !== setup.origin || setup.merging)) before.origin.detach(this);
     if (this.#store !== null) this.#store.device = setup.cow;
-    if (this.#state === 'new') {
+    if (this.#state === 'new' && setup.made !== null && fits(setup.made, setup)) {
+      this.#take(setup.made);
+      this.#state = 'valid';
+      setup.onLoaded();
+    } else if (this.#state === 'new') {
       this.#state = 'loading';
       this.#loading = this.#load(setup);
     }
@@ -257,18 +263,16 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   async #load(setup: SnapshotSetup): Promise<void> {
     try {
       const store = await this.#openStore(setup);
-      const { chunkBytes } = store.geometry;
-      if (setup.sizeBytes / chunkBytes > MAX_CHUNK_NUMBER) {
+      if (!fits(store, setup)) {
         const place = { device: setup.cow.name, offset: 0, what: 'snapshot store, chunk size' };
         throw new FormatError({
           code: 'OUT_OF_RANGE',
           ...place,
           expected: `at most ${MAX_CHUNK_NUMBER} chunks of the origin`,
-          actual: Math.ceil(setup.sizeBytes / chunkBytes),
+          actual: Math.ceil(setup.sizeBytes / store.geometry.chunkBytes),
         });
       }
-      store.onCommitted = (errno) => this.copies.committed(errno);
-      this.#store = store;
+      this.#take(store);
       // Another device may have taken the place of the first one meanwhile.
       store.device = this.setup.cow;
     } catch (error) {
@@ -280,6 +284,11 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     this.#state = this.#problem === '' ? 'valid' : 'invalid';
     this.#retryWaiting();
     this.setup.onLoaded();
+  }
+
+  #take(store: ExceptionStore): void {
+    store.onCommitted = (errno) => this.copies.committed(errno);
+    this.#store = store;
   }
 
   async #openStore({ persistent, cow, chunkSectors }: SnapshotSetup): Promise<ExceptionStore> {
@@ -313,4 +322,9 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     this.#idleWaiters = [];
     for (const wake of waiters) wake();
   }
+}
+
+/** Whether the chunks of so large an origin have numbers that tables can hold. */
+function fits({ geometry }: ExceptionStore, { sizeBytes }: SnapshotSetup): boolean {
+  return sizeBytes / geometry.chunkBytes <= MAX_CHUNK_NUMBER;
 }
