@@ -299,17 +299,24 @@ export class Handshake {
       return;
     }
     if (this.#extendedHeaders) {
-      this.#refuse(ReplyType.errExtHeaderReqd, 'extended headers were agreed on, which take the place of structured replies');
+      this.#refuse(
+        ReplyType.errExtHeaderReqd,
+        'extended headers were agreed on, which take the place of structured replies',
+      );
       return;
     }
     this.#structuredReplies = true;
     this.#replies.push(ackReply(this.#option));
   }
 
-  /** Agreed to once, with structured replies or without; asking again changes nothing. */
+  /** Agreed to once, with structured replies or without. A second time is refused, as qemu does it, and changes nothing. */
   #extendHeaders(payload: Buffer): void {
     if (payload.length > 0) {
       this.#refuse(ReplyType.errInvalid, `NBD_OPT_EXTENDED_HEADERS takes no payload, ${payload.length} bytes came`);
+      return;
+    }
+    if (this.#extendedHeaders) {
+      this.#refuse(ReplyType.errInvalid, 'extended headers were agreed on already');
       return;
     }
     this.#extendedHeaders = true;

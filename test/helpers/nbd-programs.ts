@@ -7,7 +7,7 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { cachedSource } from './debian-source.ts';
 
@@ -24,12 +24,12 @@ export async function libnbdTree(): Promise<string> {
 }
 
 /**
- * One of libnbd's C programs (`interop/structured-read`, `examples/get-size`), compiled to `output`.
+ * One of libnbd's C programs (`interop/list-exports`, `examples/get-size`, or a path, without `.c`), compiled to `output`.
  * @param defines what its Makefile would define: the server that it is to start.
  */
 export async function libnbdProgram(name: string, output: string, defines: readonly string[] = []): Promise<string> {
   const tree = await libnbdTree();
-  const sources = [join(tree, `${name}.c`), ...(name.startsWith('interop/') ? [join(tree, 'tests/requires.c')] : [])];
+  const sources = [resolve(tree, `${name}.c`), join(tree, 'tests/requires.c')];
   const include = ['', 'include', 'common/include', 'tests', 'interop'].map((part) => `-I${join(tree, part)}`);
   const libraries = [join(tree, 'lib/.libs/libnbd.a'), '-lgnutls', '-lxml2', '-lpthread'];
   const flags = defines.map((define) => `-D${define}`);

@@ -234,7 +234,7 @@ describe('handshake', () => {
     const structured = option(OPT.structured);
     const go = option(OPT.go, query('vg/lv'));
 
-    test('are agreed on, once or twice, after structured replies or without', () => {
+    test('are agreed on, after structured replies or without, and stay so when a second time is refused', () => {
       for (const before of [[], [structured], [extended]]) {
         const { outcome } = converse([Buffer.concat([clientFlags(), ...before, extended, go])]);
         assert(outcome?.kind === 'negotiated');
