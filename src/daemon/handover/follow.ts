@@ -81,16 +81,11 @@ function lostOf({ served, inventory }: Knowledge, next: Inventory): readonly { n
 
 /** Serves the clients that come from the predecessor, who have waited since `quietSince`. */
 export function serveClients(
-  parts: {
-    readonly volumes: VolumeSet;
-    readonly nbd: NbdServer;
-    readonly control: () => OpenControl | null;
-    readonly log: Logger;
-  },
+  parts: { readonly volumes: VolumeSet; readonly nbd: NbdServer; readonly log: Logger },
   predecessor: Predecessor,
   { quietSince }: Taken,
 ): void {
-  const { volumes, nbd, control, log } = parts;
+  const { volumes, nbd, log } = parts;
   const resume = async (request: AdoptRequest, handle: object): Promise<void> => {
     const { connection, peer } = request;
     nbd.follow([connection], connection + 1);
@@ -103,13 +98,18 @@ export function serveClients(
       log.warn({ err, connection, peer }, 'a client had to be dropped');
     }
   };
-  predecessor.inherit({
-    client: (request, handle) => void resume(request, handle),
-    accepted(address, handle) {
-      const socket = socketOf(handle).resume();
-      if (address !== null) nbd.acceptAt(socket, address);
-      else control()?.accept(socket);
-    },
+  predecessor.clients((request, handle) => void resume(request, handle));
+}
+
+/** Serves those who have only connected to the predecessor; to be called when everything listens here. */
+export function acceptNewcomers(
+  { nbd, control }: { readonly nbd: NbdServer; readonly control: OpenControl | null },
+  predecessor: Predecessor,
+): void {
+  predecessor.accepted((address, handle) => {
+    const socket = socketOf(handle).resume();
+    if (address !== null) nbd.acceptAt(socket, address);
+    else control?.accept(socket);
   });
 }
 

@@ -6,7 +6,6 @@
  *  - Sockets that come before anybody asks for them wait, in order.
  */
 import type { NbdAddress } from '../../nbd/listener.ts';
-import { closeHandle } from '../../nbd/socket-handle.ts';
 import { DaemonError } from '../errors.ts';
 import type { AdoptRequest } from '../worker/host.ts';
 import {
@@ -20,12 +19,9 @@ import {
 } from './messages.ts';
 import { FOLLOWS } from './successor.ts';
 
-/** Who takes the sockets. */
-export interface Heir {
-  client(request: AdoptRequest, handle: object): void;
-  /** `address` null: of the control socket. */
-  accepted(address: NbdAddress | null, handle: object): void;
-}
+type TakeClient = (request: AdoptRequest, handle: object) => void;
+/** `address` null: of the control socket. */
+type TakeAccepted = (address: NbdAddress | null, handle: object) => void;
 
 interface Waiting {
   readonly kind: string;
@@ -35,9 +31,10 @@ interface Waiting {
 
 export class Predecessor {
   readonly #heard: ToSuccessor[] = [];
-  readonly #sockets: { readonly message: WithHandle; readonly handle: object }[] = [];
+  #sockets: { readonly message: WithHandle; readonly handle: object }[] = [];
   #waiting: Waiting | null = null;
-  #heir: Heir | null = null;
+  #takeClient: TakeClient | null = null;
+  #takeAccepted: TakeAccepted | null = null;
   #gone = false;
   #estate: Estate | null = null;
 
@@ -82,10 +79,22 @@ export class Predecessor {
     return (await this.#hear('take')).taken;
   }
 
-  /** From now on sockets go to the heir: those that have come first. */
-  inherit(heir: Heir): void {
-    this.#heir = heir;
-    for (const { message, handle } of this.#sockets.splice(0)) this.#pass(heir, message, handle);
+  /** Gives every client that is to go on, those first that have come. */
+  clients(take: TakeClient): void {
+    this.#takeClient = take;
+    this.#passOn();
+  }
+
+  /** Gives everybody who has only connected, those first that have come. */
+  accepted(take: TakeAccepted): void {
+    this.#takeAccepted = take;
+    this.#passOn();
+  }
+
+  #passOn(): void {
+    const sockets = this.#sockets;
+    this.#sockets = [];
+    for (const { message, handle } of sockets) this.#pass(message, handle);
   }
 
   /** Everything is served: it may end. */
@@ -97,17 +106,17 @@ export class Predecessor {
     if (message.kind === 'client' || message.kind === 'accepted') {
       // It was closed on its way.
       if (typeof handle !== 'object' || handle === null) return;
-      if (this.#heir === null) this.#sockets.push({ message, handle });
-      else this.#pass(this.#heir, message, handle);
+      this.#pass(message, handle);
       return;
     }
     if (this.#waiting?.kind === message.kind) this.#waiting.resolve(message);
     else this.#heard.push(message);
   }
 
-  #pass(heir: Heir, message: WithHandle, handle: object): void {
-    if (message.kind === 'client') heir.client(message.request, handle);
-    else heir.accepted(message.address, handle);
+  #pass(message: WithHandle, handle: object): void {
+    if (message.kind === 'client' && this.#takeClient !== null) this.#takeClient(message.request, handle);
+    else if (message.kind === 'accepted' && this.#takeAccepted !== null) this.#takeAccepted(message.address, handle);
+    else this.#sockets.push({ message, handle });
   }
 
   async #hear<Kind extends ToSuccessor['kind']>(kind: Kind): Promise<Extract<ToSuccessor, { readonly kind: Kind }>> {
@@ -125,11 +134,6 @@ export class Predecessor {
 
   #say(message: FromSuccessor): void {
     if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
-  }
-
-  /** Closes what nobody took. */
-  close(): void {
-    for (const { handle } of this.#sockets.splice(0)) closeHandle(handle);
   }
 }
 
