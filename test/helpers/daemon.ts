@@ -47,8 +47,12 @@ export interface RunningDaemon {
   stop(): Promise<number | null>;
 }
 
-/** Starts a daemon on `devices`; `extra` are more arguments. Resolves when it accepts connections. */
-export async function startDaemon(devices: readonly string[], extra: readonly string[] = []): Promise<RunningDaemon> {
+/** Starts a daemon on `devices`; `extra` are more arguments, `env` more variables. Resolves when it accepts connections. */
+export async function startDaemon(
+  devices: readonly string[],
+  extra: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<RunningDaemon> {
   const folder = await mkdtemp(join(tmpdir(), 'orion-lvmd-test-'));
   const socket = join(folder, 'nbd.sock');
   const args = [
@@ -60,7 +64,11 @@ export async function startDaemon(devices: readonly string[], extra: readonly st
     join(folder, 'control.sock'),
     ...extra,
   ];
-  const child = spawn(join(CHECKOUT, 'bin/orion-lvmd'), args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(join(CHECKOUT, 'bin/orion-lvmd'), args, {
+    cwd: folder,
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
   child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()));

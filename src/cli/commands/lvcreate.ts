@@ -7,7 +7,7 @@
 import { hostname } from 'node:os';
 import type { NewSize, LvCreateRequest } from '../../lvm/edit/lv-create.ts';
 import { createLv } from '../../lvm/edit/lv-create.ts';
-import { createSnapshot, type SnapshotRequest } from '../../lvm/edit/lv-snapshot.ts';
+import { createSnapshots, type SnapshotRequest } from '../../lvm/edit/lv-snapshot.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { removeLv } from '../../lvm/edit/lv-remove.ts';
 import { emptyPlan } from '../../lvm/edit/plan.ts';
@@ -18,7 +18,8 @@ import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { allocationSettings, noted } from '../lv/edit.ts';
-import { defaultVg, findPv, newLvName, splitLvName, vgNameOf } from '../lv/names.ts';
+import { defaultVg, findPv, vgNameOf } from '../lv/names.ts';
+import { namePattern, type NamePattern, type Origins, readOrigins } from '../lv/snapshot-origins.ts';
 import * as option from '../lv/options.ts';
 import {
   badUsage,
@@ -76,7 +77,12 @@ const OTHER_TYPE_OPTIONS: readonly (OptionSpec & { readonly type: string })[] = 
 
 const OPTIONS: readonly OptionSpec[] = [
   ...option.sizeOptions('-', 'The size of the LV'),
-  { long: 'name', short: 'n', argument: 'Name', description: 'The name of the LV. Default: lvolN.' },
+  {
+    long: 'name',
+    short: 'n',
+    argument: 'Name',
+    description: 'The name of the LV; with -s, %s in it is the name of the origin. Default: lvolN.',
+  },
   {
     long: 'type',
     argument: 'linear|striped|error|zero|snapshot',
@@ -86,7 +92,8 @@ const OPTIONS: readonly OptionSpec[] = [
   {
     long: 'snapshot',
     short: 's',
-    description: 'Make a snapshot of the LV that is named instead of a VG; its size is what may differ from it.',
+    description:
+      'Make a snapshot of the LV that is named instead of a VG; its size is what may differ from it. Of several LVs of one VG: all at the same moment (not in LVM2).',
   },
   {
     long: 'chunksize',
@@ -145,7 +152,7 @@ const OPTIONS: readonly OptionSpec[] = [
 
 export const command: Command = {
   summary: 'Create a logical volume',
-  argumentsUsage: 'VG|LV [ PV ... ]',
+  argumentsUsage: 'VG|LV [ LV ... ] [ PV ... ]',
   options: OPTIONS,
   run,
 };
@@ -160,8 +167,8 @@ interface Parsed {
   readonly stripeSizeSectors: number;
   readonly pvs: readonly string[];
   readonly policy: LvCreateRequest['policy'];
-  /** Of a snapshot; null: it is none. */
-  readonly snapshot: Pick<SnapshotRequest, 'origin' | 'chunkSectors'> | null;
+  /** Those that are made in one commit; null: it is no snapshot. */
+  readonly snapshots: readonly Pick<SnapshotRequest, 'origin' | 'chunkSectors' | 'name'>[] | null;
 }
 
 async function run(context: CommandContext): Promise<ExitCode> {
@@ -173,7 +180,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   return EXIT.ok;
 }
 
-async function create(context: CommandContext, changes: Changes, { snapshot, ...parsed }: Parsed): Promise<void> {
+async function create(context: CommandContext, changes: Changes, { snapshots, ...parsed }: Parsed): Promise<void> {
   const { options, output } = context;
   const group = await changes.volumeGroup({ vgName: parsed.vgName });
   const readAhead = options.value('readahead') ?? defaultReadAhead(context);
@@ -186,7 +193,7 @@ async function create(context: CommandContext, changes: Changes, { snapshot, ...
     tags: tagsOf(options, 'addtag'),
     skipActivation: isYes(options.value('setactivationskip')),
     noAutoActivate: ['n', '0'].includes(options.value('setautoactivation') ?? 'y'),
-    ...(snapshot === null ? zeroing(context, parsed.type) : { zero: true, wipeSignatures: false }),
+    ...(snapshots === null ? zeroing(context, parsed.type) : { zero: true, wipeSignatures: false }),
     readOnlyVolumes: context.settings.strings('activation/read_only_volume_list'),
     volumeList: context.settings.strings('activation/volume_list'),
     hostTags: hostTags(
@@ -197,13 +204,21 @@ async function create(context: CommandContext, changes: Changes, { snapshot, ...
     hostName: hostname(),
     settings: allocationSettings(context),
   };
-  const { plan, lvName } = noted(context, (notes) =>
-    snapshot === null ? createLv(group, request, notes) : createSnapshot(group, { ...request, ...snapshot }, notes),
-  );
+  const { plan, lvNames } = noted(context, (notes) => {
+    if (snapshots !== null) {
+      return createSnapshots(
+        group,
+        snapshots.map((each) => ({ ...request, ...each })),
+        notes,
+      );
+    }
+    const created = createLv(group, request, notes);
+    return { plan: created.plan, lvNames: [created.lvName] };
+  });
   try {
-    await changes.apply(plan, { activate: isToBeActive(context) ? [lvName] : [] });
+    await changes.apply(plan, { activate: isToBeActive(context) ? lvNames : [] });
   } catch (error) {
-    if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvName);
+    if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvNames);
     throw error;
   }
 }
@@ -223,10 +238,12 @@ function isToBeActive({ options }: CommandContext): boolean {
 }
 
 /** An LV whose head keeps what was found there is not kept. */
-async function takeBack(changes: Changes, vgName: string, lvName: string): Promise<void> {
-  const group = await changes.volumeGroup({ vgName });
-  const { vg } = await removeLv(group.vg, lvName, () => Promise.resolve(true));
-  await changes.apply(emptyPlan(group, vg));
+async function takeBack(changes: Changes, vgName: string, lvNames: readonly string[]): Promise<void> {
+  for (const lvName of lvNames) {
+    const group = await changes.volumeGroup({ vgName });
+    const { vg } = await removeLv(group.vg, lvName, () => Promise.resolve(true));
+    await changes.apply(emptyPlan(group, vg));
+  }
 }
 
 /** -Z and -W; an LV that won't be active, or won't be writable, can't be zeroed. */
@@ -254,11 +271,12 @@ function zeroing(context: CommandContext, type: NewType): { readonly zero: boole
 function parse(context: CommandContext): Parsed {
   const { options, args, output } = context;
   const type = typeOf(context);
-  const named = options.has('name') ? newLvName(context, options.value('name') ?? '') : null;
   const isSnapshot = isSnapshotWanted(context);
-  const [first, ...pvs] = args;
-  const originName = isSnapshot && !options.has('virtualsize') ? originOf(context, first, named?.vg ?? null) : null;
-  const vgName = originName?.vg ?? vgNameFor(context, first, named?.vg ?? null);
+  const named = namePattern(context, isSnapshot);
+  const [first] = args;
+  const origins = isSnapshot && !options.has('virtualsize') ? readOrigins(context, named) : null;
+  const pvs = origins?.pvs ?? args.slice(1);
+  const vgName = origins?.vg ?? vgNameFor(context, first, named?.vg ?? null);
   if (isSnapshot && !options.has('size') && !options.has('extents')) {
     throw new CommandError('Please specify either size or extents with snapshots.');
   }
@@ -274,9 +292,9 @@ function parse(context: CommandContext): Parsed {
     if (readNumber(mirrors) > 0) throw unsupported('mirrored');
     output.print('Redundant mirrors argument: default is 0');
   }
-  const snapshot = isSnapshot ? snapshotOf(context, originName) : null;
-  const size = sizeOf(context, originName !== null);
-  return { vgName, name: named?.lv ?? null, type, size, pvs, policy: policyOf(context), snapshot, ...stripes };
+  const snapshots = isSnapshot ? snapshotsOf(context, origins, named) : null;
+  const size = sizeOf(context, origins !== null);
+  return { vgName, name: named?.lv ?? null, type, size, pvs, policy: policyOf(context), snapshots, ...stripes };
 }
 
 /** -s or --type snapshot. */
@@ -299,29 +317,18 @@ function isSnapshotWanted({ options, settings }: CommandContext): boolean {
   return wanted;
 }
 
-/** The origin as typed: "VG/LV", or an LV of the VG that the new name or the environment says. */
-function originOf(
+function snapshotsOf(
   context: CommandContext,
-  argument: string | undefined,
-  vgOfName: string | null,
-): { readonly vg: string; readonly lv: string } {
-  if (argument === undefined) throw noSuchSyntax(context.name);
-  const { vg: typed, lv } = splitLvName(context, argument);
-  const vg = typed ?? vgOfName ?? defaultVg(context);
-  if (vg === null) throw badUsage('The origin name should include the volume group.');
-  if (vgOfName !== null && vg !== vgOfName) {
-    throw badUsage(`Inconsistent volume group names given: "${vgOfName}" and "${vg}"`);
-  }
-  return { vg, lv };
-}
-
-function snapshotOf(context: CommandContext, origin: { readonly lv: string } | null): NonNullable<Parsed['snapshot']> {
+  origins: Origins | null,
+  named: NamePattern | null,
+): NonNullable<Parsed['snapshots']> {
   const chunkSectors = readChunkSize(context.options.value('chunksize'));
   if (chunkSectors === null) throw badUsage(CHUNK_SIZE_PROBLEM);
-  if (origin !== null) return { origin: { name: origin.lv }, chunkSectors };
+  if (origins !== null)
+    return origins.lvs.map(({ origin, name }) => ({ origin: { name: origin }, name, chunkSectors }));
   const virtualSectors = parseSizeArgument(context.options.value('virtualsize') ?? '0', 'm').sectors;
   if (virtualSectors === 0) throw badUsage('--virtualsize may not be zero.');
-  return { origin: { virtualSectors }, chunkSectors };
+  return [{ origin: { virtualSectors }, name: named?.lv ?? null, chunkSectors }];
 }
 
 function unsupported(type: string): CommandError {

@@ -36,7 +36,7 @@ const SECTOR_BYTES = 512;
 const PLAIN_TYPES: ReadonlySet<Segment['type']> = new Set<Segment['type']>(['striped', 'error', 'zero']);
 
 /** The plan for a new snapshot, and its name. Throws CommandError (5). */
-export function createSnapshot(
+function createSnapshot(
   group: VolumeGroup,
   request: SnapshotRequest,
   notes: Notes,
@@ -61,6 +61,27 @@ export function createSnapshot(
     plan: { ...emptyPlan(group, tied), effects: created.plan.effects, messages: notes.messages },
     lvName: parts.name,
   };
+}
+
+/**
+ * The plan for several snapshots: one commit, so that whoever serves the origins suspends them all before any goes on, and every
+ * snapshot is of the same moment. Throws CommandError (5).
+ */
+export function createSnapshots(
+  group: VolumeGroup,
+  requests: readonly SnapshotRequest[],
+  notes: Notes,
+): { readonly plan: Plan; readonly lvNames: readonly string[] } {
+  let { vg } = group;
+  const effects: Plan['effects'][number][] = [];
+  const lvNames: string[] = [];
+  for (const request of requests) {
+    const { plan, lvName } = createSnapshot({ ...group, vg }, request, notes);
+    vg = plan.after ?? vg;
+    effects.push(...plan.effects);
+    lvNames.push(lvName);
+  }
+  return { plan: { ...emptyPlan(group, vg), effects, messages: notes.messages }, lvNames };
 }
 
 /**
