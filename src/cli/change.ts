@@ -46,6 +46,7 @@ export async function changeContext(context: CommandContext, added: readonly str
     ...(devicesFile === null ? {} : { pvsChanged: noting(devicesFile, found.devicesFileMissing, output) }),
     effects: EFFECTS,
     live: context.live,
+    ...(context.writing === undefined ? {} : { writing: context.writing }),
     signal: context.signal,
     open: opener(context.live),
     ...(context.toml === null ? {} : tomlChoices(context.toml.config)),

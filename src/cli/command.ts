@@ -5,6 +5,7 @@
  *  - A command's options are one table: it drives parsing and help, so that no option is parsed and forgotten.
  *  - A command reads the world only through its context, so that tests can run it in their own.
  */
+import type { Plan } from '../lvm/edit/plan.ts';
 import type { LiveVolumes } from '../lvm/live.ts';
 import type { Settings } from '../lvm/settings.ts';
 import type { ExitCode, Output } from './messages.ts';
@@ -34,6 +35,8 @@ export interface CommandContext {
   readonly terminal: Terminal;
   /** The volumes of the daemon that runs this command; NO_LIVE_VOLUMES: none does. */
   readonly live: LiveVolumes;
+  /** Told of each plan before anything of it is written. Absent: a daemon runs the command, and records it. */
+  readonly writing?: (plan: Plan) => void;
   /** Aborted when the caller is gone, or wants no more: the command ends at its next safe point. */
   readonly signal: AbortSignal;
   /**

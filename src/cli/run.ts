@@ -13,6 +13,7 @@ import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import { NO_LIVE_VOLUMES } from '../lvm/live.ts';
 import { applyHabits, sayTest } from './habits.ts';
 import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from './messages.ts';
+import { OfflineAudit } from './offline-audit.ts';
 import { parseOptions } from './options.ts';
 import { readToml, settingsForCommand } from './settings.ts';
 import { printUsage } from './usage.ts';
@@ -63,13 +64,29 @@ async function runCommand(
     output = applyHabits(name, options, settings, output);
     const given = { name, argv, options, args: options.args };
     const { live = NO_LIVE_VOLUMES, signal = NEVER_ABORTED } = around;
-    const context: CommandContext = { ...around, ...given, live, signal, output, settings, toml, everyCommand };
+    const audit = around.live === undefined ? new OfflineAudit([name, ...argv]) : null;
+    const writing = audit === null ? {} : { writing: audit.writing };
+    const context: CommandContext = {
+      ...around,
+      ...given,
+      ...writing,
+      live,
+      signal,
+      output,
+      settings,
+      toml,
+      everyCommand,
+    };
     await recover(context);
+    let code: ExitCode = EXIT.failed;
     try {
-      return await command.run(context);
+      code = await command.run(context);
+      return code;
     } catch (error) {
       if (error instanceof UnmatchedSyntax) pointToHelp = false;
       throw error;
+    } finally {
+      await audit?.record(toml, code, output);
     }
   });
   if (code === EXIT.badUsage && pointToHelp) output.error(`Run \`${name} --help' for more information.`);

@@ -12,15 +12,13 @@ import { readlinkSync } from 'node:fs';
 import type { LiveGroup } from '../lvm/live.ts';
 import type { ClientIdentity } from '../nbd/exports.ts';
 import { AuditLog } from '../observe/audit.ts';
-import type { Actor, AuditedGroup, AuditEvent, ChainLink } from '../observe/audit-record.ts';
+import { type Actor, type AuditedGroup, type AuditEvent, type ChainLink, shortened } from '../observe/audit-record.ts';
 import { changesNothing, type Identity } from './access.ts';
 import type { Accounts } from './accounts.ts';
 import type { Logger } from './log.ts';
 import { packageVersion } from './version.ts';
 
 const REPEAT_MS = 60_000;
-const MAX_RECORDED_CHARACTERS = 16_384;
-const MAX_RECORDED_WORDS = 1024;
 
 /** What became of a command (commands/runner.ts's CommandOutcome, as far as it is recorded). */
 export interface FinishedCommand {
@@ -148,21 +146,6 @@ function tellPlace(
   message: string,
 ): void {
   log.info({ file: audit?.path, head: `${seq}:${hash}` }, message);
-}
-
-/** Nobody fills the disk with one long command line: what is cut says by how much. */
-export function shortened(words: readonly string[]): readonly string[] {
-  const kept: string[] = [];
-  let room = MAX_RECORDED_CHARACTERS;
-  for (const [at, word] of words.entries()) {
-    if (word.length > room || kept.length >= MAX_RECORDED_WORDS) {
-      const left = words.slice(at).reduce((sum, each) => sum + each.length, 0);
-      return [...kept, `${word.slice(0, room)}… (${words.length - at} words, ${left} characters)`];
-    }
-    kept.push(word);
-    room -= word.length;
-  }
-  return kept;
 }
 
 /** "unix", and the program where the system tells (it may have ended). */

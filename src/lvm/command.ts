@@ -99,6 +99,8 @@ export interface ChangeContext {
   readonly effects: EffectRunners;
   /** The daemon's volumes that follow what is committed. Default: nothing is served. */
   readonly live?: LiveVolumes;
+  /** Told of each plan before anything of it is written. */
+  readonly writing?: (plan: Plan) => void;
   /** Aborted: waiting for locks ends, and nothing more is committed. */
   readonly signal?: AbortSignal;
   /** --test: nothing is written. */
@@ -387,6 +389,7 @@ export class Changes {
     const change = live.present ? liveChangeOf(plan, { ...wishes, force: force > 0 }) : null;
     // Until it is wiped, a new volume is not to be served, not even if this process dies.
     if (change !== null) await live.prepare(withoutNew(change));
+    this.context.writing?.(plan);
     let outcome: Committed;
     try {
       await ready?.();

@@ -12,7 +12,7 @@ import { resolve } from 'node:path';
 import type { LogicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
 import { asServed, mergesOf } from './deferred-merges.ts';
 import type { Plan } from './edit/plan.ts';
-import { type LiveChange, type LiveDecision, type LiveVolumeRef, volumeId } from './live.ts';
+import { type LiveChange, type LiveDecision, type LiveGroup, type LiveVolumeRef, volumeId } from './live.ts';
 import { areaExtents, segmentAreas } from './references.ts';
 import { relationsOf } from './relations.ts';
 
@@ -39,16 +39,10 @@ export function liveChangeOf(plan: Plan, wishes: LiveWishes): LiveChange | null 
     .map(({ origin, cow }) => ({ origin, cow }));
   const waiting = new Set(deferred.map(({ origin }) => origin));
   const after = plan.after === null ? null : asServed(plan.after, (id) => waiting.has(id));
+  const group = liveGroupOf(plan);
   return {
     key: randomUUID(),
-    groups: [
-      {
-        id: before?.id ?? vg.id,
-        name: vg.name,
-        seqnoBefore: before?.seqno ?? null,
-        seqnoAfter: after === null ? null : (before?.seqno ?? after.seqno - 1) + 1,
-      },
-    ],
+    groups: group === null ? [] : [group],
     joining: joiningOf(plan),
     leaving: before === null ? [] : leavingOf(before, after),
     losing: before === null || after === null ? [] : losingOf(before, after),
@@ -56,6 +50,19 @@ export function liveChangeOf(plan: Plan, wishes: LiveWishes): LiveChange | null 
     deferred,
     decisions: after === null ? [] : decisionsOf(before, after, new Set(activate)),
     force,
+  };
+}
+
+/** The VG that a plan writes, and its sequence numbers; null: it writes none. */
+export function liveGroupOf({ before, after }: Plan): LiveGroup | null {
+  const vg = after ?? before?.vg ?? null;
+  if (vg === null) return null;
+  const seqnoBefore = before?.vg.seqno ?? null;
+  return {
+    id: before?.vg.id ?? vg.id,
+    name: vg.name,
+    seqnoBefore,
+    seqnoAfter: after === null ? null : (seqnoBefore ?? after.seqno - 1) + 1,
   };
 }
 

@@ -70,6 +70,9 @@ export type AuditEvent =
 
 export type AuditRecord = AuditEvent & { readonly seq: number; readonly time: string; readonly prev: string };
 
+const MAX_RECORDED_CHARACTERS = 16_384;
+const MAX_RECORDED_WORDS = 1024;
+
 /** `prev` of the first record of all. */
 export const FIRST_PREV: string = '0'.repeat(64);
 /** A record's place in the chain. */
@@ -102,6 +105,9 @@ function isRecord(value: unknown): value is AuditRecord {
   return named && Number.isSafeInteger(seq) && typeof prev === 'string' && /^[0-9a-f]{64}$/.test(prev);
 }
 
+/** Of FILE.head. */
+export const HEAD_BYTES = 82;
+
 /** FILE.head's text. */
 export function formatHead({ seq, hash }: ChainLink): string {
   return `${String(seq).padStart(16, '0')} ${hash}\n`;
@@ -111,4 +117,19 @@ export function formatHead({ seq, hash }: ChainLink): string {
 export function parseHead(text: string): ChainLink | null {
   const [, seq, hash] = /^(\d{16}) ([0-9a-f]{64})\n$/.exec(text) ?? [];
   return seq === undefined || hash === undefined ? null : { seq: Number(seq), hash };
+}
+
+/** Nobody fills the disk with one long command line: what is cut says by how much. */
+export function shortened(words: readonly string[]): readonly string[] {
+  const kept: string[] = [];
+  let room = MAX_RECORDED_CHARACTERS;
+  for (const [at, word] of words.entries()) {
+    if (word.length > room || kept.length >= MAX_RECORDED_WORDS) {
+      const left = words.slice(at).reduce((sum, each) => sum + each.length, 0);
+      return [...kept, `${word.slice(0, room)}… (${words.length - at} words, ${left} characters)`];
+    }
+    kept.push(word);
+    room -= word.length;
+  }
+  return kept;
 }

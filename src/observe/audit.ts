@@ -9,13 +9,25 @@
  *  - An append is on disk (fsync) before its promise settles; appends go one after the other, in the order of the calls.
  *  - `seq` counts up by one over all files; the first line of all has 64 zeroes as `prev`.
  *  - A line that a crash cut short stays, ended by a newline, and the record after it (event "truncated") carries its hash.
+ *  - Several processes may write one log, the daemon and commands that run without it: each append has the lock of FILE.head, and goes
+ *    on after what others have written.
  *  - Rotation renames the full file and begins a new one, whose first record continues numbers and hashes: no record is dropped.
  *    The daemon never deletes a rotated file.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type AuditEvent, type AuditRecord, type ChainLink, FIRST_PREV, formatHead, lineHash } from './audit-record.ts';
+import { withFileLock } from '../lvm/file-lock.ts';
+import {
+  type AuditEvent,
+  type AuditRecord,
+  type ChainLink,
+  FIRST_PREV,
+  formatHead,
+  HEAD_BYTES,
+  lineHash,
+  parseHead,
+} from './audit-record.ts';
 import { resumeAudit } from './audit-resume.ts';
 
 export class AuditError extends Error {
@@ -34,6 +46,8 @@ export class AuditError extends Error {
 export const DEFAULT_MAX_BYTES: number = 16 * 2 ** 20;
 /** Permission bits: who did what is the administrator's to read. */
 const MODE = 0o600;
+const HEAD_FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
+const LOCK_TIMEOUT_MS = 10_000;
 
 export interface AuditOptions {
   readonly path: string;
@@ -58,6 +72,8 @@ export class AuditLog {
   readonly #onRotated: (last: ChainLink) => void;
   #last: ChainLink = { seq: 0, hash: FIRST_PREV };
   #files: OpenFiles | null = null;
+  /** FILE.head once more: what is locked must not be closed with the other files. */
+  #lock: FileHandle | null = null;
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
 
@@ -71,7 +87,7 @@ export class AuditLog {
   /** Opens the log, or begins it, and goes on after its last record. Throws an AuditError. */
   static async open(options: AuditOptions): Promise<AuditLog> {
     const log = new AuditLog(options);
-    await log.#reopen();
+    await log.#locked(() => log.#reopen(), 'CANNOT_OPEN');
     return log;
   }
 
@@ -82,7 +98,7 @@ export class AuditLog {
 
   /** Settles when the record is on disk. Rejects with an AuditError; the next append tries again with a fresh file. */
   append(event: AuditEvent): Promise<AuditRecord> {
-    const turn = this.#turn.then(() => this.#append(event));
+    const turn = this.#turn.then(() => this.#locked(() => this.#append(event), 'CANNOT_WRITE'));
     this.#turn = Promise.allSettled([turn]);
     return turn;
   }
@@ -92,10 +108,31 @@ export class AuditLog {
     this.#closed = true;
     await this.#turn;
     await this.#letGo();
+    await this.#lock?.close();
+    this.#lock = null;
+  }
+
+  /** While no other process writes. Throws an AuditError. */
+  async #locked<T>(work: () => Promise<T>, code: 'CANNOT_OPEN' | 'CANNOT_WRITE'): Promise<T> {
+    if (this.#closed) throw new AuditError('CLOSED', this.path, 'it was closed');
+    try {
+      this.#lock ??= await open(`${this.path}.head`, HEAD_FLAGS, MODE);
+      return await withFileLock(this.#lock.fd, LOCK_TIMEOUT_MS, work);
+    } catch (error) {
+      if (error instanceof AuditError) throw error;
+      throw new AuditError(code, this.path, reason(error), error);
+    }
+  }
+
+  /** Whether another process has added records. */
+  async #othersWrote(): Promise<boolean> {
+    const read = await this.#lock?.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0);
+    const head = parseHead(read?.buffer.toString('latin1', 0, read.bytesRead) ?? '');
+    return head !== null && head.seq > this.#last.seq;
   }
 
   async #append(event: AuditEvent): Promise<AuditRecord> {
-    if (this.#closed) throw new AuditError('CLOSED', this.path, 'it was closed');
+    if (this.#files !== null && (await this.#othersWrote())) await this.#letGo();
     if (this.#files === null) await this.#reopen();
     try {
       if ((this.#files?.bytes ?? 0) >= this.#maxBytes) await this.#rotate();

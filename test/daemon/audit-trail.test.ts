@@ -1,7 +1,7 @@
 /** What a record keeps of a command line. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { shortened } from '../../src/daemon/audit-trail.ts';
+import { shortened } from '../../src/observe/audit-record.ts';
 
 test('a command line is kept as it is, but no caller fills the disk with one', () => {
   const line = ['lvcreate', '-n', 'x', '-L', '1G', 'vg0'];

@@ -1,0 +1,61 @@
+/** Commands that no daemon runs, with an audit log configured: what they wrote is recorded as the daemon does it. */
+import assert from 'node:assert/strict';
+import { mkdir, rmdir, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { readAudit, verifyAudit } from '../../src/observe/audit-verify.ts';
+import { AuditLog } from '../../src/observe/audit.ts';
+import { runProgram } from '../helpers/run.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
+
+test('changes are records, with sequence numbers; reports and tests of changes are none', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const image = join(folder, 'pv.img');
+    await writeFile(image, '');
+    await truncate(image, 2 ** 26);
+    const audit = join(folder, 'log/audit.log');
+    await mkdir(join(folder, 'log'));
+    const config = join(folder, 'lvm.toml');
+    await writeFile(
+      config,
+      `devices = [${JSON.stringify(image)}]\nrun_dir = "${folder}"\n[audit]\nfile = "${audit}"\n`,
+    );
+    const env = { ORION_LVM_CONFIG: config, LVM_SYSTEM_DIR: folder };
+    const run = async (code: number, name: string, ...args: readonly string[]): Promise<string> => {
+      const { status, stderr } = await runProgram(join(CHECKOUT, 'bin', name), args, { cwd: folder, env });
+      assert.equal(status, code, stderr);
+      return stderr;
+    };
+    await run(0, 'pvcreate', image);
+    await run(0, 'vgcreate', 'vg0', image);
+    // As a daemon has it open that does not hold these devices.
+    const daemon = await AuditLog.open({ path: audit });
+    await daemon.append({ event: 'start', pid: 1, version: '0', text: 'orion-lvmd started' });
+    await run(0, 'lvcreate', '-an', '-Zn', '-l1', '-na', 'vg0');
+    await run(0, 'lvs');
+    await run(0, 'lvextend', '-t', '-l+1', 'vg0/a');
+    await run(5, 'lvextend', '-l+1000', 'vg0/a');
+    await daemon.append({ event: 'stop', pid: 1, version: '0', text: 'orion-lvmd stops' });
+    await daemon.close();
+    await run(0, 'vgremove', '-y', 'vg0');
+    const records = (await readAudit(audit)).map(({ record }) => record);
+    const told = records.map((record) => {
+      if (record.event !== 'command') return record.event;
+      const { argv, from, who, exitCode, groups } = record;
+      assert.deepEqual([from, who.uid, exitCode], ['local', process.getuid?.(), 0]);
+      return [argv[0], ...groups.flatMap(({ name, seqnoBefore, seqnoAfter }) => [name, seqnoBefore, seqnoAfter])];
+    });
+    const created = ['lvcreate', 'vg0', 1, 2];
+    assert.deepEqual(told.slice(0, 5), [['pvcreate'], ['vgcreate', 'vg0', null, 1], 'start', created, 'stop']);
+    assert.deepEqual(told.at(-1), ['vgremove', 'vg0', 2, null]);
+    assert.equal(told.length, 6);
+    assert.deepEqual((await verifyAudit(audit)).problems, []);
+    // What can't be recorded is done, and said.
+    await writeFile(
+      config,
+      `devices = [${JSON.stringify(image)}]\nrun_dir = "${folder}"\n[audit]\nfile = "${folder}/no/x"\n`,
+    );
+    assert.match(await run(0, 'vgcreate', 'vg1', image), /WARNING: This command is not recorded: audit log .*ENOENT/);
+    await assert.rejects(rmdir(join(folder, 'no')));
+  });
+});
