@@ -48,6 +48,8 @@ export class IoRequest {
   bufferOffset = 0;
   /** 0, or a positive errno (os.constants.errno). */
   error = 0;
+  /** Of a request that failed: bytes of its range before the first one that is known to have failed; 0 where nothing is known. */
+  failedAt = 0;
   owner: RequestOwner = NOBODY;
   /** The owner's own: the request that this one is a piece of. */
   parent: IoRequest | null = null;
@@ -69,6 +71,7 @@ export class IoRequest {
     this.buffer = NO_BUFFER;
     this.bufferOffset = 0;
     this.error = 0;
+    this.failedAt = 0;
     this.owner = NOBODY;
     this.parent = null;
     this.pending = 0;

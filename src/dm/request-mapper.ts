@@ -238,7 +238,10 @@ export class RequestMapper implements RequestOwner {
     const parent = child.parent!;
     if (child.pending === COUNTED_TOGETHER) {
       this.#map.shared[tag]!.ended(child.op, child.length, turnClock.since(parent.startedAt), error);
-      if (error > 0) this.#map.errors[tag]!++;
+      if (error > 0) {
+        this.#map.errors[tag]!++;
+        parent.failedAt = child.failedAt;
+      }
       this.#pool.release(child);
       parent.error = error;
       parent.owner.ioDone(parent);
@@ -247,7 +250,11 @@ export class RequestMapper implements RequestOwner {
     }
     const stats = tag < 0 ? this.#map.flushStats[FIRST_FLUSH - tag]! : this.#map.stats[tag]!;
     if (stats !== null) stats.ended(child.op, child.length, turnClock.since(child.startedAt), error);
-    if (error > 0 && tag >= 0) this.#map.errors[tag]!++;
+    if (error > 0 && tag >= 0) {
+      this.#map.errors[tag]!++;
+      if (parent.owner === this) noteFailure(parent, child);
+      else parent.failedAt = child.failedAt;
+    }
     this.#pool.release(child);
     if (parent.owner !== this) {
       this.#finish(parent, error);
@@ -318,6 +325,8 @@ export class RequestMapper implements RequestOwner {
       gather.pending++;
       this.#send(gather, request, leg, map.legOffset, length, bufferOffset);
     } else if (leg === LEG_ERROR) {
+      // What was sent before it may fail as well, at an earlier byte.
+      if (gather.error <= 0) gather.failedAt = gather.offset - request.offset;
       gather.error = EIO;
     } else if (request.op === Op.read) {
       assert(leg === LEG_ZERO);
@@ -411,6 +420,7 @@ export class RequestMapper implements RequestOwner {
     }
     const request = gather.parent!;
     const { error } = gather;
+    request.failedAt = gather.failedAt;
     this.#pool.release(gather);
     this.#finish(request, error);
   }
@@ -425,6 +435,7 @@ export class RequestMapper implements RequestOwner {
 
   #endGather(gather: IoRequest, errno: number): void {
     const request = gather.parent!;
+    request.failedAt = gather.failedAt;
     this.#pool.release(gather);
     this.#end(request, errno);
   }
@@ -475,4 +486,11 @@ export class RequestMapper implements RequestOwner {
     this.#drainWaiters = [];
     for (const wake of waiters) wake();
   }
+}
+
+/** Notes where a piece failed in the request that it was gathered for: the first such byte counts. */
+function noteFailure(gather: IoRequest, child: IoRequest): void {
+  // Pieces of a range that is dealt out to several legs stand for its beginning.
+  const at = Math.max(child.bufferOffset - gather.parent!.bufferOffset, 0) + child.failedAt;
+  gather.failedAt = gather.error > 0 ? Math.min(gather.failedAt, at) : at;
 }

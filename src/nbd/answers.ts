@@ -62,12 +62,14 @@ export class Answers {
   }
 
   /**
-   * Where in a command's range it failed: where the volume ends, if that is why, else its first byte, before which nothing was done.
+   * Where in a command's range it failed: where the volume ends, if that is why; else the first byte of the piece that failed, as far
+   * as that is known, or of the range.
    * Null for commands without a range.
    */
-  #failedAt({ type, offset, length }: Command): number | null {
+  #failedAt({ type, offset, length, failedAt }: Command): number | null {
     const { sizeBytes } = this.#export.volume.limits;
     if (length === 0 || type === CommandType.flush || offset > MAX_OFFSET) return null;
-    return offset < sizeBytes && offset + length > sizeBytes ? sizeBytes : offset;
+    if (offset < sizeBytes && offset + length > sizeBytes) return sizeBytes;
+    return offset + Math.min(failedAt, length - 1);
   }
 }

@@ -68,6 +68,8 @@ export class Command {
   /** BLOCK_STATUS: the contexts that it asks about, and what is told of each. */
   contexts: readonly SelectedContext[] = NO_CONTEXTS;
   readonly statuses: ExtentList[] = [];
+  /** Bytes before the first one that failed, as far as that is known. */
+  failedAt = 0;
   /** Bytes done, of a command that is performed in pieces. */
   progress = 0;
 
@@ -139,6 +141,7 @@ export class Command {
     if (this.parts.length > 0) this.parts.length = 0;
     this.contexts = NO_CONTEXTS;
     if (this.statuses.length > 0) this.statuses.length = 0;
+    this.failedAt = 0;
     this.progress = 0;
   }
 }

@@ -142,8 +142,11 @@ export class Executor implements CommandHost, RequestOwner {
     const command = this.#commands[request.tag]!;
     const { error } = request;
     if (error === 0 && command.type === CommandType.cache && this.#continueCache(request, command)) return;
+    if (error !== 0) {
+      this.counters.errors++;
+      command.failedAt = command.progress + request.failedAt;
+    }
     this.#requests.release(request);
-    if (error !== 0) this.counters.errors++;
     this.#ended(command, error === 0 ? NbdErrno.ok : replyErrno(error));
   }
 

@@ -377,6 +377,21 @@ describe('errors', () => {
     m.dispose();
   });
 
+  test('the offset is that of the piece that failed, where the volume knows it', () => {
+    const m = machine();
+    m.feed(request({ type: CMD.read, offset: 4096, length: 8192 }), request({ type: CMD.trim, offset: 7, length: 9 }));
+    m.pending[0]!.failedAt = 512;
+    m.pending[1]!.failedAt = 1000;
+    while (m.pending.length > 0) m.finish(m.pending[0], EIO);
+    m.flush();
+    assert.deepEqual(
+      m.answers().map(({ offset }) => offset),
+      [4608, 15],
+      'never outside the request',
+    );
+    m.dispose();
+  });
+
   test('DF without structured replies is EINVAL', () => {
     const m = new Machine();
     m.feed(request({ type: CMD.read, length: 1, flags: FLAG.df, cookie: 1n }));
