@@ -20,8 +20,9 @@
  *  - When the environment ends, whatever is in flight is waited for: its memory is about to go.
  *  - Submissions that follow each other, in the order of pushing and on the file, are handed over as one call of several buffers;
  *    each still ends by itself. Where the call moved less, those it did not reach end with -EINTR, to be pushed again.
- *  - A file on tmpfs or ramfs has no device to wait for: short reads and writes of it are done in the hand-over itself, where a copy
- *    costs less than a submission; so is its fdatasync, which is nothing.
+ *  - A file on tmpfs or ramfs has no device to wait for: reads and writes of it are done in the hand-over itself, where a copy
+ *    costs less than a submission, and what it leaves in the processor's cache is what is sent next; so is its fdatasync, which is
+ *    nothing. A hand-over does not stand still for long: after MAX_ROUND_BYTES the rest is for the next one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,8 +53,8 @@ enum { REGISTER_MAX_WORKERS = 19, MAX_WORKERS = 1024 };
 enum { OP_READ, OP_WRITE, OP_FDATASYNC, OP_FALLOCATE, OP_COUNT };
 enum { HEADER_TAIL, HEADER_HEAD, HEADER_ENDED, HEADER_REFUSED };
 enum { HEADER_BYTES = 64, SQ_ENTRIES = 256, MIN_SLOTS = 64, MAX_SLOTS = 32768, MAX_ROUNDS = 2 };
-/* Longer transfers of memory files go to the kernel's own threads, so that copies run beside each other. */
-enum { MAX_INLINE_BYTES = 128 * 1024, MAX_RUN_BYTES = 512 * 1024, MAX_RUN = 64 };
+/* Longer transfers of memory files go to the kernel's own threads. */
+enum { MAX_INLINE_BYTES = 1024 * 1024, MAX_ROUND_BYTES = 1024 * 1024, MAX_RUN_BYTES = 512 * 1024, MAX_RUN = 64 };
 #define NONE UINT32_MAX
 
 struct submission {
@@ -96,6 +97,8 @@ struct ring {
   uv_idle_t idle;
 
   uint32_t slots, in_flight, unsubmitted;
+  /* Copied in this hand-over. */
+  size_t round_bytes;
   size_t control_size;
   uint32_t *header;
   struct submission *submissions;
@@ -320,9 +323,12 @@ static bool done_in_memory(struct ring *ring, const struct run *run) {
   if (!file->in_memory || s->op == OP_FALLOCATE || run->bytes > MAX_INLINE_BYTES) return false;
   do {
     if (s->op == OP_FDATASYNC) count = fdatasync(file->fd);
+    else if (run->count == 1 && s->op == OP_READ) count = pread(file->fd, run->iovecs->iov_base, run->iovecs->iov_len, (off_t)s->position);
+    else if (run->count == 1) count = pwrite(file->fd, run->iovecs->iov_base, run->iovecs->iov_len, (off_t)s->position);
     else if (s->op == OP_READ) count = preadv(file->fd, run->iovecs, (int)run->count, (off_t)s->position);
     else count = pwritev(file->fd, run->iovecs, (int)run->count, (off_t)s->position);
   } while (count < 0 && errno == EINTR);
+  ring->round_bytes += run->bytes;
   end_run(ring, s->slot, count < 0 ? -errno : (int32_t)count);
   return true;
 }
@@ -369,7 +375,8 @@ static void ring_submit(struct ring *ring) {
       header[HEADER_TAIL] = header[HEADER_HEAD];
     }
     if (ring->unsubmitted == 0) ring->iovecs_used = 0;
-    while (header[HEADER_HEAD] != header[HEADER_TAIL] && tail - head <= ring->sq_mask && ring->iovecs_used < ring->slots) {
+    while (header[HEADER_HEAD] != header[HEADER_TAIL] && tail - head <= ring->sq_mask && ring->iovecs_used < ring->slots &&
+           ring->round_bytes < MAX_ROUND_BYTES) {
       /* A copy, so that what is checked is what is used. */
       struct run run = {.first = ring->submissions[header[HEADER_HEAD]++ % ring->slots], .count = 1};
       if (!admit(ring, &run.first)) continue;
@@ -435,6 +442,7 @@ static void on_idle(uv_idle_t *handle) { (void)handle; }
 static void on_prepare(uv_prepare_t *handle) {
   struct ring *ring = handle->data;
   for (int round = 0; round < MAX_ROUNDS && has_work(ring); round++) {
+    ring->round_bytes = 0;
     ring_submit(ring);
     ring_reap(ring);
     if (ring->header[HEADER_ENDED] == 0) break;
