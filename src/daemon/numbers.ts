@@ -6,6 +6,7 @@
  *  - A device that several workers have open is one device, its counts added up.
  *  - A worker in the supervisor's own process (`--workers 0`) is not counted as a process twice.
  */
+import { addCache, type CacheSnapshot } from '../block/cache/stats.ts';
 import type { IoSnapshot } from '../dm/io-stats.ts';
 import { allocationMapOf } from '../lvm/allocation-map.ts';
 import type { Scan, VolumeGroup } from '../lvm/model.ts';
@@ -46,9 +47,13 @@ export interface NumbersParts {
 export function numbersOf(parts: NumbersParts): Numbers {
   const volumes = new Map<string, IoSnapshot | null>();
   const devices = new Map<string, IoSnapshot | null>();
+  const caches = new Map<string, CacheSnapshot | null>();
   for (const { stats } of parts.workers) {
     for (const { name, io } of stats?.volumes ?? []) volumes.set(name, io);
-    for (const { path, io } of stats?.devices ?? []) devices.set(path, addIo(devices.get(path) ?? null, io));
+    for (const { path, io, cache } of stats?.devices ?? []) {
+      devices.set(path, addIo(devices.get(path) ?? null, io));
+      caches.set(path, addCache(caches.get(path) ?? null, cache));
+    }
   }
   return {
     time: Date.now(),
@@ -61,7 +66,9 @@ export function numbersOf(parts: NumbersParts): Numbers {
       state === 'active' ? [{ name, sizeBytes: sizeBytes ?? 0, clients, io: volumes.get(name) ?? null }] : [],
     ),
     devices: parts.devices.map(({ path, sizeBytes, state }) => {
-      return { path, sizeBytes, up: state === 'open', io: devices.get(path) ?? null };
+      const cache = caches.get(path) ?? null;
+      const rest = cache === null ? {} : { cache };
+      return { path, sizeBytes, up: state === 'open', io: devices.get(path) ?? null, ...rest };
     }),
     groups: parts.scan?.volumeGroups.map(groupNumbers) ?? [],
     snapshots: snapshotStores(parts).map((store) => withRate(store, parts.fillRateOf(store.name))),

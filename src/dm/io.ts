@@ -6,4 +6,5 @@
 export { IoRequest, Op, RequestFlag, RequestPool, RequestQueue, type RequestOwner } from '../block/request.ts';
 export { blockStatusOf, ExtentList, type StatusDone, type StatusSource } from '../block/extents.ts';
 export type { BlockDevice, DeviceLimits } from '../block/device.ts';
+export type { CacheSnapshot } from '../block/cache/stats.ts';
 export { atTurnEnd } from '../block/turn.ts';

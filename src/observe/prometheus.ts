@@ -7,6 +7,7 @@
  *  - Samples of one metric stand together, after its HELP and TYPE. An operation that was never asked of a volume or device has no
  *    samples, so that thousands of idle volumes stay small.
  */
+import type { CacheSnapshot } from '../dm/io.ts';
 import { type IoSnapshot, OP_NAMES } from '../dm/io-stats.ts';
 import { allOps, bucketEnd, type Numbers, type SnapshotNumbers } from './stats.ts';
 
@@ -65,6 +66,21 @@ export const METRICS: ReadonlyMap<string, readonly [MetricType, string]> = new M
     ['counter', 'Time that requests spent in flight, all added up; its rate is the mean depth of the queue.'],
   ],
   ['orion_lvm_device_latency_seconds', ['histogram', 'How long requests to a device took.']],
+  ['orion_lvm_device_cache_hits_total', ['counter', 'Reads of a device that its block cache answered.']],
+  ['orion_lvm_device_cache_misses_total', ['counter', 'Reads of a device of which its block cache missed a part.']],
+  [
+    'orion_lvm_device_cache_read_ahead_bytes_total',
+    ['counter', 'Bytes read ahead that were asked for later (used), or left the cache without (wasted).'],
+  ],
+  ['orion_lvm_device_cache_evictions_total', ['counter', 'Blocks of a device that made room for others.']],
+  ['orion_lvm_device_cache_bytes', ['gauge', 'Bytes of a device in the block caches of all workers.']],
+  ['orion_lvm_device_cache_dirty_bytes', ['gauge', 'Bytes in block caches that the device does not have yet.']],
+  ['orion_lvm_device_cache_write_back_requests_total', ['counter', 'Writes by which dirty blocks were written back.']],
+  ['orion_lvm_device_cache_write_back_bytes_total', ['counter', 'Bytes of dirty blocks that were written back.']],
+  [
+    'orion_lvm_device_cache_write_back_errors_total',
+    ['counter', 'Writes of dirty blocks that the device refused; the blocks stay dirty.'],
+  ],
 ]);
 
 type Labels = Readonly<Record<string, string>>;
@@ -88,10 +104,11 @@ export function prometheusText(numbers: Numbers): string {
     if (volume.io !== null) ioMetrics(writer, 'lv', { vg, lv }, volume.io);
   }
   for (const snapshot of numbers.snapshots) snapshotMetrics(writer, snapshot);
-  for (const { path, sizeBytes, up, io } of numbers.devices) {
+  for (const { path, sizeBytes, up, io, cache } of numbers.devices) {
     writer.sample('orion_lvm_device_size_bytes', { device: path }, sizeBytes);
     writer.sample('orion_lvm_device_up', { device: path }, up ? 1 : 0);
     if (io !== null) ioMetrics(writer, 'device', { device: path }, io);
+    if (cache !== undefined) cacheMetrics(writer, { device: path }, cache);
   }
   return writer.text();
 }
@@ -141,6 +158,20 @@ function ioMetrics(writer: Writer, of: 'lv' | 'device', labels: Labels, io: IoSn
     writer.sample(`orion_lvm_${of}_errors_total`, own, failed);
     writer.histogram(`orion_lvm_${of}_latency_seconds`, own, latency, milliseconds / 1000);
   }
+}
+
+function cacheMetrics(writer: Writer, labels: Labels, cache: CacheSnapshot): void {
+  const name = 'orion_lvm_device_cache';
+  writer.sample(`${name}_hits_total`, labels, cache.hits);
+  writer.sample(`${name}_misses_total`, labels, cache.misses);
+  writer.sample(`${name}_read_ahead_bytes_total`, { ...labels, use: 'used' }, cache.readAheadUsedBytes);
+  writer.sample(`${name}_read_ahead_bytes_total`, { ...labels, use: 'wasted' }, cache.readAheadWastedBytes);
+  writer.sample(`${name}_evictions_total`, labels, cache.evictions);
+  writer.sample(`${name}_bytes`, labels, cache.cachedBytes);
+  writer.sample(`${name}_dirty_bytes`, labels, cache.dirtyBytes);
+  writer.sample(`${name}_write_back_requests_total`, labels, cache.writeBackBatches);
+  writer.sample(`${name}_write_back_bytes_total`, labels, cache.writeBackBytes);
+  writer.sample(`${name}_write_back_errors_total`, labels, cache.writeBackErrors);
 }
 
 class Writer {

@@ -6,6 +6,7 @@
  *  - Everything survives JSON. Sizes are bytes, times milliseconds, names as people know them (VG/LV, a device's path).
  *  - Counts begin at 0 when the worker that counts starts; whoever looks for rates takes a smaller number for a new beginning.
  */
+import type { CacheSnapshot } from '../dm/io.ts';
 import { type IoSnapshot, LATENCY_BUCKETS, OP_NAMES, type OpSnapshot } from '../dm/io-stats.ts';
 
 export interface VolumeNumbers {
@@ -24,6 +25,8 @@ export interface DeviceNumbers {
   /** False: it can't be opened, or has vanished. */
   readonly up: boolean;
   readonly io: IoSnapshot | null;
+  /** Of the block cache before it; absent: it has none. */
+  readonly cache?: CacheSnapshot;
 }
 
 export interface WorkerNumbers {

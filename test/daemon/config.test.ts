@@ -59,6 +59,7 @@ describe('lvm.toml', () => {
     ['cache_policy = "lru"', /cache_policy: "lru" is not allowed: it must be "none", "writethrough" or "writeback"/],
     ['io_scheduler = "bfq"', /io_scheduler: "bfq" is not allowed/],
     ['cache_size = -1', /cache_size: -1 is not allowed/],
+    ['cache_size = 4096', /cache_size: 4096 is not allowed: it must be a whole number of bytes from 1048576 to/],
     ['journal_size = 0.5', /journal_size: 0.5 is not allowed/],
     ['[access]\nobservers = ["alice"]', /access.observers\[0\]: "alice" is not allowed: .*"user:NAME"/],
     ['[[access.exports]]\nvolumes = []', /access.exports.volumes\[0\]: \[\] is not allowed/],
@@ -247,12 +248,32 @@ describe('settings', () => {
     assert.equal(directOf(load({ devices: ['x'] }).engine.direct, '/dev/sda'), 'auto');
   });
 
+  test('a cache needs a size and a policy; one without the other is said to do nothing', () => {
+    const loaded = (text: string): Settings => {
+      writeFileSync(join(folder, 'cache.toml'), `devices = ["x"]\n${text}`);
+      return load({ config: join(folder, 'cache.toml') });
+    };
+    const { engine, withoutEffect } = loaded(
+      'cache_size = 1048576\ncache_policy = "writeback"\nio_scheduler = "deadline"\n',
+    );
+    assert.deepEqual(engine.cache, { sizeBytes: 2 ** 20, policy: 'writeback' });
+    assert.equal(engine.scheduler, 'deadline');
+    assert.deepEqual(withoutEffect, []);
+    const alone = loaded('cache_size = 1048576\n');
+    assert.equal(alone.engine.cache, null);
+    assert.deepEqual(alone.withoutEffect, ['cache_size has no effect: cache_policy is "none"']);
+    assert.match(loaded('cache_policy = "writethrough"\n').withoutEffect.join(), /cache_size is 0/);
+  });
+
   test('what this build cannot do is refused by name', () => {
     refused({ devices: ['a'], workers: 257 }, /--workers: 257 is not allowed: it must be a whole number from 0 to 256/);
   });
 
   const addresses: readonly (readonly [string, RegExp])[] = [
-    ['foo', /--listen: "foo" is not allowed: it starts with none of unix:, tcp: and vsock:; it must be unix:\/path.sock/],
+    [
+      'foo',
+      /--listen: "foo" is not allowed: it starts with none of unix:, tcp: and vsock:; it must be unix:\/path.sock/,
+    ],
     ['unix:', /the path is missing/],
     ['tcp:', /host and port are not to be made out/],
     ['tcp:host:99999', /port 99999 is above 65535/],

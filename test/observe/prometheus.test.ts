@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { CacheCounters } from '../../src/block/cache/stats.ts';
 import { Op } from '../../src/block/request.ts';
 import { IoStats } from '../../src/dm/io-stats.ts';
 import { METRICS, prometheusText } from '../../src/observe/prometheus.ts';
@@ -79,7 +80,13 @@ const NUMBERS: Numbers = {
     { name: 'vg0/new', sizeBytes: 4096, clients: 0, io: null },
   ],
   devices: [
-    { path: '/dev/odd "name"\\\n', sizeBytes: 1, up: true, io: io().snapshot() },
+    {
+      path: '/dev/odd "name"\\\n',
+      sizeBytes: 1,
+      up: true,
+      io: io().snapshot(),
+      cache: new CacheCounters().snapshot(1, 2),
+    },
     { path: '/dev/gone', sizeBytes: 1, up: false, io: null },
   ],
   groups: [

@@ -102,19 +102,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
 
   /** What the cache counted so far. */
   get cacheStats(): CacheSnapshot {
-    const { counters, cached } = this.#own;
-    return {
-      hits: counters.hits,
-      misses: counters.misses,
-      readAheadUsedBytes: counters.aheadUsed * BLOCK_BYTES,
-      readAheadWastedBytes: counters.aheadWasted * BLOCK_BYTES,
-      evictions: counters.evictions,
-      dirtyBytes: (this.#buffered?.unclean ?? 0) * BLOCK_BYTES,
-      cachedBytes: cached * BLOCK_BYTES,
-      writeBackBatches: counters.batches,
-      writeBackBytes: counters.batchBytes,
-      writeBackErrors: counters.batchErrors,
-    };
+    return this.#own.counters.snapshot(this.#buffered?.unclean ?? 0, this.#own.cached);
   }
 
   submit(request: IoRequest): void {

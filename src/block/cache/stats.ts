@@ -3,6 +3,8 @@
  *
  * Invariant: counts only grow while the device is open; `dirtyBytes` and `cachedBytes` are of the moment.
  */
+import { BLOCK_BYTES } from './frames.ts';
+
 export interface CacheSnapshot {
   /** Reads that were answered from memory alone, and those that were not. */
   readonly hits: number;
@@ -31,6 +33,22 @@ export class CacheCounters {
   batches = 0;
   batchBytes = 0;
   batchErrors = 0;
+
+  /** As plain data; `dirty` and `cached` are blocks. */
+  snapshot(dirty: number, cached: number): CacheSnapshot {
+    return {
+      hits: this.hits,
+      misses: this.misses,
+      readAheadUsedBytes: this.aheadUsed * BLOCK_BYTES,
+      readAheadWastedBytes: this.aheadWasted * BLOCK_BYTES,
+      evictions: this.evictions,
+      dirtyBytes: dirty * BLOCK_BYTES,
+      cachedBytes: cached * BLOCK_BYTES,
+      writeBackBatches: this.batches,
+      writeBackBytes: this.batchBytes,
+      writeBackErrors: this.batchErrors,
+    };
+  }
 }
 
 /** Two workers' counts of one device. */

@@ -54,6 +54,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     clientTable(numbers.clients),
     attachedTable(attached),
     deviceTable(status, numbers.devices),
+    cacheTable(numbers.devices),
     workerTable(numbers),
     status.warnings.map((warning) => warning),
   ].filter((lines) => lines.length > 0);
@@ -211,6 +212,25 @@ function processRow(name: string, worker: Numbers['supervisor'] & Partial<Worker
     worker.connections === undefined ? '' : String(worker.connections),
     worker.restarts === undefined ? '' : String(worker.restarts),
   ];
+}
+
+function cacheTable(devices: readonly DeviceNumbers[]): string[] {
+  const cached = devices.flatMap(({ path, cache }) => (cache === undefined ? [] : [{ path, cache }]));
+  if (cached.length === 0) return [];
+  return textTable(
+    [
+      { heading: 'Cached device' },
+      { heading: 'Cached', right: true },
+      { heading: 'Dirty', right: true },
+      { heading: 'Hits', right: true },
+      { heading: 'Evictions', right: true },
+      { heading: 'Write-back errors', right: true },
+    ],
+    cached.map(({ path, cache: { cachedBytes, dirtyBytes, hits, misses, evictions, writeBackErrors } }) => {
+      const rate = hits + misses === 0 ? '' : `${Math.floor((100 * hits) / (hits + misses))} %`;
+      return [path, shortBytes(cachedBytes), shortBytes(dirtyBytes), rate, String(evictions), String(writeBackErrors)];
+    }),
+  );
 }
 
 function workerTable({ supervisor, workers }: Numbers): string[] {
