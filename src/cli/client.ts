@@ -44,6 +44,7 @@ export async function handOver(argv: readonly string[], caller: Caller): Promise
   const [name = '', ...rest] = argv;
   const entry = COMMANDS.get(name);
   if (entry === undefined || entry.local === true || asksForHelp(rest)) return null;
+  if (entry.rootIsLocal === true && caller.uid === 0) return null;
   const named = namedOptions(rest);
   const config = await configOf(named, caller);
   if (config === undefined) return null;

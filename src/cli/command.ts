@@ -35,8 +35,11 @@ export interface CommandContext {
   readonly terminal: Terminal;
   /** The volumes of the daemon that runs this command; NO_LIVE_VOLUMES: none does. */
   readonly live: LiveVolumes;
-  /** Told of each plan before anything of it is written. Absent: a daemon runs the command, and records it. */
-  readonly writing?: (plan: Plan) => void;
+  /**
+   * Told of each plan before anything of it is written; null: of something else that is about to change. Absent: a daemon runs the
+   * command, and records it.
+   */
+  readonly writing?: (plan: Plan | null) => void;
   /** Aborted when the caller is gone, or wants no more: the command ends at its next safe point. */
   readonly signal: AbortSignal;
   /**

@@ -22,10 +22,10 @@ export class OfflineAudit {
     this.#argv = argv;
   }
 
-  /** A plan is about to be carried out. */
-  readonly writing = (plan: Plan): void => {
+  /** A plan is about to be carried out, or (null) something else. */
+  readonly writing = (plan: Plan | null): void => {
     this.#wrote = true;
-    const group = liveGroupOf(plan);
+    const group = plan === null ? null : liveGroupOf(plan);
     if (group === null) return;
     const { seqnoBefore } = this.#groups.get(group.id) ?? group;
     this.#groups.set(group.id, { ...group, seqnoBefore });

@@ -78,6 +78,7 @@ export const command: Command = {
     const { server } = volume;
     const connections = Number(context.options.value('connections') ?? 1);
     const attached: AttachedDevice = { kernelName, exportName, server, connections, volume: volume.volume };
+    context.writing?.(null);
     const former = noted.find((each) => each.kernelName === kernelName) ?? null;
     await attachDevice(attached, { former, sizeBytes: volume.sizeBytes, ...optionsOf(context, volume) }, system);
     await announce(kernelName, exportName, system);

@@ -33,6 +33,7 @@ export const command: Command = {
     await using lock = await lockDevices(system);
     void lock;
     const devices = await notedAs(name.replace(/^\/dev\//, ''), system);
+    context.writing?.(null);
     for (const device of devices) await detach(device, context, system);
     return EXIT.ok;
   },

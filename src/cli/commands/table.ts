@@ -12,6 +12,8 @@ export interface Entry {
   readonly inner?: true;
   /** Has to do with no volumes, or talks to the daemon by itself: never handed over to it. */
   readonly local?: true;
+  /** Root can do it himself, whatever becomes of the daemon meanwhile; others ask the daemon. */
+  readonly rootIsLocal?: true;
   load(): Promise<{ readonly command: Command }>;
 }
 
@@ -28,6 +30,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
     'attach',
     {
       summary: 'Attach a logical volume to a kernel block device',
+      rootIsLocal: true,
       inner: true,
       load: () => import('./attach.ts'),
     },
@@ -59,6 +62,7 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
     'detach',
     {
       summary: 'Detach a logical volume from its kernel block device',
+      rootIsLocal: true,
       inner: true,
       load: () => import('./detach.ts'),
     },
