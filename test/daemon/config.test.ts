@@ -248,11 +248,12 @@ describe('settings', () => {
     assert.equal(directOf(load({ devices: ['x'] }).engine.direct, '/dev/sda'), 'auto');
   });
 
+  function loaded(text: string): Settings {
+    writeFileSync(join(folder, 'cache.toml'), `devices = ["x"]\n${text}`);
+    return load({ config: join(folder, 'cache.toml') });
+  }
+
   test('a cache needs a size and a policy; one without the other is said to do nothing', () => {
-    const loaded = (text: string): Settings => {
-      writeFileSync(join(folder, 'cache.toml'), `devices = ["x"]\n${text}`);
-      return load({ config: join(folder, 'cache.toml') });
-    };
     const { engine, withoutEffect } = loaded(
       'cache_size = 1048576\ncache_policy = "writeback"\nio_scheduler = "deadline"\n',
     );
