@@ -61,7 +61,11 @@ async function removeAll(
   const active = await ActiveVolumes.of(context.live, group.vg);
   const confirm = confirmation(context, changes);
   const disconnect = changes.context.force > 0;
-  const remover = new LvRemover(group.vg, { confirm, discards, active, disconnect });
+  const merges = (originName: string): boolean => {
+    const status = active.status(originName);
+    return status?.mergeWaits === true || ['valid', 'unknown'].includes(status?.snapshot?.state ?? '');
+  };
+  const remover = new LvRemover(group.vg, { confirm, discards, active, merges, disconnect });
   let code: ExitCode = EXIT.ok;
   const attempt = async (work: () => Promise<void>): Promise<void> => {
     try {

@@ -25,6 +25,8 @@ export interface RemovalAround {
   readonly discards: boolean;
   /** Which LVs are served, and used by clients. */
   readonly active?: Pick<ActiveVolumes, 'isActive' | 'isOpen'>;
+  /** Whether the merge of a snapshot into this LV, which is served, goes on or waits; absent: nothing is served. */
+  readonly merges?: (originName: string) => boolean;
   /** LVs in use are removed too: their clients are disconnected. */
   readonly disconnect?: boolean;
 }
@@ -82,7 +84,8 @@ export class LvRemover {
     if (facts === undefined || facts.snapshotRecord) {
       throw new CommandError(`Failed to find logical volume "${this.#vg.name}/${name}"`);
     }
-    refuseMerging(this.#vg, facts);
+    refuseMergedThin(this.#vg, facts);
+    await this.#confirmUnmerged(facts);
     const origin = facts.snapshot === null ? undefined : this.#lvs.get(facts.snapshot.origin);
     const before = this.#gone.size;
     const said = this.#lines.length;
@@ -93,6 +96,18 @@ export class LvRemover {
       this.#lines.length = said;
       throw error;
     }
+  }
+
+  /** A merge that nobody goes on with can be given up; one that has stopped, too. */
+  async #confirmUnmerged({ lv, snapshot }: LvFacts): Promise<void> {
+    if (snapshot?.segment.merging !== true) return;
+    const name = displayName(this.#vg, lv);
+    const { merges, confirm } = this.#around;
+    if (merges?.(snapshot.origin) === true) {
+      throw new CommandError(`Can't remove merging snapshot logical volume ${name}.`);
+    }
+    const question = `Removing merging snapshot ${name} loses what ${this.#vg.name}/${snapshot.origin} has not got of it. Proceed? [y/n]: `;
+    if (!(await confirm(question))) throw new CommandError(`Logical volume ${name} not removed.`);
   }
 
   /** An LV with its dependents. `doomed`: LVs that are going to be removed after it. */
@@ -225,10 +240,7 @@ export async function removeLv(vg: VolumeGroupText, name: string, confirm: Confi
   return remover.result();
 }
 
-function refuseMerging(vg: VolumeGroupText, { lv, snapshot }: LvFacts): void {
-  if (snapshot?.segment.merging === true) {
-    throw new CommandError(`Can't remove merging snapshot logical volume ${displayName(vg, lv)}.`);
-  }
+function refuseMergedThin(vg: VolumeGroupText, { lv }: LvFacts): void {
   const first = lv.segments[0];
   if (first?.type === 'thin' && first.merge !== undefined) {
     throw new CommandError(`Unable to remove ${displayName(vg, lv)}, volume is merged to ${vg.name}/${first.merge}.`);
