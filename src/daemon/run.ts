@@ -25,7 +25,10 @@ const EXIT_UNEXPECTED = 1;
 /** Runs orion-lvmd with these arguments until it is told to stop; gives the exit code. */
 export async function runDaemon(args: readonly string[]): Promise<number> {
   process.title = 'orion-lvmd';
-  return explained(() => run(args));
+  const code = await explained(() => run(args));
+  // The channel of one that was to follow would keep it alive.
+  if (process.connected) process.disconnect();
+  return code;
 }
 
 async function run(args: readonly string[]): Promise<number> {
