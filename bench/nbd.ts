@@ -4,9 +4,10 @@
  *     npm run bench -- [--rounds 3] [--seconds 2] [--size MIB] [--directory DIR] [--engine uring] [--workers 0]
  *                      [--peers nbdkit,qemu-nbd,nbd-server] [--loads 'r 4096 32 1|…'] [--only main|scale|stripes]
  *
- * A load is: r or w, bytes, depth of each connection, connections, and perhaps "seq". For each server the table has the medians of I/O
- * per second, p50 and p99 in microseconds and microseconds of the server's CPU per I/O; and how ours compares with the best peer.
- * Only figures of one run may be compared: the machine's other work changes all of them.
+ * A load is: perhaps "fio" (its nbd engine, instead of nbdblast), r or w, bytes, depth of each connection, connections, and perhaps
+ * "seq". For each server the table has the medians of I/O per second, p50 and p99 in microseconds and microseconds of the server's CPU
+ * per I/O; and how ours compares with the best peer. Only figures of one run may be compared: the machine's other work changes all of
+ * them.
  *
  * The load generator is `nbdblast` from PATH, or is built from ../shared/bench/nbdblast.c.
  */
@@ -15,6 +16,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import { generator } from './generator.ts';
+import { type Figures, hasFio, measure } from './load.ts';
 import { type Served, startOurs, startPeers } from './servers.ts';
 
 const run = promisify(execFile);
@@ -32,13 +34,8 @@ const LOADS = [
   'r 1048576 8 1 seq',
   'w 1048576 8 1 seq',
 ];
-
-interface Figures {
-  readonly iops: number;
-  readonly p50: number;
-  readonly p99: number;
-  readonly cpu: number;
-}
+/** Where fio has an engine for NBD. */
+const FIO_LOADS = ['fio r 4096 1 1', 'fio r 4096 32 1', 'fio w 4096 32 1', 'fio r 4096 32 4', 'fio w 4096 32 4'];
 
 const { values } = parseArgs({
   options: {
@@ -49,7 +46,7 @@ const { values } = parseArgs({
     engine: { type: 'string', default: 'uring' },
     workers: { type: 'string', default: '0' },
     peers: { type: 'string', default: 'nbdkit,qemu-nbd,nbd-server' },
-    loads: { type: 'string', default: LOADS.join('|') },
+    loads: { type: 'string', default: [...LOADS, ...(hasFio() ? FIO_LOADS : [])].join('|') },
     only: { type: 'string', default: '' },
   },
 });
@@ -57,19 +54,6 @@ const rounds = Number(values.rounds);
 const seconds = Number(values.seconds);
 const sizeMiB = Number(values.size);
 const blast = generator();
-
-async function measure(server: Served, load: string, exportName: string): Promise<Figures> {
-  const [mode = '', bytes = '', depth = '', connections = '', order] = load.split(' ');
-  const words = [server.socket, exportName, mode, bytes, depth, String(seconds), connections, String(sizeMiB - 8)];
-  const before = server.cpu();
-  const { stdout } = await run(blast, order === undefined ? words : [...words, order]);
-  // A server that forks reaps its child, whose time then counts.
-  await new Promise((resolve) => setTimeout(resolve, 200));
-  const figure = (name: string): number => Number(new RegExp(`${name}=(-?\\d+)`).exec(stdout)?.[1]);
-  if (figure('errors') !== 0) throw new Error(`${server.name}: ${stdout}`);
-  const iops = figure('iops');
-  return { iops, p50: figure('p50us'), p99: figure('p99us'), cpu: (server.cpu() - before) / (iops * seconds) };
-}
 
 function median(numbers: readonly number[]): number {
   const sorted = numbers.toSorted((a, b) => a - b);
@@ -101,7 +85,7 @@ async function compare(servers: readonly Served[]): Promise<void> {
   for (let round = -1; round < rounds; round++) {
     for (const load of loads) {
       for (const server of servers) {
-        const figures = await measure(server, load, server.exportNames[0] ?? '');
+        const figures = await measure(server, load, { seconds, spanMiB: sizeMiB - 8 });
         if (round >= 0)
           results.set(`${load} ${server.name}`, [...(results.get(`${load} ${server.name}`) ?? []), figures]);
       }
