@@ -7,6 +7,7 @@ export const EINVAL = 22;
 export const EPERM = 1;
 export const EIO = 5;
 export const ENOSPC = 28;
+export const ENOTSUP = 95;
 
 export function clientFlags(flags = 3): Buffer {
   const bytes = Buffer.alloc(4);
@@ -48,6 +49,7 @@ export const ERR = {
   unsup: 0x80000001,
   policy: 0x80000002,
   invalid: 0x80000003,
+  tlsReqd: 0x80000005,
   unknown: 0x80000006,
   blockSizeReqd: 0x80000008,
   tooBig: 0x80000009,

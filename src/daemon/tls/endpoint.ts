@@ -5,6 +5,7 @@
  *  - TLS 1.2 and 1.3 with authenticated encryption and forward secrecy; no renegotiation, no resumption: every connection shows anew who
  *    it is, so that a certificate or key that was taken away lets nobody in.
  *  - Where clients are verified one that shows neither a certificate of our authorities nor a pre-shared key is refused.
+ *  - Nothing is decided inside Node's own calls: closing the socket under a handshake that is on the stack crashes the process.
  *  - Each socket ends in exactly one call of `secured` or `failed`.
  */
 import { constants } from 'node:crypto';
@@ -70,8 +71,12 @@ export class TlsEndpoint {
       rejectUnauthorized: false,
       ...(keys.size === 0 ? {} : { pskCallback: (stream: TLSSocket, name: string) => this.#keyOf(stream, name, keys) }),
     });
-    server.on('secureConnection', (stream) => this.#secured(stream, verifies));
-    server.on('tlsClientError', (error, stream) => this.#failed(stream, error));
+    server.on('secureConnection', (stream) => {
+      // Its 'close' follows.
+      stream.on('error', () => undefined);
+      setImmediate(() => this.#secured(stream, verifies));
+    });
+    server.on('tlsClientError', (error, stream) => setImmediate(() => this.#failed(stream, error)));
     return server;
   }
 
@@ -85,8 +90,10 @@ export class TlsEndpoint {
   /** Begins the handshake on a socket from which nobody has read what belongs to it. */
   secure(socket: Socket, listener: SecureListener): void {
     this.#waiting.set(socket, listener);
-    // Whatever was wrong with TLS is told behind the end of the socket.
-    socket.once('close', () => setImmediate(() => this.#taken(socket)?.failed('the client has gone')));
+    // Whatever was wrong with TLS is told behind the end of the socket, and a turn later.
+    socket.once('close', () => {
+      setImmediate(() => setImmediate(() => this.#taken(socket)?.failed('the client has gone')));
+    });
     this.#server.emit('connection', socket);
   }
 
@@ -101,6 +108,10 @@ export class TlsEndpoint {
     const listener = this.#taken(socketUnder(stream));
     if (listener === undefined) {
       stream.destroy();
+      return;
+    }
+    if (stream.destroyed) {
+      listener.failed('the client has gone');
       return;
     }
     const pskName = this.#pskNames.get(stream) ?? null;

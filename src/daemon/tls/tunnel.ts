@@ -62,9 +62,8 @@ export class Tunnel {
     outer.on('error', () => undefined);
     inner.on('error', () => undefined);
     inner.on('end', () => this.#startDeadline());
-    outer.on('close', () => this.#closed(inner));
-    inner.on('close', () => this.#closed(null));
-    if (outer.destroyed) inner.destroy();
+    whenClosed(outer, () => this.#closed(inner));
+    whenClosed(inner, () => this.#closed(null));
   }
 
   /** Ends it at once. */
@@ -90,6 +89,11 @@ export class Tunnel {
   #startDeadline(): void {
     this.#deadline ??= setTimeout(() => this.destroy(), this.#options.drainTimeoutMs);
   }
+}
+
+function whenClosed(stream: Duplex, closed: () => void): void {
+  if (stream.closed) setImmediate(closed);
+  else stream.once('close', closed);
 }
 
 /** One direction. */
