@@ -27,7 +27,7 @@ export async function runDaemon(args: readonly string[]): Promise<number> {
   process.title = 'orion-lvmd';
   const code = await explained(() => run(args));
   // The channel of one that was to follow would keep it alive.
-  if (process.connected) process.disconnect();
+  if (process.connected) process.disconnect?.();
   return code;
 }
 

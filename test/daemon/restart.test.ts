@@ -92,9 +92,9 @@ for (const workers of ['0', '2']) {
       let stolen = '';
       thief.stdout.on('data', (chunk: Buffer) => (stolen += chunk.toString()));
       let newcomers = 0;
-      let comingAndGoing = true;
+      const enough = new AbortController();
       const visitors = (async (): Promise<void> => {
-        while (comingAndGoing) {
+        while (!enough.signal.aborted) {
           const client = await WireClient.open(daemon.socket);
           await client.attach('vg/two');
           client.send(request({ type: CMD.read, length: 4096 }));
@@ -130,7 +130,7 @@ for (const workers of ['0', '2']) {
         assert.ok((await client.reply(payload.length)).data.equals(payload), HALVES[index]?.what ?? '');
         client.close();
       }
-      comingAndGoing = false;
+      enough.abort();
       await visitors;
       assert.ok(newcomers > 0);
       await writer.stop();
@@ -206,11 +206,13 @@ describe('sockets of systemd', () => {
     const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-restart-'));
     folders.push(folder);
     const { path } = await new TestGroup(join(folder, 'vg.img'), 'vg').write([ONE]);
+    const config = join(folder, 'lvm.toml');
+    await writeFile(config, `run_dir = ${JSON.stringify(folder)}\n`);
     const notify = join(folder, 'notify.sock');
     const socket = join(folder, 'nbd.sock');
     const daemon = spawn('python3', ['-uc', SERVICE_MANAGER, notify, socket, join(folder, 'control.sock')], {
       stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, DAEMON: join(CHECKOUT, 'bin/orion-lvmd'), DEVICE: path },
+      env: { ...process.env, DAEMON: join(CHECKOUT, 'bin/orion-lvmd'), DEVICE: path, ORION_LVM_CONFIG: config },
     });
     t.after(() => daemon.kill());
     let said = '';
