@@ -7,6 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import { waitFor } from '../helpers/daemon.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
+import { withLvm2 } from '../lvm/lvm2.ts';
 import { SnapshotStand } from '../helpers/snapshot-stand.ts';
 
 const MIB = 2 ** 20;
@@ -184,6 +185,15 @@ test('a daemon that is killed leaves a merge that the next one ends', { timeout:
     const content = await stand.hash('s');
     await stand.must('lvconvert', '--merge', '-b', 'vg/s');
     await stand.stop('SIGKILL');
+    const lines = await stand.volumes();
+    assert.deepEqual(lines, ['o Owi---s--- 40.00m', '[s] Swi---s--- 44.00m o']);
+    await withLvm2([stand.image], async (lvm) => {
+      const checked = await lvm.run('vgck', 'vg');
+      assert.equal(checked.status, 0, checked.stderr);
+      const columns = ['-a', '--noheadings', '-o', 'lv_name,lv_size,origin,lv_role,lv_layout,chunksize,segtype', 'vg'];
+      const report = await lvm.run('lvs', ...columns);
+      assert.equal(await stand.must('lvs', ...columns), report.stdout, report.stderr);
+    });
     await stand.serve('1');
     await waitFor('the end of the merge', () => unmerged(stand, 's'));
     assert.equal(await stand.hash('o'), content);

@@ -3,7 +3,9 @@
  * is stored, and with a daemon the snapshot has what the origin had while clients write on.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -210,3 +212,52 @@ for (const workers of ['0', '2']) {
     });
   });
 }
+
+/** Counts up in the first bytes of two exports, in one after the other; says once that it has begun. */
+const COUNTER = `
+import nbd, sys
+a, b = nbd.NBD(), nbd.NBD()
+a.connect_uri(sys.argv[1])
+b.connect_uri(sys.argv[2])
+n = 0
+while True:
+    n += 1
+    for export in (a, b):
+        export.pwrite(n.to_bytes(8, "little") * 64, 0)
+    if n == 100:
+        print("begun", flush=True)
+`;
+
+test('snapshots of several LVs are of one moment', { timeout: 120_000 }, async (t) => {
+  await withStand(async ({ folder, image, must: before }) => {
+    await before('lvcreate', '-L8M', '-np', 'vg');
+    const daemon = await startDaemon([image], ['--workers', '2']);
+    t.after(() => daemon.stop());
+    const { must, run } = standOf(folder, join(dirname(daemon.socket), 'control.sock'));
+    const counter = spawn('/usr/bin/python3', ['-c', COUNTER, daemon.uri('vg/o'), daemon.uri('vg/p')]);
+    t.after(() => counter.kill('SIGKILL'));
+    await once(counter.stdout, 'data');
+    const first = async (name: string): Promise<number> => {
+      const script = `print(int.from_bytes(h.pread(8, 0), "little"))`;
+      return Number(await mustRun('/usr/bin/python3', ['-m', 'nbd', '-u', daemon.uri(`vg/${name}`), '-c', script]));
+    };
+    let last = 0;
+    for (const at of ['monday', 'tuesday']) {
+      assert.equal(
+        await must('lvcreate', '-s', '-L4M', '-n', `%s-${at}`, 'vg/o', 'vg/p'),
+        `  Logical volume "o-${at}" created.\n  Logical volume "p-${at}" created.\n`,
+      );
+      const [o, p] = [await first(`o-${at}`), await first(`p-${at}`)];
+      assert.ok(o > last && o - p >= 0 && o - p <= 1, `${o} and ${p}, after ${last}`);
+      last = o;
+    }
+    // The VG, o, p, and one commit for each pair of snapshots.
+    assert.equal((await must('vgs', '--noheadings', '-o', 'vg_seqno', 'vg')).trim(), '5');
+    const refused = await run('lvcreate', '-s', '-L4M', '-n', 'x', 'vg/o', 'vg/p');
+    assert.equal(refused.status, 3);
+    assert.match(refused.stderr, /need a name with %s in it/);
+    const generated = await must('lvcreate', '-s', '-L4M', 'vg/o', '/dev/vg/p', image);
+    assert.equal(generated, '  Logical volume "lvol0" created.\n  Logical volume "lvol1" created.\n');
+    counter.kill('SIGKILL');
+  });
+});
