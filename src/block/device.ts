@@ -52,6 +52,11 @@ export interface BlockDevice {
    */
   zeroRun?(offset: number, length: number): number;
   /**
+   * Whether a `writeZeroes` of the range with these flags is known, without any I/O, to be faster than a write of its zeroes. Absent: it
+   * is not known.
+   */
+  zeroesFast?(offset: number, length: number, flags: number): boolean;
+  /**
    * Adds what the range holds to `extents`, from its first byte on, as far as there is room and it is known: at least one byte unless it
    * fails. `done` follows later. Absent: all of it is data.
    */

@@ -174,6 +174,12 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     this.#schedule();
   }
 
+  /** Where a range can be given back or marked unwritten; what a block device does for the latter may be to write zeroes. */
+  zeroesFast(_offset: number, length: number, flags: number): boolean {
+    const mode = this.#zeroesMode(flags);
+    return this.kind === 'file' ? mode !== 0 : mode === Falloc.punchHole && length >= 2 * this.#limits.logicalBlockSize;
+  }
+
   /** Files know their holes; of a block device all is data. */
   blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
     assert(this.#closed === null, 'a question to a closed device');
@@ -347,8 +353,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   }
 
   /** Ways to zero a range: give it back, mark it unwritten, or (0) write zeroes. */
-  #zeroesMode(request: IoRequest): number {
-    if (this.#canPunchHole && (request.flags & RequestFlag.noUnmap) === 0) return Falloc.punchHole;
+  #zeroesMode(flags: number): number {
+    if (this.#canPunchHole && (flags & RequestFlag.noUnmap) === 0) return Falloc.punchHole;
     return this.#canZeroRange ? Falloc.zeroRange : 0;
   }
 
@@ -357,7 +363,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
    * fallocate on a block device is what BLKZEROOUT does, with the choice of whether to unmap.
    */
   #advanceZeroes(slot: S): void {
-    const mode = this.#zeroesMode(slot.request!);
+    const mode = this.#zeroesMode(slot.request!.flags);
     const unit = this.kind === 'block' ? this.#limits.logicalBlockSize : 1;
     const aligned = Math.ceil(slot.position / unit) * unit;
     const alignedEnd = slot.end - (slot.end % unit);

@@ -98,6 +98,11 @@ export class AlignedDevice implements BlockDevice {
     }
   }
 
+  /** But for parts of blocks at its ends, which are written. */
+  zeroesFast(offset: number, length: number, flags: number): boolean {
+    return length >= 2 * this.#block && (this.#device.zeroesFast?.(offset, length, flags) ?? false);
+  }
+
   blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
     blockStatusOf(this.#device, offset, length, extents, done);
   }

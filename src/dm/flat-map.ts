@@ -146,6 +146,27 @@ export class FlatMap {
     return this.sinks[leg]!.zeroRun?.(this.runPosition(segment, offset), run) ?? -run;
   }
 
+  /** See BlockDevice.zeroesFast: where all that hold some of the range say so. Zeroes of the map are there already. */
+  zeroesFast(offset: number, length: number, flags: number): boolean {
+    const end = offset + length;
+    if (end > this.sizeBytes) return false;
+    for (let at = offset; at < end;) {
+      const segment = this.find(at);
+      const stop = this.#ends[segment]! < end ? this.#ends[segment]! : end;
+      const first = this.#firstLegs[segment]!;
+      if (first === LEG_ERROR) return false;
+      const chunked = this.#chunks[segment] !== 0;
+      // Of zeroes there are no legs.
+      for (let leg = 0; leg < this.#legCounts[segment]!; leg++) {
+        const from = chunked ? this.legPosition(segment, leg, at) : this.runPosition(segment, at);
+        const to = chunked ? this.legPosition(segment, leg, stop) : from + (stop - at);
+        if (to > from && this.sinks[first + leg]!.zeroesFast?.(from, to - from, flags) !== true) return false;
+      }
+      at = stop;
+    }
+    return true;
+  }
+
   /** The byte on the sink of a segment with one leg and no chunks. */
   runPosition(segment: number, offset: number): number {
     return this.#legOffsets[this.#firstLegs[segment]!]! + (offset - this.#starts[segment]!);

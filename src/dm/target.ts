@@ -37,6 +37,8 @@ export interface RequestSink extends StatusSource {
   submit(request: IoRequest): void;
   /** As BlockDevice.zeroRun. */
   zeroRun?(offset: number, length: number): number;
+  /** As BlockDevice.zeroesFast. */
+  zeroesFast?(offset: number, length: number, flags: number): boolean;
 }
 
 /** A range of a device that holds (its chunks of) the target's bytes. */

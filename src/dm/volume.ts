@@ -117,6 +117,11 @@ export class Volume implements BlockDevice {
     return this.#live?.map.zeroRun(offset, length) ?? -length;
   }
 
+  /** Of the live table. */
+  zeroesFast(offset: number, length: number, flags: number): boolean {
+    return this.#live?.map.zeroesFast(offset, length, flags) ?? false;
+  }
+
   /** As for requests: waits while the volume is suspended; a range past the end is EIO. */
   blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
     assert(this.#state !== 'closed', 'a question to a closed volume');

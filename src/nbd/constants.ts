@@ -93,6 +93,7 @@ export const TransmissionFlag = {
   sendDf: 0x80,
   canMultiConn: 0x100,
   sendCache: 0x400,
+  sendFastZero: 0x800,
   blockStatusPayload: 0x1000,
 } as const;
 
@@ -107,8 +108,7 @@ export const CommandType = {
   blockStatus: 7,
 } as const;
 
-/** Command flags that this server takes; FAST_ZERO belongs to what it does not offer. */
-export const CommandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8, payloadLength: 0x20 } as const;
+export const CommandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8, fastZero: 0x10, payloadLength: 0x20 } as const;
 
 /** The last chunk of a reply says so. */
 export const CHUNK_DONE = 1;
@@ -132,6 +132,7 @@ export const NbdErrno = {
   enomem: 12,
   einval: 22,
   enospc: 28,
+  enotsup: 95,
   eshutdown: 108,
 } as const;
 export type NbdErrno = (typeof NbdErrno)[keyof typeof NbdErrno];

@@ -39,7 +39,7 @@ const REPLY_ERRNO: ReadonlyMap<number, NbdErrno> = new Map<number, NbdErrno>([
   [errno.ENOSPC, NbdErrno.enospc],
   [errno.EDQUOT, NbdErrno.enospc],
   [errno.EFBIG, NbdErrno.enospc],
-  // NBD keeps ENOTSUP for FAST_ZERO, which is not offered: to the client the command itself is what can't be done.
+  // NBD keeps ENOTSUP for FAST_ZERO, which is judged before: to the client the command itself is what can't be done.
   [errno.EOPNOTSUPP, NbdErrno.einval],
   [errno.ENOTSUP, NbdErrno.einval],
 ]);

@@ -126,7 +126,7 @@ function transmissionFlags(export_: ListedExport, features: Features): number {
   if (features.structuredReplies) flags |= TransmissionFlag.sendDf;
   if (features.extendedHeaders && features.contexts.length > 0) flags |= TransmissionFlag.blockStatusPayload;
   if (export_.readOnly) return flags | TransmissionFlag.readOnly;
-  flags |= TransmissionFlag.sendWriteZeroes;
+  flags |= TransmissionFlag.sendWriteZeroes | TransmissionFlag.sendFastZero;
   return export_.canTrim ? flags | TransmissionFlag.sendTrim : flags;
 }
 

@@ -7,6 +7,7 @@
  *  - Past the end: ENOSPC for what would write data, EINVAL for the rest. Length 0 is nothing to do, and no error.
  */
 import { CommandFlag, CommandType, NbdErrno } from './constants.ts';
+import { RequestFlag } from '../dm/io.ts';
 import type { Command } from './command.ts';
 import type { NbdExport } from './exports.ts';
 import { PLAIN_TERMS, type Terms } from './features.ts';
@@ -14,7 +15,7 @@ import { isFilterSize } from './status-lists.ts';
 
 /** FUA is taken on every command, as it must be when offered; where there is nothing to make durable it means nothing. */
 function allowedFlags(type: number, terms: Terms): number {
-  if (type === CommandType.writeZeroes) return CommandFlag.fua | CommandFlag.noHole;
+  if (type === CommandType.writeZeroes) return CommandFlag.fua | CommandFlag.noHole | CommandFlag.fastZero;
   if (type === CommandType.read && terms.structuredReplies) return CommandFlag.fua | CommandFlag.df;
   const payload = terms.extendedHeaders ? CommandFlag.payloadLength : 0;
   if (type === CommandType.write) return CommandFlag.fua | payload;
@@ -67,7 +68,8 @@ export function judge(command: Command, export_: NbdExport, terms: Terms = PLAIN
       return inside ? NbdErrno.ok : NbdErrno.enospc;
     case CommandType.writeZeroes:
       if (export_.readOnly) return NbdErrno.eperm;
-      return inside ? NbdErrno.ok : NbdErrno.enospc;
+      if (!inside) return NbdErrno.enospc;
+      return (flags & CommandFlag.fastZero) !== 0 && !zeroesFast(command, export_) ? NbdErrno.enotsup : NbdErrno.ok;
     case CommandType.trim:
       if (export_.readOnly) return NbdErrno.eperm;
       return inside && export_.canTrim ? NbdErrno.ok : NbdErrno.einval;
@@ -78,6 +80,12 @@ export function judge(command: Command, export_: NbdExport, terms: Terms = PLAIN
     default:
       return NbdErrno.einval;
   }
+}
+
+/** Whether it is sure beforehand that zeroing is faster than writing. */
+function zeroesFast({ offset, length, flags }: Command, { volume }: NbdExport): boolean {
+  const noUnmap = (flags & CommandFlag.noHole) === 0 ? 0 : RequestFlag.noUnmap;
+  return length === 0 || (volume.zeroesFast?.(offset, length, noUnmap) ?? false);
 }
 
 /** The same of a BLOCK_STATUS whose length is known. */
@@ -108,6 +116,7 @@ export function refusalText(command: Command, export_: NbdExport, terms: Terms):
   const unknown = flags & ~allowedFlags(type, terms);
   if (unknown !== 0) return `${name}: flags 0x${unknown.toString(16)} are not known, or were not agreed on`;
   if (lacksPayload(command, terms)) return `${name} without the flag that announces its payload`;
+  if (command.refusal === NbdErrno.enotsup) return `${name}: zeroing is not known to be faster than writing here`;
   if (command.refusal === NbdErrno.eperm) return `${name}: the export is read-only`;
   if (type <= CommandType.write && length > terms.maximumBlockSize) {
     return `${name}: ${length} bytes, at most ${terms.maximumBlockSize} are allowed`;

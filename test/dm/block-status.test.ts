@@ -215,6 +215,48 @@ describe('a volume', () => {
     await volume.close();
   });
 
+  test('knows where zeroing is faster than writing: where all that hold the range do', async () => {
+    const fast = (name: string, least: number): BlockDevice & { readonly asked: number[][] } => {
+      const device = new MemoryDevice({ sizeBytes: 2 ** 20 });
+      const asked: number[][] = [];
+      return {
+        name,
+        asked,
+        limits: device.limits,
+        submit: (request) => device.submit(request),
+        close: () => device.close(),
+        zeroesFast: (offset, length) => {
+          asked.push([offset / SECTOR, length / SECTOR]);
+          return length >= least;
+        },
+      };
+    };
+    const [a, b, slow] = [fast('a', 0), fast('b', 8 * SECTOR), new MemoryDevice({ sizeBytes: 2 ** 20 })];
+    const stripes = ['a', 'b'].map((device) => ({ device, offset: 100 }));
+    const volume = volumeOf(
+      [
+        { start: 0, length: 8, target: 'linear', params: { device: 'a', offset: 4 } },
+        { start: 8, length: 8, target: 'zero', params: {} },
+        { start: 16, length: 64, target: 'striped', params: { chunkSize: 8, stripes } },
+        { start: 80, length: 8, target: 'linear', params: { device: 'slow', offset: 0 } },
+        { start: 88, length: 8, target: 'error', params: {} },
+      ],
+      (name) => (name === 'a' ? a : name === 'b' ? b : slow),
+    );
+    const knows = (from: number, to: number): boolean => volume.zeroesFast(from * SECTOR, (to - from) * SECTOR, 0);
+    assert.equal(knows(2, 80), true);
+    assert.deepEqual(a.asked, [
+      [6, 6],
+      [100, 32],
+    ]);
+    assert.deepEqual(b.asked, [[100, 32]]);
+    assert.deepEqual(
+      [knows(8, 16), knows(16, 28), knows(16, 24), knows(79, 81), knows(84, 85), knows(88, 89), knows(90, 97)],
+      [true, false, true, false, false, false, false],
+    );
+    await volume.close();
+  });
+
   test('knows the zeroes of a sparse snapshot, chunk by chunk', async () => {
     const zeroes = { name: 'vg/lv_vorigin', table: [{ start: 0, length: 64, target: 'zero', params: {} }] };
     const params = { origin: zeroes, originId: 'sparse-o', cow: 'cow', persistent: 'P', chunkSize: 8 };

@@ -450,7 +450,7 @@ describe('handshake', () => {
     assert.deepEqual(
       replies.map(({ type, payload }) => [type, payload.toString('hex')]),
       [
-        [INFO, '00000000030000000200056d'],
+        [INFO, '000000000300000002000d6d'],
         [INFO, `0001${Buffer.from('vg/lv').toString('hex')}`],
         [INFO, `0002${Buffer.from('1 MiB linear').toString('hex')}`],
         [INFO, '0003000000010001000004000000'],
@@ -461,9 +461,9 @@ describe('handshake', () => {
   });
 
   test('the flags say what an export can do', () => {
-    // HAS_FLAGS 1, READ_ONLY 2, FLUSH 4, FUA 8, TRIM 0x20, WRITE_ZEROES 0x40, MULTI_CONN 0x100, CACHE 0x400
-    assert.equal(flagsOf({}), 0x56d);
-    assert.equal(flagsOf({ canTrim: false }), 0x54d);
+    // HAS_FLAGS 1, READ_ONLY 2, FLUSH 4, FUA 8, TRIM 0x20, WRITE_ZEROES 0x40, MULTI_CONN 0x100, CACHE 0x400, FAST_ZERO 0x800
+    assert.equal(flagsOf({}), 0xd6d);
+    assert.equal(flagsOf({ canTrim: false }), 0xd4d);
     assert.equal(flagsOf({ readOnly: true }), 0x50f);
   });
 
@@ -501,7 +501,7 @@ describe('handshake', () => {
   test('EXPORT_NAME: 10 bytes with NO_ZEROES, 134 without, nothing after GO', () => {
     const named = option(OPT.exportName, Buffer.from('vg/lv'));
     const short = converse([clientFlags(3), named]);
-    assert.equal(short.bytes.toString('hex'), '0000000000100000056d');
+    assert.equal(short.bytes.toString('hex'), '00000000001000000d6d');
     const long = converse([clientFlags(1), named]);
     assert.deepEqual(long.bytes, Buffer.concat([short.bytes, Buffer.alloc(124)]));
     const go = optionReplies(converse([clientFlags(1), option(OPT.go, query('vg/lv'))]).bytes);

@@ -188,6 +188,30 @@ assert h.pread(4, 0) == bytes(4)
     ]);
   });
 
+  test('a READ over a segment of zeroes comes in pieces, with DF in one; zeroing is fast', async () => {
+    const output = await nbdsh(`
+def read(count, offset, flags=0):
+    found = []
+    def chunk(data, at, status, err):
+        found.append((at, len(data), status == nbd.READ_HOLE))
+    data = h.pread_structured(count, offset, chunk, flags)
+    assert data == h.pread(count, offset)
+    print(sorted(found))
+M = 1 << 20
+read(6 * M, 3 * M)
+read(6 * M, 3 * M, nbd.CMD_FLAG_DF)
+read(M, 5 * M)
+assert h.can_fast_zero()
+h.zero(M, 17 * M, nbd.CMD_FLAG_FAST_ZERO)
+h.zero(M, 17 * M, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_NO_HOLE)
+`);
+    assert.deepEqual(output.trim().split('\n'), [
+      `[(${3 * MIB}, ${MIB}, False), (${4 * MIB}, ${4 * MIB}, True), (${8 * MIB}, ${MIB}, False)]`,
+      `[(${3 * MIB}, ${6 * MIB}, False)]`,
+      `[(${5 * MIB}, ${MIB}, True)]`,
+    ]);
+  });
+
   test('without structured replies there is none, and everything else works', async () => {
     const env = { PATH: `/usr/bin:${process.env['PATH'] ?? ''}` };
     const script = `
