@@ -109,14 +109,19 @@ export const ACTIVATION_OPTIONS: readonly OptionSpec[] = [
 /** What scripts pass for the sake of udev, dmeventd and polling, none of which take part here. */
 export const SURROUNDINGS: readonly OptionSpec[] = [
   { long: 'noudevsync', description: 'Nothing to do here: udev takes no part.' },
-  { long: 'ignoremonitoring', description: 'Nothing to do here: no LV is monitored by dmeventd.' },
+  { long: 'ignoremonitoring', description: 'Nothing to do here: lvm.conf says whether orion-lvmd extends snapshots.' },
   {
     long: 'monitor',
     argument: 'y|n',
     check: yesOrNo,
-    description: 'Nothing to do here: no LV is monitored by dmeventd.',
+    description: 'Nothing to do here: lvm.conf says whether orion-lvmd extends snapshots.',
   },
-  { long: 'poll', argument: 'y|n', check: yesOrNo, description: 'Nothing to do here: nothing is polled.' },
+  {
+    long: 'poll',
+    argument: 'y|n',
+    check: yesOrNo,
+    description: 'Nothing to do here: orion-lvmd ends merges by itself.',
+  },
   REPORTFORMAT_OPTION,
 ];
 
