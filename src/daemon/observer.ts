@@ -14,7 +14,8 @@ import { AlertSender } from '../observe/alert-sender.ts';
 import { FillRates } from '../observe/fill-rates.ts';
 import { shortened } from '../observe/audit-record.ts';
 import { type Alert, alertOf, HealthMonitor } from '../observe/health.ts';
-import { MetadataWatch } from '../observe/metadata-watch.ts';
+import { recordedSeqnos } from '../observe/audit-verify.ts';
+import { MetadataWatch, NO_CHECKSUM } from '../observe/metadata-watch.ts';
 import { prometheusText } from '../observe/prometheus.ts';
 import type { Numbers } from '../observe/stats.ts';
 import type { Identity } from './access.ts';
@@ -46,7 +47,7 @@ export interface ObserverOptions {
 export class Observer {
   readonly #options: ObserverOptions;
   readonly #trail: AuditTrail;
-  readonly #watch = new MetadataWatch();
+  readonly #watch: MetadataWatch;
   readonly #alerts = new Map<string, number>();
   readonly #fillRates = new FillRates();
   readonly #health: HealthMonitor;
@@ -62,8 +63,9 @@ export class Observer {
     this.#options.log.warn({ client, count, reason }, 'refused again and again');
   });
 
-  private constructor(options: ObserverOptions, trail: AuditTrail) {
+  private constructor(options: ObserverOptions, trail: AuditTrail, recorded: ReadonlyMap<string, number>) {
     this.#options = options;
+    this.#watch = new MetadataWatch(recorded);
     this.#trail = trail;
     this.#settings = options.settings;
     this.#health = new HealthMonitor(() => this.#settings.events);
@@ -74,7 +76,11 @@ export class Observer {
   static async open(options: ObserverOptions): Promise<Observer> {
     const { settings, log } = options;
     const trail = await AuditTrail.open({ audit: settings.audit, accounts: new Accounts(), log });
-    return new Observer(options, trail);
+    return new Observer(
+      options,
+      trail,
+      settings.audit === null ? new Map() : await recordedSeqnos(settings.audit.path),
+    );
   }
 
   /** Begins to look, and to answer on TCP where that is wished; `left`: where the process before did. Throws an error with the system's code. */
@@ -125,8 +131,11 @@ export class Observer {
     for (const change of this.#watch.compare(volumeGroups)) {
       const { name, expected, found } = change;
       const text =
-        `the metadata of volume group ${name} was written by somebody else: sequence number ${expected.seqno} ` +
-        `(${expected.checksum}) was known, ${found.seqno} (${found.checksum}) was found`;
+        expected.checksum === NO_CHECKSUM
+          ? `the metadata of volume group ${name} changed while no daemon watched: sequence number ${expected.seqno} was the last ` +
+            `in the audit log, ${found.seqno} (${found.checksum}) was found`
+          : `the metadata of volume group ${name} was written by somebody else: sequence number ${expected.seqno} ` +
+            `(${expected.checksum}) was known, ${found.seqno} (${found.checksum}) was found`;
       void this.#trail.event({ event: 'metadata-changed', ...change });
       this.#raise(alertOf('metadata-changed', name, 'raised', text, Date.now()));
     }

@@ -69,6 +69,21 @@ export async function readAudit(path: string): Promise<PlacedRecord[]> {
   return placed;
 }
 
+/** Sequence numbers of volume groups, by uuid, as the newest file of a log leaves them. */
+export async function recordedSeqnos(path: string): Promise<ReadonlyMap<string, number>> {
+  const seqnos = new Map<string, number>();
+  for (const line of ((await readIfThere(path)) ?? Buffer.alloc(0)).toString('utf8').split('\n')) {
+    const record = parseRecord(line);
+    if (record?.event === 'metadata-changed') seqnos.set(record.uuid, record.found.seqno);
+    if (record?.event !== 'command') continue;
+    for (const { uuid, seqnoAfter } of record.groups) {
+      if (seqnoAfter === null) seqnos.delete(uuid);
+      else seqnos.set(uuid, seqnoAfter);
+    }
+  }
+  return seqnos;
+}
+
 class Chain {
   readonly #expected: ChainLink | null;
   readonly #from: number;

@@ -11,7 +11,7 @@ import { IoStats } from '../../src/dm/io-stats.ts';
 import { AlertSender } from '../../src/observe/alert-sender.ts';
 import { FillRates } from '../../src/observe/fill-rates.ts';
 import { type Alert, alertOf, HealthMonitor, type HealthView, QUIET_MS } from '../../src/observe/health.ts';
-import { MetadataWatch } from '../../src/observe/metadata-watch.ts';
+import { MetadataWatch, NO_CHECKSUM } from '../../src/observe/metadata-watch.ts';
 import { type GroupNumbers, type Numbers, processNumbers } from '../../src/observe/stats.ts';
 
 const GROUP: GroupNumbers = {
@@ -192,6 +192,17 @@ describe('metadata watch', () => {
     assert.notEqual(byText?.expected.checksum, byText?.found.checksum);
     // An old announcement covers nothing later.
     assert.equal(watch.compare([group(2, 'b')]).length, 1);
+  });
+
+  test('what the audit log has recorded is what the first look is compared with', () => {
+    const watch = new MetadataWatch(new Map([['u', 4]]));
+    const [change] = watch.compare([group(5, 'e'), group(9, 'z', 'other')]);
+    assert.deepEqual(
+      [change?.uuid, change?.expected, change?.found.seqno],
+      ['u', { seqno: 4, checksum: NO_CHECKSUM }, 5],
+    );
+    assert.deepEqual(watch.compare([group(5, 'e')]), []);
+    assert.deepEqual(new MetadataWatch(new Map([['u', 5]])).compare([group(5, 'e')]), []);
   });
 });
 
