@@ -194,8 +194,13 @@ class DirectStream implements ByteStream {
   }
 
   #forgetSent(): void {
-    this.#pieces.splice(0, this.#head);
-    this.#told.splice(0, this.#head);
+    if (this.#head === this.#pieces.length) {
+      this.#pieces.length = 0;
+      this.#told.length = 0;
+    } else {
+      this.#pieces.splice(0, this.#head);
+      this.#told.splice(0, this.#head);
+    }
     this.#head = 0;
   }
 
