@@ -1,7 +1,7 @@
 /**
  * The client at our standard input and output (`--stdio`): whoever started us, inetd, ssh, or nbdinfo with `[ command ]`.
  *
- *     one socket for both      served as it is
+ *     one socket for both      served as it is; also where standard input is a socket and standard output is none, as nbd-server has it
  *     pipes, files, terminals  joined with one end of a socket pair, of which the other is served
  *
  * Invariant: once the client was taken, standard input is empty and standard output is standard error, here and in every process that is
@@ -24,7 +24,7 @@ export interface StdioClient {
 export function takeStdioClient(): StdioClient {
   const { input, output } = takeStreams();
   const [from, to] = [fstatSync(input), fstatSync(output)];
-  if (from.isSocket() && from.ino === to.ino && from.dev === to.dev) {
+  if (from.isSocket() && (!to.isSocket() || (from.ino === to.ino && from.dev === to.dev))) {
     closeSync(output);
     return { socket: socketOn(input), ended: Promise.resolve() };
   }

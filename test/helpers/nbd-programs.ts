@@ -50,9 +50,9 @@ export async function libnbdProgram(name: string, output: string, defines: reado
 /** The directory `tests/run` of nbd's source: nbd-tester-client, its traces and its certificates. */
 export async function nbdTesterDirectory(): Promise<string> {
   const source = { name: 'nbd', suite: 'trixie', otherwise: 'the tests need its source' };
-  const tree = await cachedSource('nbd-trixie', source, async (fetched) => {
-    // The variable stands for a program that makes manual pages, which configure asks for even when told not to make any.
-    await build(fetched, './configure', ['--without-libnl', '--disable-manpages', 'DB2M=true']);
+  const tree = await cachedSource('nbd-trixie-inetd', source, async (fetched) => {
+    // Its inetd mode wants the system's log. The variable stands for a program that makes manual pages, which configure asks for even when told not to make any.
+    await build(fetched, './configure', ['--without-libnl', '--enable-syslog', '--disable-manpages', 'DB2M=true']);
     await build(fetched, 'make', ['-C', 'tests/run', 'nbd-tester-client']);
   });
   return join(tree, 'tests/run');

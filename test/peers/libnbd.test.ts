@@ -24,6 +24,15 @@ function quoted(...words: readonly string[]): string {
   return words.map((word) => JSON.stringify(word)).join(', ');
 }
 
+function killGroup(leader: number): void {
+  try {
+    process.kill(-leader, 'SIGKILL');
+  } catch (error) {
+    // Nobody is left of it.
+    assert.equal((error as NodeJS.ErrnoException).code, 'ESRCH');
+  }
+}
+
 describe('libnbd', () => {
   let folder = '';
   let image = '';
@@ -36,7 +45,7 @@ describe('libnbd', () => {
       `SERVER_PARAMS=${quoted(...params)}`,
       ...defines,
     ]);
-  /** Runs a program in a process group of its own: one that fails leaves its server behind. */
+  /** Runs a program in a process group of its own: one that fails, or is to fail, leaves its server behind. */
   const passes = async (program: string, ...args: readonly string[]): Promise<void> => {
     const child = spawn(program, args, { cwd: folder, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
@@ -44,7 +53,7 @@ describe('libnbd', () => {
       stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
     const closed = once(child, 'close');
     const [status] = (await once(child, 'exit')) as [number | null];
-    if (status !== 0) process.kill(-child.pid!, 'SIGKILL');
+    killGroup(child.pid!);
     await closed;
     assert.equal(status, 0, `${program} ${args.join(' ')}\n${output}`);
   };
@@ -76,41 +85,67 @@ describe('libnbd', () => {
     await passes(program, DAEMON, ...server);
   });
 
-  test('interop: write, flush and zero are in the backing file', async () => {
-    // It looks into the file that it gave its server. Ours has the volume's bytes at an offset, which is told to it here.
-    const tree = await libnbdTree();
-    const look = 'fd = open (TMPFILE, O_RDONLY);';
-    const source = await readFile(join(tree, 'interop/interop.c'), 'utf8');
-    assert.ok(source.includes(look));
-    const offset = await mustRun(join(CHECKOUT, 'bin/pvs'), [
-      '--devices',
-      image,
-      '--noheadings',
-      '--nosuffix',
-      '--units',
-      'b',
-      '-o',
-      'pe_start',
-    ]);
-    const text = source.replaceAll(
-      look,
-      `fd = open (${quoted(image)}, O_RDONLY); lseek (fd, ${Number(offset)}, SEEK_SET);`,
-    );
-    await writeFile(join(folder, 'interop.c'), text.replaceAll('"../tests/requires.h"', '"requires.h"'));
-    const options = [
-      `SERVER=${quoted(DAEMON)}`,
-      `SERVER_PARAMS=${quoted(...server)}`,
-      `EXPORT_NAME=${quoted('vg/lv')}`,
-    ];
-    const program = await libnbdProgram(join(folder, 'interop'), join(folder, 'interop'), [
-      ...options,
-      'SOCKET_ACTIVATION=1',
-    ]);
-    await passes(program);
-    const inetd = [
-      ...options.filter((option) => !option.startsWith('SERVER_PARAMS')),
-      `SERVER_PARAMS=${quoted(...server, '--stdio')}`,
-    ];
-    await passes(await libnbdProgram(join(folder, 'interop'), join(folder, 'interop-stdio'), inetd));
+  describe('interop', () => {
+    /** interop.c, which looks into the file that it gave its server: ours has the volume's bytes at an offset, which is told to it here. */
+    let source = '';
+    let serial = 0;
+
+    before(async () => {
+      const look = 'fd = open (TMPFILE, O_RDONLY);';
+      const text = await readFile(join(await libnbdTree(), 'interop/interop.c'), 'utf8');
+      assert.ok(text.includes(look));
+      const report = ['--devices', image, '--noheadings', '--nosuffix', '--units', 'b', '-o', 'pe_start'];
+      const offset = Number(await mustRun(join(CHECKOUT, 'bin/pvs'), report));
+      const there = `fd = open (${quoted(image)}, O_RDONLY); lseek (fd, ${offset}, SEEK_SET);`;
+      source = join(folder, 'interop');
+      await writeFile(`${source}.c`, text.replaceAll(look, there).replaceAll('"../tests/requires.h"', '"requires.h"'));
+      const init = ['init', '--dir', join(folder, 'tls'), '--host', 'localhost', '--client', 'alice'];
+      await mustRun(join(CHECKOUT, 'bin/orion-lvm'), ['tls', ...init]);
+      await mustRun(join(CHECKOUT, 'bin/orion-lvm'), ['tls', ...init, '--psk']);
+    });
+
+    const interop = async (params: readonly string[], defines: readonly string[]): Promise<void> => {
+      const all = [
+        `SERVER=${quoted(DAEMON)}`,
+        `SERVER_PARAMS=${quoted(...server, ...params)}`,
+        `EXPORT_NAME=${quoted('vg/lv')}`,
+      ];
+      await passes(await libnbdProgram(source, join(folder, `interop-${++serial}`), [...all, ...defines]));
+    };
+    const activated = 'SOCKET_ACTIVATION=1';
+    const required = 'TLS_MODE=LIBNBD_TLS_REQUIRE';
+    const allowed = 'TLS_MODE=LIBNBD_TLS_ALLOW';
+
+    test('in plain text', async () => {
+      await interop([], [activated]);
+      await interop(['--stdio'], []);
+    });
+
+    test('certificates', async () => {
+      const certificates = join(folder, 'tls');
+      const tls = ['--tls', 'required', '--tls-certificates', certificates, '--tls-verify-clients'];
+      const alice = `CERTS=${quoted(join(certificates, 'alice'))}`;
+      await interop(tls, [activated, alice, required]);
+      await interop(['--stdio', ...tls], [alice, required]);
+      await interop(tls, [activated, alice, allowed]);
+      await interop(['--tls', 'off'], [activated, alice, allowed, 'TLS_FALLBACK=1']);
+      await interop(tls, [activated, 'CERTS=NULL', required, 'EXPECT_FAIL=1']);
+      await interop(tls, [
+        activated,
+        alice,
+        required,
+        `TLS_HOSTNAME=${quoted('this.is.bad.example.com')}`,
+        'EXPECT_FAIL=1',
+      ]);
+    });
+
+    test('pre-shared keys', async () => {
+      const keys = join(folder, 'tls/keys.psk');
+      const psk = `PSK=${quoted(keys)}`;
+      await interop(['--tls', 'required', '--tls-psk', keys], [activated, psk, required]);
+      await interop(['--stdio', '--tls', 'required', '--tls-psk', keys], [psk, required]);
+      await interop(['--tls', 'required', '--tls-psk', keys], [activated, psk, allowed]);
+      await interop(['--tls', 'off'], [activated, psk, allowed, 'TLS_FALLBACK=1']);
+    });
   });
 });
