@@ -43,7 +43,7 @@ import { HotPlug } from './hotplug.ts';
 import { type Inventory, mergeInventories } from './inventory.ts';
 import { holdLifeLock, type LifeLock } from './life-lock.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
-import { listenAt, listening, makeRunDir } from './listening.ts';
+import { listenAt, listening, listenOverVsock, makeRunDir } from './listening.ts';
 import { DaemonVolumes, movesOf } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
@@ -268,7 +268,15 @@ export class Daemon {
 
   async #listen(address: ListenAddress, settings: Settings, estate: Estate | null): Promise<void> {
     try {
-      this.#listening.push(await listenAt(this.#nbd, address, settings, listenerLeft(estate, address)));
+      const left = listenerLeft(estate, address);
+      if (address.kind === 'vsock') {
+        const listener = listenOverVsock(this.#nbd, address, settings, { fd: left, log: this.#log });
+        this.#opened.defer(() => listener.close());
+        this.#listening.push(listener.address);
+        this.#listeners.push({ uri: formatListenUri(address), fd: listener.fd });
+        return;
+      }
+      this.#listening.push(await listenAt(this.#nbd, address, settings, left));
       this.#listeners.push({ uri: formatListenUri(address), fd: this.#nbd.descriptors().at(-1) ?? -1 });
     } catch (error) {
       // Clients that were taken over are worth more than a new address.

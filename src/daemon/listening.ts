@@ -4,14 +4,17 @@
  * Invariant: what fails is a DaemonError that names the place.
  */
 import { mkdir } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { NbdError } from '../nbd/errors.ts';
-import type { NbdAddress } from '../nbd/listener.ts';
+import type { NbdAddress, OtherAddress } from '../nbd/listener.ts';
 import type { NbdServer } from '../nbd/server.ts';
 import type { Settings } from './config.ts';
 import { DaemonError, reasonOf, systemReason } from './errors.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
+import type { Logger } from './log.ts';
 import type { TlsMode } from './tls/mode.ts';
 import { tlsOf } from './tls/settings.ts';
+import { type VsockAddress, VsockListener } from './vsock.ts';
 
 /** Waits for a listener; its NbdError becomes a DaemonError. */
 export async function listening<T>(listener: Promise<T>): Promise<T> {
@@ -25,16 +28,33 @@ export async function listening<T>(listener: Promise<T>): Promise<T> {
   }
 }
 
+/** Listens for virtual machines; `fd` as for `listenAt`. Throws a DaemonError. */
+export function listenOverVsock(
+  nbd: NbdServer,
+  address: VsockAddress,
+  settings: Settings,
+  { fd, log }: { readonly fd: number | null; readonly log: Logger },
+): VsockListener {
+  const tls = tlsOf(settings.tls, address);
+  const { drainTimeoutMs } = settings.limits;
+  const accept = (socket: Socket, from: OtherAddress): void => {
+    nbd.accept(socket, from, tls);
+    socket.resume();
+  };
+  const listener = VsockListener.open({ address: { ...address, tls }, fd, accept, drainTimeoutMs, log });
+  log.info({ address: formatListenUri(listener.address) }, 'listening');
+  return listener;
+}
+
 /** Opens a listener; gives where it was bound, and what its clients do about TLS. Throws a DaemonError. */
 export async function listenAt(
   nbd: NbdServer,
-  address: ListenAddress,
+  address: Exclude<ListenAddress, { kind: 'vsock' }>,
   settings: Settings,
   /** The descriptor on which the process before has listened there. */
   fd: number | null = null,
 ): Promise<ListenAddress> {
   const { tls: asked, ...place } = address;
-  if (place.kind === 'vsock') throw new DaemonError({ code: 'LISTEN_FAILED', reason: formatListenUri(address) });
   const modeOf = ({ kind }: NbdAddress): TlsMode =>
     tlsOf(settings.tls, { kind, ...(asked === undefined ? {} : { tls: asked }) });
   const bound = await listening(
