@@ -86,12 +86,13 @@ export interface Config extends TablesConfig, ExportsConfig {
   log: { level: (typeof LOG_LEVELS)[number]; format: (typeof LOG_FORMATS)[number] };
   /** Absent list: every volume. */
   activation: { auto_activation_volume_list?: string[] | undefined };
-  /** Bytes and seconds; all but `connections` and `total_bytes_in_flight` are per connection. */
+  /** Bytes and seconds; all but `connections`, `handshakes` and `total_bytes_in_flight` are per connection. */
   limits: {
     connections: number;
     requests_in_flight: number;
     bytes_in_flight: number;
     total_bytes_in_flight: number;
+    handshakes: number;
     handshake_timeout: number;
     drain_timeout: number;
   };
@@ -168,6 +169,7 @@ const configSchema: z.ZodType<Config> = z.strictObject({
         .min(2 ** 26)
         .max(2 ** 40)
         .default(2 ** 29),
+      handshakes: z.int().min(1).max(65536).default(256),
       handshake_timeout: z.int().min(1).max(3600).default(10),
       drain_timeout: z.int().min(1).max(3600).default(10),
     })
@@ -222,6 +224,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   'limits.requests_in_flight': 'a whole number from 1 to 65536',
   'limits.bytes_in_flight': 'a whole number of bytes from 67108864 to 17179869184',
   'limits.total_bytes_in_flight': 'a whole number of bytes from 67108864 to 1099511627776',
+  'limits.handshakes': 'a whole number from 1 to 65536',
   'limits.handshake_timeout': 'a whole number of seconds from 1 to 3600',
   'limits.drain_timeout': 'a whole number of seconds from 1 to 3600',
 };

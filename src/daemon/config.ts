@@ -238,6 +238,7 @@ function settle(
       maxRequestsPerConnection: config.limits.requests_in_flight,
       maxBytesPerConnection: config.limits.bytes_in_flight,
       maxBytes: config.limits.total_bytes_in_flight,
+      maxHandshakes: config.limits.handshakes,
       handshakeTimeoutMs: config.limits.handshake_timeout * 1000,
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },

@@ -12,6 +12,7 @@
  */
 import type { Socket } from 'node:net';
 import { LINGER_MS, type NbdLog } from './connection.ts';
+import type { Negotiator } from './crowd.ts';
 import type { ClientIdentity, ExportRefusal, ExportView, TlsPeer } from './exports.ts';
 import { Handshake, type HandshakeStep, type HandshakeTls } from './handshake.ts';
 import { greeting, type Negotiated } from './option-replies.ts';
@@ -75,7 +76,7 @@ export interface NegotiationContext {
 
 type Phase = 'options' | 'tls' | 'handover' | 'finished' | 'ended';
 
-export class Negotiation {
+export class Negotiation implements Negotiator {
   readonly id: number;
   readonly peer: string;
   #client: ClientIdentity;
@@ -125,6 +126,22 @@ export class Negotiation {
     socket.on('drain', this.#onDrain);
     socket.on('error', this.#onError);
     socket.on('close', this.#onClose);
+  }
+
+  get client(): ClientIdentity {
+    return this.#client;
+  }
+
+  get hasChosen(): boolean {
+    return this.#phase === 'handover';
+  }
+
+  /** Makes room for others. */
+  giveWay(): void {
+    if (this.#phase === 'ended') return;
+    this.#context.log.info({ connection: this.id, peer: this.peer }, 'too many handshakes: the oldest one was ended');
+    this.#socket.destroy();
+    this.#abort.abort();
   }
 
   /** Whether it was told all that it will be. */

@@ -11,6 +11,7 @@ import { once } from 'node:events';
 import type { Server, Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { NbdLog } from './connection.ts';
+import { Crowd } from './crowd.ts';
 import { NbdError } from './errors.ts';
 import type { ClientIdentity, ExportDirectory } from './exports.ts';
 import { Gate } from './gate.ts';
@@ -22,6 +23,8 @@ import { listeningFd } from './socket-handle.ts';
 export interface NbdServerLimits extends SessionLimits {
   /** Clients at once, on all listeners; more are closed at once. */
   readonly maxConnections: number;
+  /** Clients that negotiate at once: beyond it the oldest of who has the most gives way (crowd.ts). */
+  readonly maxHandshakes: number;
   readonly handshakeTimeoutMs: number;
 }
 
@@ -30,6 +33,7 @@ export const DEFAULT_LIMITS: NbdServerLimits = {
   maxRequestsPerConnection: 256,
   maxBytesPerConnection: 64 * 2 ** 20,
   maxBytes: 512 * 2 ** 20,
+  maxHandshakes: 256,
   handshakeTimeoutMs: 10_000,
   drainTimeoutMs: 10_000,
 };
@@ -76,6 +80,7 @@ export class NbdServer {
   /** Where clients of listeners are held while this process is replaced. */
   readonly gate: Gate<NbdAddress> = new Gate();
   readonly #negotiations = new Set<Negotiation>();
+  readonly #crowd: Crowd<Negotiation>;
   readonly #adopted = new Set<number>();
   #onIdle: (() => void) | null = null;
   #onEmpty: PromiseWithResolvers<void> | null = null;
@@ -86,6 +91,7 @@ export class NbdServer {
   constructor(options: NbdServerOptions) {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#log = options.log ?? SILENT;
+    this.#crowd = new Crowd(this.#limits.maxHandshakes);
     this.#identify = options.identify ?? ((): ClientIdentity => UNKNOWN);
     this.#context = {
       log: this.#log,
@@ -224,7 +230,9 @@ export class NbdServer {
     }
     const client = this.#identify(socket, address);
     const start: NegotiationStart = { id: this.#nextId++, peer, client, tls };
-    this.#negotiations.add(new Negotiation(start, socket, this.#context));
+    const negotiation = new Negotiation(start, socket, this.#context);
+    this.#crowd.add(negotiation);
+    this.#negotiations.add(negotiation);
     this.#timer ??= this.#startTimer();
   }
 
@@ -239,6 +247,7 @@ export class NbdServer {
 
   #negotiated(negotiation: Negotiation): void {
     this.#negotiations.delete(negotiation);
+    this.#crowd.delete(negotiation);
     this.#tellEmpty();
     if (this.#negotiations.size > 0) return;
     if (this.#timer !== null) clearInterval(this.#timer);
