@@ -12,6 +12,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { startDaemon } from '../helpers/daemon.ts';
 import { libnbdProgram, libnbdTree } from '../helpers/nbd-programs.ts';
 import { mustRun } from '../helpers/run.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
@@ -83,6 +84,57 @@ describe('libnbd', () => {
   test('opt-extended-headers', async () => {
     const program = await libnbdProgram('interop/opt-extended-headers', join(folder, 'opt-extended-headers'));
     await passes(program, DAEMON, ...server);
+  });
+
+  /**
+   * Their bitmaps are what changed since a snapshot here. Volumes lie on a file without anything in it, so what nobody wrote is a hole.
+   * @param before what is done to the volume before the snapshot, @param then what after it: qemu-io's commands.
+   */
+  const withSnapshot = async (
+    size: string,
+    before: readonly string[],
+    then: readonly string[],
+  ): Promise<readonly string[]> => {
+    const directory = await mkdtemp(join(folder, 'changed-'));
+    const sparse = await makeGroup(directory, [{ name: 'lv', size, options: ['-Wn', '-Zn'] }], 16);
+    const io = async (commands: readonly string[]): Promise<void> => {
+      const daemon = await startDaemon([sparse]);
+      const raw = `driver=nbd,path=${daemon.socket},export=vg/lv,discard=unmap`;
+      await mustRun('qemu-io', [...commands.flatMap((command) => ['-c', command]), '--image-opts', raw]);
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    };
+    await io(before);
+    await mustRun(join(CHECKOUT, 'bin/lvcreate'), [
+      '--devices',
+      sparse,
+      '-s',
+      '-c',
+      '64k',
+      '-L',
+      '4m',
+      '-n',
+      'snap',
+      'vg/lv',
+    ]);
+    await io(then);
+    const config = join(directory, 'lvm.toml');
+    await writeFile(
+      config,
+      `devices = [${quoted(sparse)}]\ndefault_export = "vg/lv"\ncontrol = ${quoted(join(directory, 'control.sock'))}\n`,
+    );
+    return ['--config', config, '--workers', '0'];
+  };
+
+  test('dirty-bitmap: what changed since a snapshot', async () => {
+    const params = await withSnapshot('1m', ['write 0 64k'], ['write 64k 64k', 'write -z -u 512k 64k']);
+    const program = await libnbdProgram('interop/dirty-bitmap', join(folder, 'dirty-bitmap'));
+    await passes(program, 'qemu:dirty-bitmap:snap', DAEMON, ...params);
+  });
+
+  test('block-status-64: one request for five gibibytes', async () => {
+    const params = await withSnapshot('5120m', ['write 0 64k'], [`write -z -u ${5 * 2 ** 30 - 65_536} 64k`]);
+    const program = await libnbdProgram('interop/block-status-64', join(folder, 'block-status-64'));
+    await passes(program, 'qemu:dirty-bitmap:snap', DAEMON, ...params);
   });
 
   describe('interop', () => {
