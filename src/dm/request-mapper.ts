@@ -22,9 +22,10 @@ import { constants } from 'node:os';
 import type { ExtentList, StatusDone } from '../block/extents.ts';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
 import { mapStatus } from './block-status.ts';
+import { EndQueue } from './end-queue.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
 import { IoStats, SharedCounts } from './io-stats.ts';
-import { REQUEUE } from './target.ts';
+import { type Gate, REQUEUE } from './target.ts';
 import { turnClock } from './turn-clock.ts';
 
 const { EIO, EROFS } = constants.errno;
@@ -39,6 +40,8 @@ const RANGE_BORDER_BYTES = 1 << 20;
 const FIRST_FLUSH = -1;
 /** `pending` of a child that is the whole request, counted with it in what volume and device share. */
 const COUNTED_TOGETHER = 1;
+/** The same, where the leg is one of the map behind the gate. */
+const COUNTED_BEHIND = 2;
 
 function isRangeOp(op: Op): boolean {
   return op === Op.discard || op === Op.writeZeroes;
@@ -60,12 +63,15 @@ export class RequestMapper implements RequestOwner {
   readonly #pool = new RequestPool();
   readonly #held = new RequestQueue();
   readonly #parked = new RequestQueue();
-  readonly #ended = new RequestQueue();
+  readonly #ended = new EndQueue((request) => this.#finish(request, request.error));
   /** One for each device that whole requests of the map went to. */
   #shares: SharedCounts[] = [];
   #questions: StatusQuestion[] = [];
-  #endScheduled = false;
   #map: FlatMap = compileMap([]).map;
+  /** The map's gate, the map behind it, and by its legs what counts there. */
+  #gate: Gate | null = null;
+  #behind: FlatMap | null = null;
+  #behindShared: (SharedCounts | null)[] = [];
   #readOnly = false;
   #running = true;
   #inFlight = 0;
@@ -73,7 +79,6 @@ export class RequestMapper implements RequestOwner {
   #unreportedFlushError = 0;
   #noMoreTables = false;
   readonly #layer: boolean;
-  readonly #onTurn = (): void => this.#completeEnded();
 
   /** `layer`: what is given back is given on to the volume above. */
   constructor(options: { readonly layer: boolean }) {
@@ -107,30 +112,34 @@ export class RequestMapper implements RequestOwner {
   /** Sends a request that is one piece on one device, and comes there now: counted once. False: it is something else. */
   #sendWhole(request: IoRequest): boolean {
     const { op, offset, length } = request;
-    const map = this.#map;
+    const map = this.#behind ?? this.#map;
     if (op === Op.flush || this.#refusal(op, offset + length) !== 0) return false;
     map.resolve(offset, length);
     const { leg } = map;
     if (leg < 0 || map.length !== length || (length > MAX_RANGE_BYTES && isRangeOp(op))) return false;
     const stats = map.stats[leg]!;
     if (stats === null) return false;
-    const shared = map.shared[leg] ?? this.#share(leg, stats);
+    const { legOffset } = map;
+    const gate = this.#gate;
+    if (gate !== null && !gate.passes(request)) return false;
+    const counts = gate === null ? map.shared : this.#behindShared;
+    const shared = counts[leg] ?? this.#share(counts, leg, stats);
     shared.started();
     this.#inFlight++;
-    const child = this.#piece(request, request, leg, map.legOffset, length, request.bufferOffset);
-    child.pending = COUNTED_TOGETHER;
+    const child = this.#piece(request, request, leg, legOffset, length, request.bufferOffset);
+    child.pending = gate === null ? COUNTED_TOGETHER : COUNTED_BEHIND;
     map.sinks[leg]!.submit(child);
     return true;
   }
 
   /** Counts that the volume shares with a leg's device. */
-  #share(leg: number, stats: IoStats): SharedCounts {
+  #share(counts: (SharedCounts | null)[], leg: number, stats: IoStats): SharedCounts {
     let shared = this.#shares.find(({ device }) => device === stats);
     if (shared === undefined) {
       shared = new SharedCounts(this.stats, stats);
       this.#shares.push(shared);
     }
-    this.#map.shared[leg] = shared;
+    counts[leg] = shared;
     return shared;
   }
 
@@ -139,6 +148,7 @@ export class RequestMapper implements RequestOwner {
     for (const shared of this.#shares) shared.end();
     this.#shares = [];
     this.#map.shared.fill(null);
+    this.#behindShared.fill(null);
   }
 
   /** Adds what a range holds to its list; held while paused, as requests are. */
@@ -178,6 +188,9 @@ export class RequestMapper implements RequestOwner {
     assert(map === this.#map || this.#pool.outstanding === this.#parked.size);
     if (map !== this.#map) this.#endShares();
     this.#map = map;
+    this.#gate = map.gate;
+    this.#behind = map.gate?.layerMap() ?? null;
+    this.#behindShared.length = this.#behind?.sinks.length ?? 0;
     this.#readOnly = readOnly;
     this.#running = true;
     for (let count = this.#parked.size; count > 0; count--) this.#unpark(this.#parked.shift()!);
@@ -236,10 +249,12 @@ export class RequestMapper implements RequestOwner {
   ioDone(child: IoRequest): void {
     const { error, tag } = child;
     const parent = child.parent!;
-    if (child.pending === COUNTED_TOGETHER) {
-      this.#map.shared[tag]!.ended(child.op, child.length, turnClock.since(parent.startedAt), error);
+    if (child.pending >= COUNTED_TOGETHER) {
+      const map = child.pending === COUNTED_BEHIND ? this.#behind! : this.#map;
+      const counts = map === this.#map ? map.shared : this.#behindShared;
+      counts[tag]!.ended(child.op, child.length, turnClock.since(parent.startedAt), error);
       if (error > 0) {
-        this.#map.errors[tag]!++;
+        map.errors[tag]!++;
         parent.failedAt = child.failedAt;
       }
       this.#pool.release(child);
@@ -442,24 +457,7 @@ export class RequestMapper implements RequestOwner {
 
   /** Completes a request from the next turn: for callers that may be inside its `submit`. */
   #end(request: IoRequest, errno: number): void {
-    request.error = errno;
-    this.#ended.push(request);
-    if (this.#endScheduled) return;
-    this.#endScheduled = true;
-    setImmediate(this.#onTurn);
-  }
-
-  #completeEnded(): void {
-    this.#endScheduled = false;
-    // Only those of before: owners that submit again from ioDone have their turn later.
-    for (let count = this.#ended.size; count > 0; count--) {
-      const request = this.#ended.shift()!;
-      this.#finish(request, request.error);
-    }
-    if (this.#ended.size > 0 && !this.#endScheduled) {
-      this.#endScheduled = true;
-      setImmediate(this.#onTurn);
-    }
+    this.#ended.end(request, errno);
   }
 
   #finish(request: IoRequest, errno: number): void {

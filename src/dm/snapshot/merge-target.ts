@@ -5,15 +5,12 @@
  *
  * Invariant: merging goes on while the table is live, and stops between two steps while it is suspended.
  */
-import type { BlockDevice } from '../../block/device.ts';
 import type { ExtentList } from '../../block/extents.ts';
 import type { IoRequest } from '../../block/request.ts';
 import type { TablePlace } from '../errors.ts';
 import {
-  deviceWord,
   type Mapping,
   type RequestSink,
-  SECTOR_BYTES,
   type StatusRange,
   type Target,
   type TargetContext,
@@ -21,33 +18,22 @@ import {
   type TargetType,
 } from '../target.ts';
 import { changesSince } from './changes.ts';
+import { CowLine } from './cow-line.ts';
 import { MergeRequests } from './merge-requests.ts';
 import type { Origin } from './origin.ts';
-import { parseSnapshot, sharedKey, type SnapshotParams } from './params.ts';
-import { originOf, type SharedKey, snapshotOf } from './registry.ts';
+import { parseSnapshot, type SnapshotParams } from './params.ts';
 import type { Snapshot } from './snapshot.ts';
 import { snapshotStatus } from './status.ts';
 
 class MergeTarget implements Target, RequestSink {
   readonly mapping: Mapping = { kind: 'submit', sink: this, splitBytes: 0, discards: false };
-  readonly #params: SnapshotParams;
-  readonly #originDevice: BlockDevice;
-  readonly #cow: BlockDevice;
-  readonly #originKey: SharedKey;
-  readonly #cowKey: SharedKey;
-  readonly #sizeBytes: number;
+  readonly #line: CowLine;
   #live: { readonly snapshot: Snapshot; readonly requests: MergeRequests } | null = null;
   #origin: Origin | null = null;
   #resumed = false;
 
   constructor(params: SnapshotParams, context: TargetContext) {
-    const { place } = context;
-    this.#params = params;
-    this.#originDevice = context.device(params.origin, 'origin', 0, context.length);
-    this.#cow = context.device(params.cow, 'cow', 0, 1);
-    this.#originKey = sharedKey(params.originId, this.#originDevice, params.origin, 'origin', place);
-    this.#cowKey = sharedKey(params.cowId, this.#cow, params.cow, 'cow', place);
-    this.#sizeBytes = context.length * SECTOR_BYTES;
+    this.#line = new CowLine(params, context);
   }
 
   submit(request: IoRequest): void {
@@ -59,9 +45,7 @@ class MergeTarget implements Target, RequestSink {
   }
 
   tableText(): string {
-    const { origin, cow, persistent, chunkSize } = this.#params;
-    const chunk = this.#live?.snapshot.chunkSectors ?? chunkSize;
-    return `${deviceWord(origin)} ${deviceWord(cow)} ${persistent} ${chunk}`;
+    return this.#line.text(this.#live?.snapshot ?? null);
   }
 
   status(): TargetStatus {
@@ -73,27 +57,18 @@ class MergeTarget implements Target, RequestSink {
   }
 
   resume(): void {
-    const snapshot = snapshotOf(this.#cowKey);
+    const snapshot = this.#line.snapshot();
     if (this.#live?.snapshot !== snapshot) this.#live = { snapshot, requests: new MergeRequests(snapshot) };
     const { requests } = this.#live;
-    const origin = originOf(this.#originKey);
+    const origin = this.#line.origin();
     this.#origin = origin;
     this.#resumed = true;
-    snapshot.adopt(this, {
-      origin,
-      originDevice: this.#originDevice,
-      cow: this.#cow,
-      sizeBytes: this.#sizeBytes,
-      persistent: this.#params.persistent,
-      chunkSectors: this.#params.chunkSize,
-      merging: true,
-      made: null,
-      onLoaded: () => {
-        requests.goOn();
-        this.#mergeIfLive();
-      },
-    });
-    origin.open(this.#originDevice, this.#params.snapshots ?? []);
+    const onLoaded = (): void => {
+      requests.goOn();
+      this.#mergeIfLive();
+    };
+    snapshot.adopt(this, this.#line.setup(origin, { merging: true, made: null, onLoaded }));
+    origin.open(this.#line.originDevice, this.#line.params.snapshots ?? []);
     this.#mergeIfLive();
   }
 
@@ -109,7 +84,7 @@ class MergeTarget implements Target, RequestSink {
 
   close(): void {
     if (this.#live === null) return;
-    this.#origin?.close(this.#originDevice);
+    this.#origin?.close(this.#line.originDevice);
     this.#live.snapshot.letGo(this);
   }
 

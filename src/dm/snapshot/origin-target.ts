@@ -4,14 +4,18 @@
  *
  *     <start> <length> snapshot-origin <origin>
  *
- * Invariant: reads, flushes, and writes that no snapshot needs the old content of, go to the device as they are.
+ * Invariant: reads, flushes, and writes that no snapshot needs the old content of, go to the device as they are; whole ones past this
+ * target, to where the origin's layer would send them.
  */
 import type { BlockDevice } from '../../block/device.ts';
 import { blockStatusOf, type ExtentList, type StatusDone } from '../../block/extents.ts';
-import { type IoRequest, Op, RequestQueue } from '../../block/request.ts';
+import { type IoRequest, Op } from '../../block/request.ts';
+import { EndQueue } from '../end-queue.ts';
 import type { TablePlace } from '../errors.ts';
+import type { FlatMap } from '../flat-map.ts';
 import {
   deviceWord,
+  type Gate,
   type Mapping,
   type RequestSink,
   type StatusRange,
@@ -20,19 +24,19 @@ import {
   type TargetStatus,
   type TargetType,
 } from '../target.ts';
+import { Volume } from '../volume.ts';
 import { changesSince } from './changes.ts';
 import type { Origin } from './origin.ts';
 import { parseOrigin, sharedKey, type SnapshotOriginParams } from './params.ts';
 import { originOf, type SharedKey } from './registry.ts';
 
-class OriginTarget implements Target, RequestSink {
-  readonly mapping: Mapping = { kind: 'submit', sink: this, splitBytes: 0, discards: false };
+class OriginTarget implements Target, RequestSink, Gate {
+  readonly mapping: Mapping = { kind: 'submit', sink: this, splitBytes: 0, discards: false, gate: this };
   readonly #params: SnapshotOriginParams;
   readonly #device: BlockDevice;
   readonly #key: SharedKey;
-  readonly #discards = new RequestQueue();
+  readonly #discards = new EndQueue();
   #origin: Origin | null = null;
-  readonly #onTurn = (): void => this.#endDiscards();
 
   constructor(params: SnapshotOriginParams, context: TargetContext) {
     this.#params = params;
@@ -43,11 +47,8 @@ class OriginTarget implements Target, RequestSink {
   submit(request: IoRequest): void {
     if (request.op === Op.read || request.op === Op.flush) this.#device.submit(request);
     else if (request.op !== Op.discard) this.#origin!.write(request);
-    else if (this.#discards.size > 0) this.#discards.push(request);
-    else {
-      this.#discards.push(request);
-      setImmediate(this.#onTurn);
-    }
+    // As the kernel's target, this one offers none: those that come all the same do nothing.
+    else this.#discards.end(request, 0);
   }
 
   blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
@@ -56,6 +57,14 @@ class OriginTarget implements Target, RequestSink {
 
   changes(since: string, range: StatusRange, extents: ExtentList): Promise<number> {
     return changesSince({ origin: this.#origin!, own: null }, since, range, extents);
+  }
+
+  passes({ op, offset, length }: IoRequest): boolean {
+    return op === Op.read || (op !== Op.discard && this.#origin!.passes(offset, offset + length));
+  }
+
+  layerMap(): FlatMap | null {
+    return this.#device instanceof Volume ? this.#device.map : null;
   }
 
   tableText(): string {
@@ -78,16 +87,6 @@ class OriginTarget implements Target, RequestSink {
 
   close(): void {
     this.#origin?.close(this.#device);
-  }
-
-  /** Discards that came all the same do nothing: as the kernel's target, this one offers none. */
-  #endDiscards(): void {
-    for (let count = this.#discards.size; count > 0; count--) {
-      const request = this.#discards.shift()!;
-      request.error = 0;
-      request.owner.ioDone(request);
-    }
-    if (this.#discards.size > 0) setImmediate(this.#onTurn);
   }
 }
 

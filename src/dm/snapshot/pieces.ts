@@ -10,6 +10,7 @@
  *  - A request ends once, with the first error of its pieces, when none is outstanding; never inside `submit`.
  */
 import { type IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../../block/request.ts';
+import { EndQueue } from '../end-queue.ts';
 import type { RequestSink } from '../target.ts';
 
 const MAX_PIECES = 128;
@@ -17,9 +18,7 @@ const MAX_PIECES = 128;
 export abstract class Pieces implements RequestSink, RequestOwner {
   readonly #pool = new RequestPool();
   readonly #held = new RequestQueue();
-  readonly #ended = new RequestQueue();
-  #endScheduled = false;
-  readonly #onTurn = (): void => this.#completeEnded();
+  readonly #ended = new EndQueue();
 
   /** Whether requests can be cut now; if not, they wait for `goOn`. */
   protected abstract ready(): boolean;
@@ -31,7 +30,7 @@ export abstract class Pieces implements RequestSink, RequestOwner {
   protected returned(_piece: IoRequest): void {}
 
   submit(request: IoRequest): void {
-    if (request.op === Op.discard) this.#end(request, 0);
+    if (request.op === Op.discard) this.#ended.end(request, 0);
     else if (this.ready()) this.#start(request);
     else this.#held.push(request);
   }
@@ -84,7 +83,7 @@ export abstract class Pieces implements RequestSink, RequestOwner {
     if (gather.pending > 0) return;
     const { error } = gather;
     this.#pool.release(gather);
-    this.#end(request, error);
+    this.#ended.end(request, error);
   }
 
   #pump(gather: IoRequest): void {
@@ -93,23 +92,6 @@ export abstract class Pieces implements RequestSink, RequestOwner {
       const sent = this.send(gather, request);
       gather.offset += sent;
       gather.length -= sent;
-    }
-  }
-
-  /** Completes a request from the next turn: its submitter may be calling. */
-  #end(request: IoRequest, errno: number): void {
-    request.error = errno;
-    this.#ended.push(request);
-    if (this.#endScheduled) return;
-    this.#endScheduled = true;
-    setImmediate(this.#onTurn);
-  }
-
-  #completeEnded(): void {
-    this.#endScheduled = false;
-    for (let count = this.#ended.size; count > 0; count--) {
-      const request = this.#ended.shift()!;
-      request.owner.ioDone(request);
     }
   }
 }

@@ -6,15 +6,12 @@
  *
  * Invariant: a snapshot that can't be what it was answers with EIO, to every request.
  */
-import type { BlockDevice } from '../../block/device.ts';
 import { DeviceError } from '../../block/errors.ts';
 import type { ExtentList } from '../../block/extents.ts';
 import type { TablePlace } from '../errors.ts';
 import {
-  deviceWord,
   type Mapping,
   type RequestSink,
-  SECTOR_BYTES,
   type StatusRange,
   type Target,
   type TargetContext,
@@ -23,34 +20,23 @@ import {
 } from '../target.ts';
 import { FormatError } from '../../ondisk/errors.ts';
 import { changesSince } from './changes.ts';
-import { parseSnapshot, sharedKey, type SnapshotParams } from './params.ts';
+import { CowLine } from './cow-line.ts';
+import { parseSnapshot, type SnapshotParams } from './params.ts';
 import { PersistentStore } from './persistent-store.ts';
 import { snapshotRangeStatus, snapshotZeroRun } from './range-status.ts';
-import { originOf, type SharedKey, snapshotOf } from './registry.ts';
 import { SnapshotRequests } from './snapshot-requests.ts';
-import type { Snapshot, SnapshotSetup } from './snapshot.ts';
+import type { Snapshot } from './snapshot.ts';
 import { snapshotStatus } from './status.ts';
 
 class SnapshotTarget implements Target {
   readonly mapping: Mapping;
-  readonly #params: SnapshotParams;
-  readonly #origin: BlockDevice;
-  readonly #cow: BlockDevice;
-  readonly #originKey: SharedKey;
-  readonly #cowKey: SharedKey;
-  readonly #sizeBytes: number;
+  readonly #line: CowLine;
   /** Made by `prepare`, for the first `resume`. */
   #made: PersistentStore | null = null;
   #live: { readonly snapshot: Snapshot; readonly requests: SnapshotRequests } | null = null;
 
   constructor(params: SnapshotParams, context: TargetContext) {
-    const { place } = context;
-    this.#params = params;
-    this.#origin = context.device(params.origin, 'origin', 0, context.length);
-    this.#cow = context.device(params.cow, 'cow', 0, 1);
-    this.#originKey = sharedKey(params.originId, this.#origin, params.origin, 'origin', place);
-    this.#cowKey = sharedKey(params.cowId, this.#cow, params.cow, 'cow', place);
-    this.#sizeBytes = context.length * SECTOR_BYTES;
+    this.#line = new CowLine(params, context);
     const sink: RequestSink = {
       submit: (request) => this.#live!.requests.submit(request),
       zeroRun: (offset, length) =>
@@ -64,9 +50,7 @@ class SnapshotTarget implements Target {
   }
 
   tableText(): string {
-    const { origin, cow, persistent, chunkSize } = this.#params;
-    const chunk = this.#live?.snapshot.chunkSectors ?? chunkSize;
-    return `${deviceWord(origin)} ${deviceWord(cow)} ${persistent} ${chunk}`;
+    return this.#line.text(this.#live?.snapshot ?? null);
   }
 
   status(): TargetStatus {
@@ -74,28 +58,19 @@ class SnapshotTarget implements Target {
   }
 
   resume(): void {
-    const snapshot = snapshotOf(this.#cowKey);
+    const snapshot = this.#line.snapshot();
     if (this.#live?.snapshot !== snapshot) this.#live = { snapshot, requests: new SnapshotRequests(snapshot) };
     const { requests } = this.#live;
-    const setup: SnapshotSetup = {
-      origin: originOf(this.#originKey),
-      originDevice: this.#origin,
-      cow: this.#cow,
-      sizeBytes: this.#sizeBytes,
-      persistent: this.#params.persistent,
-      chunkSectors: this.#params.chunkSize,
-      merging: false,
-      made: this.#made,
-      onLoaded: () => requests.goOn(),
-    };
-    snapshot.adopt(this, setup);
+    const own = { merging: false, made: this.#made, onLoaded: () => requests.goOn() };
+    snapshot.adopt(this, this.#line.setup(this.#line.origin(), own));
     this.#made = null;
   }
 
   async prepare(): Promise<void> {
-    if (this.#params.persistent === 'N') return;
+    const { params, cow } = this.#line;
+    if (params.persistent === 'N') return;
     try {
-      this.#made = await PersistentStore.make(this.#cow, this.#params.chunkSize);
+      this.#made = await PersistentStore.make(cow, params.chunkSize);
     } catch (error) {
       // `resume` meets the same, and deals with it.
       if (!(error instanceof FormatError) && !(error instanceof DeviceError)) throw error;
