@@ -45,6 +45,10 @@ interface PlainHandle {
 /** Of handles: a connected socket, not a listener. */
 const SOCKET_KIND = 0;
 
+function tellClosed(user: StreamUser): void {
+  user.closed();
+}
+
 class DirectStream implements ByteStream {
   readonly #calls: StreamCalls;
   readonly #number: number;
@@ -102,7 +106,7 @@ class DirectStream implements ByteStream {
     if (this.#left) return;
     this.#calls.streamClose(this.#number);
     this.#leave();
-    process.nextTick(() => this.#user.closed());
+    process.nextTick(tellClosed, this.#user);
   }
 
   release(): Socket {
