@@ -152,4 +152,4 @@ process.on('disconnect', () => {
   cancel();
 });
 // Ctrl-C at the daemon's terminal goes to every process there; the daemon decides what ends.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);

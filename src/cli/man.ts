@@ -51,6 +51,7 @@ function seeAlso(own: string): string[] {
 const DAEMON_SIGNALS = [
   ['SIGTERM, SIGINT', 'Stop: no new clients, what is in flight is finished and flushed, then everything is closed.'],
   ['SIGHUP', 'Read the configuration again, and look at the devices again.'],
+  ['SIGUSR2', 'Start the program again and hand everything over to that process, clients included.'],
 ] as const;
 
 const DAEMON_EXITS = [

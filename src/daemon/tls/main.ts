@@ -21,7 +21,7 @@ let log: Logger | null = null;
 /** Sockets for the plain text, until their client's comes. */
 const inner = new Map<number, Socket>();
 
-for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined);
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
 process.on('message', (message: ToTunnels, handle: unknown) => receive(message, handle));
 process.on('disconnect', () => {
   void running()
