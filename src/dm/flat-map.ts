@@ -14,7 +14,7 @@
  */
 import type { IoStats, SharedCounts } from './io-stats.ts';
 import { MeasuredDevice } from './measured-device.ts';
-import type { Mapping, RequestSink } from './target.ts';
+import type { Gate, Mapping, RequestSink } from './target.ts';
 
 /** `leg` of ranges that no device holds. */
 export const LEG_ZERO = -1;
@@ -55,6 +55,8 @@ export class FlatMap {
   readonly stats: readonly (IoStats | null)[];
   /** By leg: counts that volume and device share, made by the volume when the first request is sent there in one piece. */
   readonly shared: (SharedCounts | null)[];
+  /** Of a map that is one target with a gate. */
+  readonly gate: Gate | null;
   /** Failed requests per leg since the map was made. */
   readonly errors: Float64Array;
   /** Answers of `resolve`: the leg, or LEG_ZERO or LEG_ERROR; the byte on its sink; the bytes that may go there at once. */
@@ -72,7 +74,8 @@ export class FlatMap {
   readonly #knowsZeroes: boolean;
   #last = 0;
 
-  constructor(segments: readonly FlatSegment[], legs: readonly LegPlace[]) {
+  constructor(segments: readonly FlatSegment[], legs: readonly LegPlace[], gate: Gate | null = null) {
+    this.gate = gate;
     this.sizeBytes = segments.at(-1)?.end ?? 0;
     this.sinks = legs.map((leg) => leg.sink);
     this.stats = legs.map((leg) => leg.stats);
@@ -252,7 +255,9 @@ export function compileMap(segments: readonly MapSegment[]): { readonly map: Fla
     legs.push(...own);
     firstLegs[i] = firstLeg;
   });
-  return { map: new FlatMap(flat, legs), firstLegs };
+  const mapping = segments.length === 1 ? segments[0]?.mapping : undefined;
+  const gate = mapping?.kind === 'submit' ? (mapping.gate ?? null) : null;
+  return { map: new FlatMap(flat, legs, gate), firstLegs };
 }
 
 /** Whether a segment without chunks (its leg, or what stands for none) goes on where `last` ends. */

@@ -18,6 +18,7 @@ import type { BlockDevice } from '../block/device.ts';
 import type { ExtentList, StatusSource } from '../block/extents.ts';
 import type { IoRequest } from '../block/request.ts';
 import type { TablePlace } from './errors.ts';
+import type { FlatMap } from './flat-map.ts';
 import type { DeviceRef } from './table.ts';
 
 /** Bytes per sector: the unit of tables. */
@@ -48,6 +49,17 @@ export interface Leg {
   readonly offset: number;
 }
 
+/**
+ * What lets requests go past a target, to where the layer below it would send them: a target that is the whole table, and that only
+ * sometimes has something to do. Their offsets are the layer's.
+ */
+export interface Gate {
+  /** Whether this request, a whole one, would be passed on to the layer as it is, now. */
+  passes(request: IoRequest): boolean;
+  /** The layer's live map; null: what is below is no layer. */
+  layerMap(): FlatMap | null;
+}
+
 export type Mapping =
   | {
       readonly kind: 'legs';
@@ -64,6 +76,8 @@ export type Mapping =
       readonly splitBytes: number;
       /** False: the volume offers no discards, whatever its devices do. */
       readonly discards?: false;
+      /** Says which requests may go past the sink. */
+      readonly gate?: Gate;
     };
 
 /** What one line of a table says about itself. */

@@ -18,6 +18,7 @@ import type { BlockDevice, DeviceLimits } from '../block/device.ts';
 import type { ExtentList, StatusDone } from '../block/extents.ts';
 import type { IoRequest } from '../block/request.ts';
 import { TableError, type TablePlace, VolumeError } from './errors.ts';
+import type { FlatMap } from './flat-map.ts';
 import type { IoStats } from './io-stats.ts';
 import { type LoadedLine, type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
@@ -104,6 +105,11 @@ export class Volume implements BlockDevice {
   /** Pooled requests of the data path in use: 0 when nothing is in flight or waiting. */
   get outstanding(): number {
     return this.#mapper.outstanding;
+  }
+
+  /** Where the live table sends requests; null: there is none. */
+  get map(): FlatMap | null {
+    return this.#live?.map ?? null;
   }
 
   /** Takes any byte range. A range past the end (the volume may have shrunk) fails with EIO, a write to a read-only one with EROFS. */

@@ -118,6 +118,14 @@ export class Origin {
     else this.#admit(request);
   }
 
+  /** Whether a write of this range may go to the device now, as it is. */
+  passes(offset: number, end: number): boolean {
+    if (this.#holds > 0 || this.#missing > 0) return false;
+    const snapshots = this.#snapshots;
+    for (let i = 0; i < snapshots.length; i++) if (snapshots[i]!.firstNeeded(offset, end) !== end) return false;
+    return true;
+  }
+
   /** The write has waited in a snapshot's queue for what has happened now. */
   retry(request: IoRequest): void {
     this.#waiting--;

@@ -63,6 +63,8 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   /** The origin on hold while the owner is suspended. */
   #holding: Origin | null = null;
   #overflowed = false;
+  /** Exceptions of chunks that the snapshot does not have: nobody makes such, but a store may hold them. */
+  #outside = 0;
   #problem = '';
   #loading: Promise<void> = Promise.resolve();
   #idleWaiters: (() => void)[] = [];
@@ -192,6 +194,8 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     if (this.#state === 'invalid' || from >= sizeBytes) return to;
     if (this.#state !== 'valid') return from;
     const { chunkBytes } = this.store.geometry;
+    // It has all there is: nothing has to be searched for.
+    if ((this.table.size - this.#outside) * chunkBytes >= sizeBytes && !this.copies.isDraining) return to;
     const end = Math.min(to, sizeBytes);
     for (let at = from; at < end;) {
       const chunk = Math.floor(at / chunkBytes);
@@ -273,6 +277,10 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
         });
       }
       this.#take(store);
+      const chunks = Math.ceil(setup.sizeBytes / store.geometry.chunkBytes);
+      this.table.forEach((oldChunk, _, count) => {
+        this.#outside += Math.max(0, oldChunk + count - Math.max(oldChunk, chunks));
+      });
       // Another device may have taken the place of the first one meanwhile.
       store.device = this.setup.cow;
     } catch (error) {
