@@ -1,6 +1,6 @@
 /**
  * Where a daemon's control socket is, for those who want to talk to it: $ORION_LVM_CONTROL, else what the configuration says,
- * else the default run-time directory's. Nothing is loaded for it: most commands ask only whether a file is there.
+ * else the default run-time directory's: the user's own, then root's. Nothing is loaded for it: most commands ask only whether a file is there.
  *
  * Invariant: $ORION_LVM_CONTROL set but empty means no daemon.
  */
@@ -25,11 +25,16 @@ export interface SocketSurroundings {
 
 /** The path of a control socket that is there; null: none is. Whether somebody answers is not known yet. */
 export function findControlSocket(around: SocketSurroundings): string | null {
-  const path = controlSocketPath(around);
-  if (path === null || statSync(path, { throwIfNoEntry: false })?.isSocket() !== true) return null;
+  const path = socketPlaces(around).find((place) => isSocket(place));
+  if (path === undefined) return null;
   if (Buffer.byteLength(path) <= MAX_PATH_BYTES) return path;
   const short = relative(process.cwd(), path);
   return Buffer.byteLength(short) <= MAX_PATH_BYTES ? short : null;
+}
+
+/** Where it may be, in the order of looking. */
+export function socketPlaces(around: SocketSurroundings): readonly string[] {
+  return [controlSocketPath(around), systemSocketPath(around)].filter((place) => place !== null);
 }
 
 /** Where it would be; null where there is no run-time directory. */
@@ -40,6 +45,23 @@ export function controlSocketPath({ env, cwd, uid, config }: SocketSurroundings)
   if (isAbsolute(name)) return name;
   const directory = config?.run_dir ?? runDirectory(env, uid);
   return directory === null ? null : join(directory, name);
+}
+
+/** That of root's daemon, for users who have none of their own; null where something says which one is meant. */
+function systemSocketPath({ env, config }: SocketSurroundings): string | null {
+  const name = config?.control ?? DEFAULT_NAME;
+  if (env['ORION_LVM_CONTROL'] !== undefined || isAbsolute(name) || (config?.run_dir ?? null) !== null) return null;
+  return join(ROOT_RUN_DIR, name);
+}
+
+function isSocket(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.isSocket() === true;
+  } catch (error) {
+    // In a directory that is closed to this user there is no daemon for him.
+    if ((error as NodeJS.ErrnoException).code === 'EACCES') return false;
+    throw error;
+  }
 }
 
 function runDirectory(env: SocketSurroundings['env'], uid: number): string | null {
