@@ -5,8 +5,11 @@ import { type SocketSurroundings, socketPlaces } from '../../src/daemon/client/s
 
 const USER: SocketSurroundings = { env: {}, cwd: '/home/user', uid: 1000, config: null };
 
+function places(around: Partial<SocketSurroundings>): readonly string[] {
+  return socketPlaces({ ...USER, ...around });
+}
+
 test("what is said, else the user's own run-time directory, then root's", () => {
-  const places = (around: Partial<SocketSurroundings>): readonly string[] => socketPlaces({ ...USER, ...around });
   const system = '/run/orion-lvm/control.sock';
   assert.deepEqual(places({}), [system]);
   assert.deepEqual(places({ uid: 0 }), [system, system]);
