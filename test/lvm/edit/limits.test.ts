@@ -31,6 +31,27 @@ function refused(what: Plan, limits: Partial<OwnLimits>): string | null {
 const small = vg([pv(16)], [lv('a', linear('pv0', 0, 4))]);
 const large = vg([pv(16), pv(16)], [lv('a', linear('pv0', 0, 8)), lv('b', linear('pv1', 0, 4))]);
 
+/** Records of snapshots of LV a. */
+function records(count: number): VolumeGroupText['logicalVolumes'] {
+  return Array.from({ length: count }, (_, i) => ({
+    ...lv(`snapshot${i}`),
+    segments: [
+      {
+        type: 'snapshot' as const,
+        startExtent: 0,
+        extentCount: 4,
+        tags: [],
+        typeFlags: [],
+        chunkSizeSectors: 8,
+        origin: 'a',
+        cowStore: 'b',
+        merging: false,
+        extra: [],
+      },
+    ],
+  }));
+}
+
 describe('limits of lvm.toml', () => {
   test('of zero are none', () => {
     assert.equal(refused(plan(small, large), {}), null);
@@ -68,6 +89,17 @@ describe('limits of lvm.toml', () => {
     assert.equal(refused(plan(large, small), limits), null);
     assert.equal(refused(plan(large, null), limits), null);
     assert.match(refused(plan(null, small), limits) ?? '', /16 extents would exceed/);
+  });
+
+  test('count the snapshots of an LV', () => {
+    const none = { ...large, logicalVolumes: [...large.logicalVolumes] };
+    const two = { ...large, logicalVolumes: [...large.logicalVolumes, ...records(2)] };
+    assert.equal(refused(plan(none, two), { snapshotsPerLv: 2 }), null);
+    assert.equal(
+      refused(plan(none, two), { snapshotsPerLv: 1 }),
+      'Logical volume vg/a: 2 snapshots would exceed logical_volume_snapshot_limit of lvm.toml, which is 1.',
+    );
+    assert.equal(refused(plan(two, { ...two, tags: ['t'] }), { snapshotsPerLv: 1 }), null);
   });
 
   test('count LVs that users see', () => {
