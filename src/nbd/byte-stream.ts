@@ -29,10 +29,10 @@ export interface ByteStream {
   /** Closes it now. */
   destroy(): void;
   /**
-   * The socket, for whoever takes the connection over; nothing is under way, and nothing may be asked of the stream any more. When
-   * the socket is closed the stream is.
+   * The socket, for whoever takes the connection over; nothing may be asked of the stream any more, which closes when the socket
+   * does. Null: something is not sent yet, or it has closed, and the stream is as it was.
    */
-  release(): Socket;
+  release(): Socket | null;
 }
 
 /** Takes over a socket from which nobody reads, and of which all that was read is known. */
@@ -79,8 +79,8 @@ class NodeStream implements ByteStream {
     this.#socket.destroy();
   }
 
-  release(): Socket {
-    return this.#socket;
+  release(): Socket | null {
+    return this.#socket.writableLength > 0 || this.#socket.destroyed ? null : this.#socket;
   }
 }
 

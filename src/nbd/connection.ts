@@ -150,7 +150,8 @@ export class Connection implements SessionTransport, StreamUser {
    */
   release(): { readonly socket: Socket; readonly leftover: Buffer } | null {
     const leftover = this.#socketClosed ? null : this.#session.unparsed();
-    return leftover === null ? null : { socket: this.#stream.release(), leftover };
+    const socket = leftover === null ? null : this.#stream.release();
+    return leftover === null || socket === null ? null : { socket, leftover };
   }
 
   /** Ends it at once. */

@@ -249,6 +249,10 @@ for (const [name, open] of OPENERS) {
           await user.until(() => user.bytes === 4);
           user.call((stream) => stream.pause());
           client.write('5678');
+          user.call((stream) => stream.send([pattern(16_000_000, 1)], () => user.sent()));
+          user.call((stream) => assert.equal(stream.release(), null, 'not all is sent'));
+          await take(client, 16_000_000);
+          await user.until(() => user.sends === 1);
           let socket: Socket | null = null;
           user.call((stream) => void (socket = stream.release()));
           const next = new User();
