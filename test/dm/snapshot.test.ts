@@ -402,6 +402,32 @@ describe('merging', () => {
     await family.close();
   });
 
+  test('merges nothing on devices that take no writes', async () => {
+    const { family, content } = await makeFamily(64 * KIB);
+    const cow = device('c1', 256 * KIB);
+    const volume = await family.snapshot({ name: 's', cow, chunkSize: 8 });
+    await performOk(family.origin, { op: Op.write, buffer: Buffer.alloc(20 * KIB, 7) });
+    await performOk(volume, { op: Op.write, offset: 9000, buffer: Buffer.alloc(5000, 9) });
+    const expected = Buffer.from(content);
+    expected.fill(9, 9000, 14_000);
+    const images = [await contentOf(family.origin), await readAt(cow, 0, 256 * KIB)];
+    await family.close();
+    const [real, store] = images.map((image, i) => {
+      const made = new MemoryDevice({ name: `ro${i}`, sizeBytes: image!.length, readOnly: true });
+      made.poke(0, image!);
+      return made;
+    });
+    const later = new Family(real!);
+    later.origin.load(later.mergeTable({ name: 's', cow: store!, chunkSize: 8 }), later.resolver(store!));
+    await later.origin.suspend();
+    later.origin.resume();
+    same(await contentOf(later.origin), expected, 'the origin');
+    for (let i = 0; i < 20; i++) await turn();
+    assert(!isMerged(later.statusOf('origin')));
+    assert.match(later.statusOf('origin'), /^\d+\/512 /, 'nor has it failed');
+    await later.close();
+  });
+
   test('waits for writes of its chunks that are in flight, and lets later ones wait', async () => {
     const { family, content } = await makeFamily(64 * KIB);
     const cow = device('c1', 256 * KIB);

@@ -3,7 +3,8 @@
  *
  *     <start> <length> snapshot-merge <origin> <COW device> P|PO <chunk size>
  *
- * Invariant: merging goes on while the table is live, and stops between two steps while it is suspended.
+ * Invariant: merging goes on while the table is live, and stops between two steps while it is suspended. On devices that take no
+ * writes nothing is merged, and the origin has the snapshot's content all the same.
  */
 import type { ExtentList } from '../../block/extents.ts';
 import type { IoRequest } from '../../block/request.ts';
@@ -90,6 +91,8 @@ class MergeTarget implements Target, RequestSink {
 
   #mergeIfLive(): void {
     const { snapshot, requests } = this.#live!;
+    const { originDevice, cow } = this.#line;
+    if (originDevice.limits.readOnly || cow.limits.readOnly) return;
     if (this.#resumed && snapshot.isReadable) requests.merge.start();
   }
 }
