@@ -313,6 +313,34 @@ describe('handshake', () => {
       assert.deepEqual(typesOf(set(ALL)), [ERR.invalid]);
     });
 
+    test('contexts of an export: LIST by prefix, SET numbers them in the order of the export', () => {
+      const own = ['x-orion:segment', 'x-orion:changed:a', 'x-orion:changed:b', 'qemu:dirty-bitmap:a'];
+      const directory = new TestDirectory([makeExport({ contexts: [...ALL, ...own] })]);
+      const names = (...options: readonly Buffer[]): (readonly [number, string])[] =>
+        ask(options, directory).flatMap(({ type, payload }) =>
+          type === META ? [[payload.readUInt32BE(0), payload.toString('utf8', 4)] as const] : [],
+        );
+      const zero = (list: readonly string[]): (readonly [number, string])[] => list.map((name) => [0, name] as const);
+      assert.deepEqual(names(list([])), zero([...ALL, ...own]));
+      assert.deepEqual(names(list(['x-orion:'])), zero(own.slice(0, 3)));
+      assert.deepEqual(names(list(['x-orion:changed:', 'qemu:'])), zero(own.slice(1)));
+      assert.deepEqual(names(list(['x-orion:changed', 'other:'])), []);
+      assert.deepEqual(names(structured, set(['qemu:dirty-bitmap:a', 'x-orion:', 'x-orion:segment'])), [
+        [1, 'x-orion:segment'],
+        [2, 'qemu:dirty-bitmap:a'],
+      ]);
+    });
+
+    test('SET: more than 64 contexts are too many, and select none', () => {
+      const many = Array.from({ length: 65 }, (_, i) => `x:${i}`);
+      const directory = new TestDirectory([makeExport({ contexts: many })]);
+      const types = ask([structured, set(many), set(many.slice(1))], directory).map(({ type }) => type);
+      assert.deepEqual(types, [ACK, ERR.tooBig, ...Array.from({ length: 64 }, () => META), ACK]);
+      const { outcome } = converse([Buffer.concat([clientFlags(), structured, set(many), go()])], directory);
+      assert(outcome?.kind === 'negotiated');
+      assert.deepEqual(outcome.negotiated.features.contexts, []);
+    });
+
     test('what was selected counts for the GO or EXPORT_NAME of that name', () => {
       assert.equal(selected([structured, set(ALL), go()]), true);
       assert.equal(selected([structured, set(ALL), option(OPT.exportName, Buffer.from('vg/lv'))]), true);
