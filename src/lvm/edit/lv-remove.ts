@@ -145,7 +145,9 @@ export class LvRemover {
     this.#takeParts(facts);
     if (facts.snapshot !== null) this.#gone.add(facts.snapshot.record);
     if (pooled) this.#takeUselessSpare();
-    if (facts.visible) this.#lines.push(`Logical volume "${facts.name}" successfully removed.`);
+    if (facts.visible || facts.snapshot?.segment.merging === true) {
+      this.#lines.push(`Logical volume "${facts.name}" successfully removed.`);
+    }
   }
 
   /** Asks about what is active, and about what is discarded. */

@@ -11,6 +11,7 @@ import {
   splitSnapshot,
   splittable,
 } from '../../../src/lvm/edit/lv-merge.ts';
+import { LvRemover } from '../../../src/lvm/edit/lv-remove.ts';
 import type { VolumeGroup } from '../../../src/lvm/model.ts';
 import { relationsOf } from '../../../src/lvm/relations.ts';
 import type { LogicalVolumeText } from '../../../src/ondisk/metadata.ts';
@@ -62,6 +63,28 @@ describe('a merge', () => {
       names,
       merging.vg.logicalVolumes.map(({ name }) => name).filter((name) => !['snap2', 'snapshot1'].includes(name)),
     );
+  });
+
+  test('that nobody goes on with is given up by lvremove, after a question', async () => {
+    const { vg } = await sample('05b-snapshot-merging');
+    const questions: string[] = [];
+    const confirm = (answer: boolean) => (question: string) => {
+      questions.push(question);
+      return Promise.resolve(answer);
+    };
+    const around = { confirm: confirm(false), discards: false };
+    await assert.rejects(new LvRemover(vg, around).remove('snap2'), /vgsnap\/snap2 not removed/);
+    assert.deepEqual(questions, [
+      'Removing merging snapshot vgsnap/snap2 loses what vgsnap/org has not got of it. Proceed? [y/n]: ',
+    ]);
+    await assert.rejects(
+      new LvRemover(vg, { ...around, merges: (name) => name === 'org' }).remove('snap2'),
+      /Can't remove merging snapshot logical volume vgsnap\/snap2\./,
+    );
+    const remover = new LvRemover(vg, { ...around, confirm: confirm(true) });
+    await remover.remove('snap2');
+    assert.deepEqual(remover.result().lines, ['Logical volume "snap2" successfully removed.']);
+    assert(!remover.result().vg.logicalVolumes.some(({ name }) => name === 'snapshot1'));
   });
 
   test('is refused while another one goes on, or of what is invalid', async () => {
