@@ -110,6 +110,11 @@ function payloadOf(reply: OptionReply): Buffer {
   return reply.payload;
 }
 
+/** What LIST tells of contexts. */
+function zero(names: readonly string[]): (readonly [number, string])[] {
+  return names.map((name) => [0, name] as const);
+}
+
 describe('handshake', () => {
   test('greets with NBDMAGIC, IHAVEOPT and both flags', () => {
     assert.deepEqual(greeting(), Buffer.from('NBDMAGICIHAVEOPT\0\x03', 'latin1'));
@@ -320,7 +325,6 @@ describe('handshake', () => {
         ask(options, directory).flatMap(({ type, payload }) =>
           type === META ? [[payload.readUInt32BE(0), payload.toString('utf8', 4)] as const] : [],
         );
-      const zero = (list: readonly string[]): (readonly [number, string])[] => list.map((name) => [0, name] as const);
       assert.deepEqual(names(list([])), zero([...ALL, ...own]));
       assert.deepEqual(names(list(['x-orion:'])), zero(own.slice(0, 3)));
       assert.deepEqual(names(list(['x-orion:changed:', 'qemu:'])), zero(own.slice(1)));
