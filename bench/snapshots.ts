@@ -2,7 +2,7 @@
  * What COW snapshots cost, through the whole daemon, on tmpfs:
  *
  *     node bench/snapshots.ts [copied] [first] [kernel] [create] [--rounds 12] [--seconds 1] [--creations 20]
- *         [--directory DIR]
+ *         [--depths 1,32,128] [--directory DIR]
  *
  *  - copied   CPU per random 4 KiB write to an origin whose chunks are all copied already, beside a volume without snapshots: rounds in
  *             turn in one run, by the scheduler's account of the daemon's threads; the median of the differences of neighbouring rounds.
@@ -40,9 +40,11 @@ const { values, positionals } = parseArgs({
     rounds: { type: 'string', default: '12' },
     seconds: { type: 'string', default: '1' },
     creations: { type: 'string', default: '20' },
+    depths: { type: 'string', default: '1,32,128' },
     directory: { type: 'string', default: '/dev/shm' },
   },
 });
+const depths = values.depths.split(',').map(Number);
 const parts = positionals.length === 0 ? ['copied', 'first', 'create'] : positionals;
 
 /** A daemon on one image file, and the commands that it runs. */
@@ -152,7 +154,7 @@ async function copied(): Promise<void> {
       await stand.volume('plain', COPIED_MIB, 0);
       await stand.volume('origin', COPIED_MIB, snapshots);
       for (const name of ['plain', 'origin']) await fioOnce(stand, name, COPIED_MIB);
-      for (const depth of [1, 32, 128]) {
+      for (const depth of depths) {
         for (const name of ['plain', 'origin']) await writeCost(stand, `vg/${name}`, depth);
         const costs: { readonly without: number; readonly with: number }[] = [];
         for (let round = 0; round < Number(values.rounds); round++) {

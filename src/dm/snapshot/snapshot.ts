@@ -63,6 +63,8 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   /** The origin on hold while the owner is suspended. */
   #holding: Origin | null = null;
   #overflowed = false;
+  /** It has every chunk, and no read of the origin for it is left: it needs nothing any more as long as its setup is the same. */
+  #complete = false;
   /** Exceptions of chunks that the snapshot does not have: nobody makes such, but a store may hold them. */
   #outside = 0;
   #problem = '';
@@ -142,6 +144,7 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     this.#quiet = false;
     this.#suspends++;
     this.#setup = setup;
+    this.#complete = false;
     if (before !== null && (before.origin !== setup.origin || setup.merging)) before.origin.detach(this);
     if (this.#store !== null) this.#store.device = setup.cow;
     if (this.#state === 'new' && setup.made !== null && fits(setup.made, setup)) {
@@ -190,12 +193,15 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   // For the origin.
 
   firstNeeded(from: number, to: number): number {
+    if (this.#complete) return to;
     const { sizeBytes } = this.setup;
     if (this.#state === 'invalid' || from >= sizeBytes) return to;
     if (this.#state !== 'valid') return from;
     const { chunkBytes } = this.store.geometry;
-    // It has all there is: nothing has to be searched for.
-    if ((this.table.size - this.#outside) * chunkBytes >= sizeBytes && !this.copies.isDraining) return to;
+    if ((this.table.size - this.#outside) * chunkBytes >= sizeBytes && !this.copies.isDraining) {
+      this.#complete = true;
+      return to;
+    }
     const end = Math.min(to, sizeBytes);
     for (let at = from; at < end;) {
       const chunk = Math.floor(at / chunkBytes);
