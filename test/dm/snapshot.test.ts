@@ -462,12 +462,19 @@ describe('merging', () => {
     await family.snapshot({ name: 's', cow: device('c1', 1024 * KIB), chunkSize: 8 });
     await performOk(family.origin, { op: Op.write, buffer: Buffer.alloc(256 * KIB, 7) });
     real.decide = ({ op }) => (op === Op.write ? { kind: 'fail', errno: Errno.EIO } : { kind: 'pass' });
-    await family.merge('s');
+    const spec = await family.merge('s');
     await until(() => family.statusOf('origin') === 'Merge failed');
     same(await contentOf(family.origin), content, 'the origin');
     await performOk(family.origin, { op: Op.write, offset: 5000, buffer: Buffer.alloc(9, 1) });
     content.fill(1, 5000, 5009);
     same(await contentOf(family.origin), content, 'the origin, written');
+    // As `lvchange --refresh` does it.
+    real.decide = () => ({ kind: 'pass' });
+    family.origin.load(family.mergeTable(spec), family.resolver(spec.cow));
+    await family.origin.suspend();
+    family.origin.resume();
+    await until(() => isMerged(family.statusOf('origin')));
+    same(await contentOf(family.origin), content, 'the origin, merged');
     await family.close();
   });
 });
