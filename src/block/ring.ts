@@ -245,7 +245,8 @@ export class Ring {
     for (let i = 0; i < atEnd; i++) this.#atEnd[i]!();
     // What the callbacks brought about is for the next turn.
     for (let i = atEnd; i < this.#atEnd.length; i++) setImmediate(this.#atEnd[i]!);
-    this.#atEnd.length = 0;
+    // Setting the length would give up the array's memory in each turn.
+    while (this.#atEnd.length > 0) this.#atEnd.pop();
     this.#draining = false;
     if (this.#freeCount === this.slots) this.#binding.ringHold(false);
   }

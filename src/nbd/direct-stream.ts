@@ -80,10 +80,18 @@ class DirectStream implements ByteStream {
     if (this.#left) return;
     const last = pieces.length - 1;
     for (let i = 0; i <= last; i++) {
-      this.#pieces.push(pieces[i]!);
+      const piece = pieces[i]!;
+      if (!this.#blocked) {
+        const count = this.#sendSome(piece, 0, i < last);
+        if (count === piece.length) continue;
+        if (count < 0) return;
+        this.#at = count;
+        this.#wait();
+      }
+      this.#pieces.push(piece);
       this.#told.push(i === last ? onSent : null);
     }
-    if (!this.#blocked) this.#flush();
+    if (!this.#blocked) onSent?.();
   }
 
   pause(): void {
@@ -167,26 +175,30 @@ class DirectStream implements ByteStream {
 
   #flush(): void {
     const pieces = this.#pieces;
-    this.#blocked = false;
     while (this.#head < pieces.length) {
       const piece = pieces[this.#head]!;
-      const length = piece.length - this.#at;
-      const more = this.#head + 1 < pieces.length;
-      const count = this.#calls.streamSend(this.#number, piece, this.#at, length, more);
-      if (count < 0 && count !== -EAGAIN) {
-        this.#fail(count);
-        return;
-      }
-      if (count < length) {
-        this.#at += Math.max(count, 0);
+      const count = this.#sendSome(piece, this.#at, this.#head + 1 < pieces.length);
+      if (count < 0) return;
+      this.#at += count;
+      if (this.#at < piece.length) {
         this.#wait();
         return;
       }
       this.#at = 0;
       this.#told[this.#head++]?.();
     }
+    this.#blocked = false;
     this.#forgetSent();
     if (this.#ending) this.#finish();
+  }
+
+  /** How many bytes from `at` on were taken; negative: it has failed. */
+  #sendSome(piece: Buffer, at: number, more: boolean): number {
+    const count = this.#calls.streamSend(this.#number, piece, at, piece.length - at, more);
+    if (count >= 0) return count;
+    if (count === -EAGAIN) return 0;
+    this.#fail(count);
+    return count;
   }
 
   /** For the client to take what was sent. */

@@ -183,7 +183,8 @@ export class Session implements TurnTaker, BudgetWaiter {
     transmission.collect(this.#pieces);
     if (this.#pieces.length > 0) {
       this.#transport.send(this.#pieces);
-      this.#pieces.length = 0;
+      // Setting the length would give up the array's memory in each turn.
+      while (this.#pieces.length > 0) this.#pieces.pop();
     }
     if (transmission.holding || this.#paused) this.#transport.pause();
     else this.#transport.resume();
