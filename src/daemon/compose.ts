@@ -515,7 +515,7 @@ export class Daemon {
       },
       successor,
     );
-    this.#tls.kill();
+    this.#tls.leave();
     return successor;
   }
 

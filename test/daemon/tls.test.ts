@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -339,3 +340,39 @@ test(
     });
   },
 );
+
+test('when the daemon hands over to another process, clients over TLS stay', { timeout: 60_000 }, async () => {
+  const daemon = await startDaemon(
+    [image],
+    ['--listen', 'tcp:127.0.0.1:0', '--workers', '1', '--log-level', 'debug', ...CREDENTIALS()],
+  );
+  const port = await portOf(daemon);
+  const client = await attach(port, certificateOf(ours, 'alice'));
+  await exchange(client, 1);
+  const before = await statusOf(daemon);
+  const ended = once(daemon.child, 'exit');
+  daemon.child.kill('SIGUSR2');
+  assert.deepEqual(await ended, [0, null], daemon.log());
+  await exchange(client, 2);
+  const next = await attach(port, keyOf(ours, 'bob'), 'vg/two');
+  await exchange(next, 3);
+  const after = await statusOf(daemon);
+  assert.notEqual(after.pid, before.pid);
+  assert.equal(after.connections, 2);
+  client.close();
+  next.close();
+  // The process that did TLS before has ended with its last client.
+  await waitFor('it to end', () => !before.tls.some(({ pid }) => isRunning(pid)));
+  process.kill(after.pid, 'SIGTERM');
+  await waitFor('the successor to end', () => !isRunning(after.pid));
+  await daemon.stop();
+});
+
+/** A process that has ended and that nobody has waited for is none. */
+function isRunning(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) Z/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
+}

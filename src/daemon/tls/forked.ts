@@ -97,6 +97,11 @@ export class ForkedTunnels implements TunnelHost {
     await this.#ended.promise;
   }
 
+  leave(): void {
+    if (this.#child.connected) this.#child.disconnect();
+    this.#child.unref();
+  }
+
   kill(): void {
     this.#child.kill('SIGKILL');
   }

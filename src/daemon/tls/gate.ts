@@ -112,6 +112,15 @@ export class TlsGate {
     await Promise.all(this.#slots.flatMap(({ host }) => host?.drain() ?? []));
   }
 
+  /**
+   * Leaves the processes to themselves, for another supervisor has their plain text now: each ends with its last client. What this process
+   * does itself ends with it.
+   */
+  leave(): void {
+    this.#closing = true;
+    for (const { host } of this.#slots) host?.leave();
+  }
+
   kill(): void {
     for (const { host } of this.#slots) host?.kill();
   }

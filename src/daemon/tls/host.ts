@@ -41,5 +41,7 @@ export interface TunnelHost {
   configure(settings: TunnelSettings): void;
   /** Settles when every tunnel has ended; then the process ends. */
   drain(): Promise<void>;
+  /** Goes on without us, until its last client has gone. */
+  leave(): void;
   kill(): void;
 }

@@ -51,6 +51,10 @@ export class LocalTunnels implements TunnelHost {
     return this.#tunnels.drain();
   }
 
+  leave(): void {
+    // It can't.
+  }
+
   kill(): void {
     // It ends with the process.
   }
