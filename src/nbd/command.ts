@@ -91,7 +91,10 @@ export class Command {
     return true;
   }
 
-  /** The same for an extended request. The length of one with a payload is that of the payload; only a WRITE's is also its own. */
+  /**
+   * The same for an extended request. The length of one with a payload is that of the payload; only a WRITE's is also its own. A WRITE has
+   * its payload whether the flag says so or not: QEMU's client, up to 10.0 at least, does not set it.
+   */
   decodeExtended(bytes: Buffer, at: number): boolean {
     assert(at + EXTENDED_REQUEST_BYTES <= bytes.length);
     if (uint32(bytes, at) !== EXTENDED_REQUEST_MAGIC) return false;
@@ -103,9 +106,10 @@ export class Command {
     this.offsetLow = uint32(bytes, at + 20);
     this.offset = this.offsetHigh * 2 ** 32 + this.offsetLow;
     const length = uint32(bytes, at + 24) * 2 ** 32 + uint32(bytes, at + 28);
+    const writes = this.type === CommandType.write;
     const hasPayload = (this.flags & CommandFlag.payloadLength) !== 0;
-    this.payload = hasPayload ? length : 0;
-    this.length = hasPayload && this.type !== CommandType.write ? 0 : length;
+    this.payload = hasPayload || writes ? length : 0;
+    this.length = hasPayload && !writes ? 0 : length;
     return true;
   }
 

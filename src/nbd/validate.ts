@@ -24,11 +24,6 @@ function allowedFlags(type: number, terms: Terms): number {
   return CommandFlag.fua;
 }
 
-/** A WRITE without the flag that its payload needs: none follows. */
-function lacksPayload({ type, flags }: Command, terms: Terms): boolean {
-  return terms.extendedHeaders && type === CommandType.write && (flags & CommandFlag.payloadLength) === 0;
-}
-
 /** Whether it has the payload that names contexts, which must be here before its length is known. */
 export function hasFilter({ type, flags }: Command, terms: Terms): boolean {
   return terms.extendedHeaders && type === CommandType.blockStatus && (flags & CommandFlag.payloadLength) !== 0;
@@ -49,7 +44,7 @@ function isInside({ offset, length }: Command, { volume }: NbdExport): boolean {
  */
 export function judge(command: Command, export_: NbdExport, terms: Terms = PLAIN_TERMS): NbdErrno {
   const { type, flags, length } = command;
-  if ((flags & ~allowedFlags(type, terms)) !== 0 || lacksPayload(command, terms)) return NbdErrno.einval;
+  if ((flags & ~allowedFlags(type, terms)) !== 0) return NbdErrno.einval;
   if (type === CommandType.flush) {
     // Offset and length must be zero; a flush that has them is still a flush, and refusing it would endanger data.
     return NbdErrno.ok;
@@ -115,7 +110,6 @@ export function refusalText(command: Command, export_: NbdExport, terms: Terms):
     return `${name}: no meta context was selected for this export`;
   const unknown = flags & ~allowedFlags(type, terms);
   if (unknown !== 0) return `${name}: flags 0x${unknown.toString(16)} are not known, or were not agreed on`;
-  if (lacksPayload(command, terms)) return `${name} without the flag that announces its payload`;
   if (command.refusal === NbdErrno.enotsup) return `${name}: zeroing is not known to be faster than writing here`;
   if (command.refusal === NbdErrno.eperm) return `${name}: the export is read-only`;
   if (type <= CommandType.write && length > terms.maximumBlockSize) {

@@ -2,7 +2,7 @@
  * Conversations that a client might have, from its flags to its end: mostly right, with wrong parts here and there, so that the
  * mutations of the fuzzer start behind the first checks and not in front of them.
  */
-import { clientFlags, option, query, request } from '../nbd/wire.ts';
+import { clientFlags, extendedRequest, option, query, request } from '../nbd/wire.ts';
 import type { Random } from './random.ts';
 
 /** The exports that the target has. */
@@ -95,25 +95,4 @@ function filter(random: Random): { length: number; payload: Buffer } {
   payload.writeBigUInt64BE(BigInt(random.once(8) ? random.pick(LIES) : random.below(EXPORT_BYTES)));
   ids.forEach((id, index) => payload.writeUInt32BE(id, 8 + 4 * index));
   return { length: payload.length, payload };
-}
-
-interface ExtendedRequest {
-  readonly type: number;
-  readonly flags?: number;
-  readonly cookie?: bigint;
-  readonly offset?: number;
-  readonly length?: number;
-  readonly payload?: Buffer;
-}
-
-/** A request with an extended header: magic 4, flags 2, type 2, cookie 8, offset 8, length 8. */
-export function extendedRequest(fields: ExtendedRequest): Buffer {
-  const header = Buffer.alloc(32);
-  header.writeUInt32BE(0x21e41c71, 0);
-  header.writeUInt16BE((fields.flags ?? 0) & 0xffff, 4);
-  header.writeUInt16BE(fields.type & 0xffff, 6);
-  header.writeBigUInt64BE(fields.cookie ?? 0n, 8);
-  header.writeBigUInt64BE(BigInt(fields.offset ?? 0), 16);
-  header.writeBigUInt64BE(BigInt(fields.length ?? 0), 24);
-  return fields.payload === undefined ? header : Buffer.concat([header, fields.payload]);
 }

@@ -45,7 +45,7 @@ export function requestsIn(stream: Buffer, extended: boolean): Judged[] {
     const type = stream.readUInt16BE(at + 6);
     const length = extended ? stream.readBigUInt64BE(at + 24) : BigInt(stream.readUInt32BE(at + 24));
     if (type === 2) break;
-    const hasPayload = extended ? (flags & PAYLOAD_LEN) !== 0 : type === 1;
+    const hasPayload = type === 1 || (extended && (flags & PAYLOAD_LEN) !== 0);
     const end = BigInt(at + header) + (hasPayload ? length : 0n);
     const whole = end <= BigInt(stream.length);
     const filtered = type === 7 && hasPayload && whole && length >= 8n;

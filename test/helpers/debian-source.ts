@@ -1,8 +1,8 @@
 /**
- * Sources of foreign programs that judge us, from Debian's source packages.
+ * Foreign programs that judge us, from Debian's source packages, and from binary ones that are not to be installed.
  *
  * Invariants
- *  - Sources are fetched when they are needed, kept in a cache outside the checkout, and only built and run: nothing of them is here.
+ *  - They are fetched when they are needed, kept in a cache outside the checkout, and only built and run: nothing of them is here.
  *  - The machine's package sources are not touched: apt is given a list of its own.
  *  - A directory in the cache is whole: it gets its name when everything in it is done. Whoever is slower throws its own away.
  */
@@ -28,20 +28,39 @@ export interface SourcePackage {
  * The directory `name` of the tests' cache. Where it doesn't exist, the package's upstream archive is unpacked, `build` makes of it what
  * is needed, and the whole becomes that directory.
  */
-export async function cachedSource(
+export function cachedSource(
   name: string,
   source: SourcePackage,
   build: (tree: string) => Promise<void> = async () => {},
 ): Promise<string> {
+  return cached(name, async (work) => {
+    const tree = await fetchSource(work, source);
+    await build(tree);
+    return tree;
+  });
+}
+
+/** The directory `name` of the tests' cache with the files of a binary package of `suite`, which needs no others than are installed. */
+export function cachedPackage(name: string, suite: string, debianPackage: string): Promise<string> {
+  return cached(name, async (work) => {
+    const options = await aptOptions(work, sourcesOf(suite, 'deb'));
+    await execute('apt-get', [...options, '-qq', 'update'], { cwd: work });
+    await execute('apt-get', [...options, '-qq', 'download', debianPackage], { cwd: work });
+    const archive = (await readdir(work)).find((file) => file.endsWith('.deb'));
+    if (archive === undefined) throw new Error(`${work}: apt-get download ${debianPackage} brought no package`);
+    await execute('dpkg', ['-x', join(work, archive), join(work, 'tree')]);
+    return join(work, 'tree');
+  });
+}
+
+async function cached(name: string, make: (work: string) => Promise<string>): Promise<string> {
   const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'orion-lvm-test');
   const tree = join(cache, name);
   if (existsSync(tree)) return tree;
   await mkdir(cache, { recursive: true });
   const work = await mkdtemp(join(cache, 'fetch-'));
   try {
-    const fetched = await fetchSource(work, source);
-    await build(fetched);
-    await rename(fetched, tree);
+    await rename(await make(work), tree);
   } catch (error) {
     // Somebody else was faster.
     if (!existsSync(tree)) throw error;
@@ -53,14 +72,7 @@ export async function cachedSource(
 
 /** Fetches the upstream archive of Debian's source package into `work` and unpacks it. */
 async function fetchSource(work: string, { name, suite, otherwise }: SourcePackage): Promise<string> {
-  await mkdir(join(work, 'lists/partial'), { recursive: true });
-  await writeFile(join(work, 'debian.sources'), suite === undefined ? await ownSources() : sourcesOf(suite));
-  const options = [
-    `Dir::Etc::sourcelist=${join(work, 'debian.sources')}`,
-    'Dir::Etc::sourceparts=-',
-    `Dir::State::lists=${join(work, 'lists')}`,
-    'APT::Sandbox::User=root',
-  ].flatMap((option) => ['-o', option]);
+  const options = await aptOptions(work, suite === undefined ? await ownSources() : sourcesOf(suite));
   try {
     await execute('apt-get', [...options, '-qq', 'update'], { cwd: work });
     await execute('apt-get', [...options, '-qq', 'source', '--download-only', name], { cwd: work });
@@ -72,6 +84,18 @@ async function fetchSource(work: string, { name, suite, otherwise }: SourcePacka
   await mkdir(join(work, 'tree'));
   await execute('tar', ['-xf', join(work, archive), '-C', join(work, 'tree'), '--strip-components=1']);
   return join(work, 'tree');
+}
+
+/** Options that make apt use these sources only, and keep what it learns in `work`. */
+async function aptOptions(work: string, sources: string): Promise<string[]> {
+  await mkdir(join(work, 'lists/partial'), { recursive: true });
+  await writeFile(join(work, 'debian.sources'), sources);
+  return [
+    `Dir::Etc::sourcelist=${join(work, 'debian.sources')}`,
+    'Dir::Etc::sourceparts=-',
+    `Dir::State::lists=${join(work, 'lists')}`,
+    'APT::Sandbox::User=root',
+  ].flatMap((option) => ['-o', option]);
 }
 
 /** The machine's own package sources, for source packages. */
@@ -87,7 +111,7 @@ async function ownSources(): Promise<string> {
   return stanzas.length > 0 ? stanzas.join('\n\n') : sourcesOf('bookworm');
 }
 
-function sourcesOf(suite: string): string {
+function sourcesOf(suite: string, types: 'deb' | 'deb-src' = 'deb-src'): string {
   const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-  return `Types: deb-src\nURIs: http://deb.debian.org/debian\nSuites: ${suite}\nComponents: main\nSigned-By: ${keyring}\n`;
+  return `Types: ${types}\nURIs: http://deb.debian.org/debian\nSuites: ${suite}\nComponents: main\nSigned-By: ${keyring}\n`;
 }

@@ -1,6 +1,6 @@
 /**
- * Current programs of libnbd (Debian 12 has a release from before extended headers) and nbd's own nbd-tester-client, built from
- * Debian 13's source packages. `test/setup` builds them (`node test/helpers/nbd-programs.ts`); tests find them built.
+ * Current programs of libnbd and QEMU (Debian 12 has releases from before extended headers) and nbd's own nbd-tester-client, from
+ * Debian 13's source packages and Debian 12's backports. `test/setup` builds them (`node test/helpers/nbd-programs.ts`); tests find them built.
  *
  * Invariants
  *  - Nothing is installed: the programs are linked with libnbd's static library and run from the tests' cache.
@@ -9,7 +9,7 @@ import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { cachedSource } from './debian-source.ts';
+import { cachedPackage, cachedSource } from './debian-source.ts';
 
 const execute = promisify(execFile);
 
@@ -47,6 +47,11 @@ export async function libnbdProgram(name: string, output: string, defines: reado
   return output;
 }
 
+/** The directory of a current qemu-img and qemu-io. */
+export async function currentQemu(): Promise<string> {
+  return join(await cachedPackage('qemu-utils-backports', 'bookworm-backports', 'qemu-utils'), 'usr/bin');
+}
+
 /** The directory `tests/run` of nbd's source: nbd-tester-client, its traces and its certificates. */
 export async function nbdTesterDirectory(): Promise<string> {
   const source = { name: 'nbd', suite: 'trixie', otherwise: 'the tests need its source' };
@@ -65,5 +70,6 @@ async function build(cwd: string, program: string, args: readonly string[]): Pro
 
 if (import.meta.main) {
   await libnbdTree();
+  await currentQemu();
   await nbdTesterDirectory();
 }
