@@ -29,12 +29,16 @@ export interface OursOptions {
   readonly workers: number;
   readonly volumes: number;
   readonly stripes: number;
+  /** More flags of the daemon. */
+  readonly flags?: readonly string[];
+  /** What it is called; default: by its engine. */
+  readonly label?: string;
 }
 
 /** Volume groups are laid out by our own commands, on `stripes` files. */
 export async function startOurs(directory: string, sizeMiB: number, options: OursOptions): Promise<Served> {
-  const { engine, workers, volumes, stripes } = options;
-  const name = `ours-${engine}-${workers}-${volumes}-${stripes}`;
+  const { engine, workers, volumes, stripes, flags = [] } = options;
+  const name = `ours-${options.label ?? engine}-${workers}-${volumes}-${stripes}`;
   const each = Math.ceil((sizeMiB * volumes) / stripes) + 16;
   const images = Array.from({ length: stripes }, (_, i) => join(directory, `${name}-${i}.img`));
   for (const image of images) filledFile(image, each);
@@ -71,6 +75,7 @@ export async function startOurs(directory: string, sizeMiB: number, options: Our
     `unix:${socket}`,
     '--control',
     join(directory, `${name}.ctl`),
+    ...flags,
   ];
   const daemon = [join(SOURCES, 'daemon/main.ts'), ...args, '--engine', engine, '--workers', String(workers)];
   const child = spawn(process.execPath, [...daemon, '--log-level', 'error'], {
@@ -93,11 +98,12 @@ function ours(directory: string, args: readonly string[]): void {
   if (child.status !== 0) throw new Error(`orion-lvm ${args.join(' ')}: ${child.stderr}`);
 }
 
-/** Starts every peer that is installed. */
+/** Starts every peer that is installed; `flags` are more of theirs. */
 export async function startPeers(
   directory: string,
   sizeMiB: number,
   wanted: readonly string[],
+  flags: readonly string[] = [],
 ): Promise<readonly Served[]> {
   const peers: Served[] = [];
   for (const name of wanted) {
@@ -109,7 +115,7 @@ export async function startPeers(
     const image = join(directory, `${name}.img`);
     const socket = join(directory, `${name}.sock`);
     filledFile(image, sizeMiB);
-    const child = spawn(program, peerArguments(name, image, socket, directory), {
+    const child = spawn(program, [...flags, ...peerArguments(name, image, socket, directory)], {
       stdio: ['ignore', 'ignore', 'inherit'],
     });
     if (name === 'nbd-server') await once(child, 'exit');

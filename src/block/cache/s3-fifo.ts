@@ -16,7 +16,7 @@
  */
 const MAX_COUNT = 3;
 /** Uses in the small queue that earn a place in main. */
-const PROMOTE = 1;
+const PROMOTE = 2;
 const TRIES = 512;
 const NONE = -1;
 
