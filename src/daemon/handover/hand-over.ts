@@ -22,15 +22,16 @@ import type { WorkerPool } from '../worker/pool.ts';
 import type { Knowledge } from './messages.ts';
 import type { Successor } from './successor.ts';
 
-/** To be ready: processes have to start. */
-const READY_MS = 60_000;
+/** To be ready: processes have to start. Nobody waits for it meanwhile. */
+const READY_MS = 300_000;
 /** Commands that run are waited for. */
 const COMMANDS_MS = 30_000;
-const LOOK_MS = 60_000;
+const LOOK_MS = 120_000;
 /** Clients that negotiate have this long to choose. */
 const NEGOTIATIONS_MS = 500;
-const QUIET = { workMs: 5000, answerMs: 500 };
-const SERVING_MS = 60_000;
+const QUIET = { workMs: 10_000, answerMs: 500 };
+/** Its end would be noticed earlier. */
+const SERVING_MS = 300_000;
 /** Peers of the control socket have this long to take their answers. */
 const ANSWERED_MS = 2000;
 
