@@ -27,8 +27,9 @@ bin/vgcreate -s 1m vg0 /dev/vda; bin/lvcreate -L 48m -n data vg0
 start_daemon /run/orion-lvmd.1.log
 bin/orion-lvm attach vg0/data --reconnect 600 | grep -q "attached to /dev/nbd0" || fail "attach"
 mkfs.ext4 -q /dev/nbd0; mkdir -p /run/mnt; mount /dev/nbd0 /run/mnt
+# Not all that it can: emulated, a process takes its time to start.
 fio --name=load --directory=/run/mnt --size=16m --rw=randwrite --bs=4k --ioengine=libaio --direct=1 --iodepth=16 \
-  --verify=crc32c --verify_backlog=128 --verify_fatal=1 --fsync=64 --time_based=1 --runtime=3600 >/run/fio.log 2>&1 & fio=$!
+  --rate_iops=200 --verify=crc32c --verify_backlog=128 --verify_fatal=1 --fsync=64 --time_based=1 --runtime=3600 >/run/fio.log 2>&1 & fio=$!
 goes_on "start"
 dmesg -C
 
