@@ -5,13 +5,12 @@
  */
 import { FormatError } from '../../ondisk/errors.ts';
 import { NbdClientError } from '../../daemon/client/nbd-client.ts';
-import { DeviceError } from '../../block/errors.ts';
 import type { CommandContext } from '../command.ts';
 import { CommandError, EXIT } from '../messages.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** Runs `body`; what devices, images and the daemon fail with becomes a CommandError. */
+/** Runs `body`; what images and the daemon fail with becomes a CommandError. */
 export async function interruptibly<Result>(
   { signal }: CommandContext,
   body: (signal: AbortSignal) => Promise<Result>,
@@ -23,7 +22,7 @@ export async function interruptibly<Result>(
     return await body(AbortSignal.any([signal, stop.signal]));
   } catch (error) {
     if (stop.signal.aborted || signal.aborted) throw new CommandError(EXIT.failed, ['Interrupted.']);
-    const told = error instanceof FormatError || error instanceof NbdClientError || error instanceof DeviceError;
+    const told = error instanceof FormatError || error instanceof NbdClientError;
     throw told ? new CommandError(EXIT.failed, [error.message]) : error;
   } finally {
     for (const name of SIGNALS) process.off(name, abort);

@@ -6,15 +6,10 @@
  *  - A volume that the daemon serves is used through it, so that clients may go on.
  *  - `close` settles when everything written is durable, or rejects.
  */
-import { readBytes, writeBytes, writeZeroes, flush } from '../../block/sync-io.ts';
-import { ExtentList } from '../../block/extents.ts';
-import { CHANGED_CONTEXT } from '../../daemon/contexts.ts';
-import { NbdClient } from '../../daemon/client/nbd-client.ts';
+import { CONTEXTS, NbdClient } from '../../daemon/client/nbd-client.ts';
 import { findControlSocket } from '../../daemon/client/socket-path.ts';
-import type { Volume } from '../../dm/volume.ts';
 import { type Changes, withChanges } from '../../lvm/command.ts';
-import { openDirectly } from '../../lvm/direct-volumes.ts';
-import { ALLOCATION_CONTEXT } from '../../nbd/constants.ts';
+import { openDirectly, type Stretch } from '../../lvm/direct-volumes.ts';
 import { changeContext } from '../change.ts';
 import type { CommandContext } from '../command.ts';
 import { CommandError, EXIT } from '../messages.ts';
@@ -23,15 +18,7 @@ import { ask, runningDaemon } from '../running-daemon.ts';
 const CONNECT_MS = 10_000;
 /** What one question about a range may cover: an answer's lengths have 32 bits. */
 const MAX_QUESTION_BYTES = 2 ** 31;
-const ANSWER_EXTENTS = 512;
 const ZERO_FLAG = 2;
-
-/** Bytes of which something is known. */
-export interface Stretch {
-  readonly length: number;
-  /** `zeroes`: they read as zeroes; `changes`: they may differ. */
-  readonly is: boolean;
-}
 
 export interface WorkVolume {
   /** "VG/LV" */
@@ -121,8 +108,8 @@ async function overNbd<Result>(
       contexts,
     );
   };
-  const changed = baseName === null ? [] : [`${CHANGED_CONTEXT}${baseName}`];
-  const volume = await open(lvName, [ALLOCATION_CONTEXT, ...changed]);
+  const changed = baseName === null ? [] : [`${CONTEXTS.changed}${baseName}`];
+  const volume = await open(lvName, [CONTEXTS.allocation, ...changed]);
   try {
     if (baseName !== null && !volume.knowsChanges) throw noBase(vgName, lvName, baseName);
     const base = baseName === null ? null : await open(baseName, []);
@@ -227,11 +214,10 @@ async function directly<Result>(
     const opened = await openDirectly(group, lvName, { host: change.host, readOnly: !writable });
     let result: Result;
     try {
-      const own = opened.own;
-      const other = baseName === null ? undefined : opened.volumes.get(baseName);
-      if (baseName !== null && (other === undefined || baseName === lvName)) throw noBase(vgName, lvName, baseName);
-      const base = other === undefined ? null : new OpenedVolume(other, null);
-      result = await body({ volume: new OpenedVolume(own, other?.id ?? null), base });
+      const base = baseName === null ? undefined : opened.volumes.get(baseName);
+      if (baseName !== null && (base === undefined || baseName === lvName)) throw noBase(vgName, lvName, baseName);
+      opened.own.compareWith(base ?? null);
+      result = await body({ volume: opened.own, base: base ?? null });
     } catch (error) {
       // What went wrong first is what counts.
       await Promise.allSettled([opened.close()]);
@@ -240,66 +226,6 @@ async function directly<Result>(
     await opened.close();
     return result;
   });
-}
-
-class OpenedVolume implements WorkVolume {
-  readonly name: string;
-  readonly id: string;
-  readonly readOnly: boolean;
-  readonly clients = 0;
-  readonly #volume: Volume;
-  readonly #baseId: string | null;
-
-  constructor({ volume, id, readOnly }: { volume: Volume; id: string; readOnly: boolean }, baseId: string | null) {
-    this.name = volume.name;
-    this.id = id;
-    this.readOnly = readOnly;
-    this.#volume = volume;
-    this.#baseId = baseId;
-  }
-
-  get sizeBytes(): number {
-    return this.#volume.limits.sizeBytes;
-  }
-
-  read(offset: number, length: number): Promise<Buffer> {
-    return readBytes(this.#volume, offset, length);
-  }
-
-  write(offset: number, bytes: Buffer): Promise<void> {
-    return writeBytes(this.#volume, offset, bytes);
-  }
-
-  writeZeroes(offset: number, length: number): Promise<void> {
-    return writeZeroes(this.#volume, offset, length);
-  }
-
-  flush(): Promise<void> {
-    return flush(this.#volume);
-  }
-
-  zeroes(offset: number, length: number): Promise<readonly Stretch[]> {
-    return this.#ask(ZERO_FLAG, (extents, done) => this.#volume.blockStatus(offset, length, extents, done));
-  }
-
-  changes(offset: number, length: number): Promise<readonly Stretch[]> {
-    const since = (this.#baseId ?? '').replace('/', ' ');
-    return this.#ask(1, (extents, done) => this.#volume.changedSince(since, offset, length, extents, done));
-  }
-
-  async #ask(
-    bit: number,
-    question: (extents: ExtentList, done: (errno: number) => void) => void,
-  ): Promise<readonly Stretch[]> {
-    const extents = new ExtentList(ANSWER_EXTENTS);
-    const { promise, resolve } = Promise.withResolvers<number>();
-    question(extents, resolve);
-    const errno = await promise;
-    if (errno !== 0) throw failed(`Cannot tell what ${this.name} holds: its snapshot is invalid, or its device fails.`);
-    return Array.from({ length: extents.count }, (_, i) => {
-      return { length: extents.lengths[i] ?? 0, is: ((extents.flags[i] ?? 0) & bit) !== 0 };
-    });
-  }
 }
 
 function noBase(vgName: string, lvName: string, baseName: string): CommandError {

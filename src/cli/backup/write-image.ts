@@ -16,7 +16,8 @@ import {
   RecordKind,
   sumOf,
 } from '../../ondisk/backup-image.ts';
-import type { Stretch, WorkSet, WorkVolume } from './volumes.ts';
+import type { Stretch } from '../../lvm/direct-volumes.ts';
+import type { WorkSet, WorkVolume } from './volumes.ts';
 
 /** Records that are read ahead. */
 const DEPTH = 8;
@@ -77,7 +78,7 @@ export async function writeImage(set: WorkSet, sink: ImageSink, options: WriteOp
     for await (const piece of pieces(volume, base)) {
       const loading = load(piece, volume, base);
       // A failure is told when its turn comes.
-      loading.catch(() => undefined);
+      void Promise.allSettled([loading]);
       ahead.push(loading);
       if (ahead.length === DEPTH) await takeOne();
     }

@@ -12,6 +12,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import {
+  ALLOCATION_CONTEXT,
   CHUNK_DONE,
   CHUNK_HEADER_BYTES,
   CHUNK_MAGIC,
@@ -34,11 +35,18 @@ import {
   SIMPLE_REPLY_MAGIC,
   TransmissionFlag,
 } from '../../nbd/constants.ts';
+import { CHANGED_CONTEXT } from '../contexts.ts';
 import { parseListenUri } from '../listen-uri.ts';
 
 const ERROR_BIT = 0x80000000;
 const CHUNK_ERROR_BIT = 0x8000;
 const MAX_REPLY_BYTES = 2 ** 26;
+
+/** Meta contexts that commands use; a snapshot's name follows `changed`. */
+export const CONTEXTS: { readonly allocation: string; readonly changed: string } = {
+  allocation: ALLOCATION_CONTEXT,
+  changed: CHANGED_CONTEXT,
+};
 
 export class NbdClientError extends Error {
   override readonly name = 'NbdClientError';
