@@ -64,7 +64,7 @@ export class Command {
   /** READ: it found nothing but zeroes, and is answered by saying so. */
   hole = false;
   /** READ with holes: where in the segment's buffer the pieces of the reply begin and end, in turn. */
-  readonly parts: number[] = [];
+  parts: number[] | null = null;
   /** BLOCK_STATUS: the contexts that it asks about, and what is told of each. */
   contexts: readonly SelectedContext[] = NO_CONTEXTS;
   readonly statuses: ExtentList[] = [];
@@ -142,9 +142,11 @@ export class Command {
     this.pooled = false;
     this.received = null;
     this.hole = false;
-    if (this.parts.length > 0) this.parts.length = 0;
-    this.contexts = NO_CONTEXTS;
-    if (this.statuses.length > 0) this.statuses.length = 0;
+    this.parts = null;
+    if (this.contexts !== NO_CONTEXTS) {
+      this.contexts = NO_CONTEXTS;
+      this.statuses.length = 0;
+    }
     this.failedAt = 0;
     this.progress = 0;
   }

@@ -92,14 +92,30 @@ export class Intake {
     return this.#inlet.buffer.readUInt32BE(this.#inlet.at - this.#requestBytes).toString(16);
   }
 
-  /** From now on the command's payload is received; or, if it is refused, dropped. */
-  expect(command: Command): void {
+  /** Takes the command's payload, or drops it, if the command is refused. False: it is not all here, and is received from now on. */
+  take(command: Command): boolean {
+    const { payload } = command;
+    if (command.refusal === NbdErrno.ok) {
+      this.#afterLong = payload > MAX_IN_PLACE_BYTES;
+      if (this.#inlet.available >= payload) {
+        this.#takeInPlace(command, payload);
+        return true;
+      }
+      if (this.#afterLong) {
+        command.buffer = this.#pool.acquire(payload);
+        command.pooled = true;
+      }
+    }
     this.#receiving = command;
-    if (command.refusal !== NbdErrno.ok) return;
-    this.#afterLong = command.payload > MAX_IN_PLACE_BYTES;
-    if (!this.#afterLong || this.#inlet.available >= command.payload) return;
-    command.buffer = this.#pool.acquire(command.payload);
-    command.pooled = true;
+    return false;
+  }
+
+  #takeInPlace(command: Command, payload: number): void {
+    const inlet = this.#inlet;
+    command.buffer = inlet.buffer;
+    command.bufferOffset = inlet.at;
+    command.received = inlet.retain();
+    inlet.at += payload;
   }
 
   /** The command whose payload is now all here, or dropped; null: it is not, or none is being received. */
@@ -109,10 +125,7 @@ export class Intake {
     const inlet = this.#inlet;
     if (!command.pooled && command.refusal === NbdErrno.ok) {
       if (inlet.available < command.payload) return null;
-      command.buffer = inlet.buffer;
-      command.bufferOffset = inlet.at;
-      command.received = inlet.retain();
-      inlet.at += command.payload;
+      this.#takeInPlace(command, command.payload);
     } else {
       const count = Math.min(command.payload - command.progress, inlet.available);
       if (command.pooled) inlet.buffer.copy(command.buffer, command.progress, inlet.at, inlet.at + count);

@@ -49,7 +49,7 @@ class Batch {
   next: Batch | null = null;
 
   /** Adds a slot, as part of the last piece if it follows it; or, of no slots, one more part of the slot that was added last. */
-  add(segment: Segment, start: number, end: number, slots = 1): void {
+  add(segment: Segment, start: number, end: number, slots: number): void {
     const last = this.count - 1;
     this.bytes += end - start;
     if (last >= 0 && this.segments[last] === segment && this.ends[last] === start) {
@@ -204,7 +204,7 @@ export class ReplyQueue implements ChunkWriter {
     const segment = this.#headers.reserve(SIMPLE_REPLY_BYTES);
     const start = segment.used - SIMPLE_REPLY_BYTES;
     writeSimpleHeader(segment.buffer, start, command, error);
-    this.#open.add(segment, start, segment.used);
+    this.#open.add(segment, start, segment.used, 1);
     return SIMPLE_REPLY_BYTES;
   }
 
@@ -277,7 +277,7 @@ export class ReplyQueue implements ChunkWriter {
     const segment = this.#headers.reserve(bytes);
     const start = segment.used - bytes;
     this.#writeHeader(segment.buffer, start, command, type, payloadBytes, last);
-    this.#open.add(segment, start, segment.used);
+    this.#open.add(segment, start, segment.used, 1);
     return { buffer: segment.buffer, at: start + this.#chunkHeaderBytes, bytes };
   }
 
@@ -291,8 +291,8 @@ export class ReplyQueue implements ChunkWriter {
     for (const command of this.#reads) {
       const { parts } = command;
       const segment = command.segment!;
-      if (parts.length === 0) batch.add(segment, command.slot, command.slot + this.overhead + command.length);
-      for (let i = 0; i < parts.length; i += 2) batch.add(segment, parts[i]!, parts[i + 1]!, i === 0 ? 1 : 0);
+      if (parts === null) batch.add(segment, command.slot, command.slot + this.overhead + command.length, 1);
+      else for (let i = 0; i < parts.length; i += 2) batch.add(segment, parts[i]!, parts[i + 1]!, i === 0 ? 1 : 0);
       free(command);
     }
     this.#reads.length = 0;

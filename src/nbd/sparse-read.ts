@@ -68,7 +68,9 @@ function runsOf(zeroRun: ZeroRun, offset: number, length: number): readonly Run[
 export function layOutSparse(command: Command, zeroRun: ZeroRun, writer: ChunkWriter): number {
   const runs = runsOf(zeroRun, command.offset, command.length);
   if (!runs.some(({ hole }) => hole)) return 0;
-  const { parts, slot } = command;
+  const { slot } = command;
+  const parts: number[] = [];
+  command.parts = parts;
   let bytes = 0;
   const send = (start: number, end: number): void => {
     if (parts.at(-1) === start) parts[parts.length - 1] = end;

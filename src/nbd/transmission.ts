@@ -311,7 +311,7 @@ export class Transmission {
   }
 
   #accept(command: Command): void {
-    if (command.payload > this.#mostPayload(command)) {
+    if (command.payload > 0 && command.payload > this.#mostPayload(command)) {
       const { payload, type } = command;
       this.#commands.release(command);
       this.#break(`a ${type === CommandType.write ? 'WRITE' : `payload of command ${type}`} of ${payload} bytes`);
@@ -319,8 +319,7 @@ export class Transmission {
     }
     this.#charge(this.#replies.overhead);
     if (command.refusal === Errno.ok) this.#charge(command.payloadBytes);
-    if (command.payload > 0) this.#intake.expect(command);
-    else this.#begin(command);
+    if (command.payload === 0 || this.#intake.take(command)) this.#begin(command);
   }
 
   /** Longer payloads end the connection: with extended headers those that no command may have, else those that nobody would send. */
@@ -331,16 +330,16 @@ export class Transmission {
 
   /** Carries out or refuses a command whose payload, if it has one, is here. */
   #begin(command: Command): void {
-    if (command.refusal === Errno.ok && command.payload > 0 && command.type === CommandType.blockStatus) {
+    const { type } = command;
+    if (type === CommandType.blockStatus && command.payload > 0 && command.refusal === Errno.ok) {
       this.#takeFilter(command);
     }
-    const nothing = command.length === 0 && command.type !== CommandType.flush;
-    if (command.refusal !== Errno.ok || nothing) {
+    if (command.refusal !== Errno.ok || (command.length === 0 && type !== CommandType.flush)) {
       this.#answer(command, command.refusal);
       return;
     }
-    if (command.type === CommandType.read) this.#replies.reserve(command);
-    else if (command.type === CommandType.blockStatus) this.#statusLists.prepare(command);
+    if (type === CommandType.read) this.#replies.reserve(command);
+    else if (type === CommandType.blockStatus) this.#statusLists.prepare(command);
     this.#execute(command);
   }
 
