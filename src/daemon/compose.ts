@@ -35,8 +35,9 @@ import {
   listenerLeft,
   serveClients,
 } from './handover/follow.ts';
+import { estateOf, type Possessions } from './handover/estate.ts';
 import { handOver } from './handover/hand-over.ts';
-import { type Estate, FORMAT } from './handover/messages.ts';
+import type { Estate } from './handover/messages.ts';
 import type { Predecessor } from './handover/predecessor.ts';
 import { FdList, type Program, Successor } from './handover/successor.ts';
 import { HotPlug } from './hotplug.ts';
@@ -47,12 +48,11 @@ import { listenAt, listening, listenOverVsock, makeRunDir } from './listening.ts
 import { DaemonVolumes, movesOf } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
-import { restartKeys } from './restart-keys.ts';
+import { appliedBy, restartKeys } from './restart-keys.ts';
 import { groupOf } from './served-volume.ts';
 import { extendPolicy } from './extend-policy.ts';
 import { SnapshotWatch } from './snapshot-watch.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
-import { takeInheritedSockets } from './systemd.ts';
 import { type StdioClient, takeStdioClient } from './stdio.ts';
 import { Stock } from './stock.ts';
 import { TlsGate } from './tls/gate.ts';
@@ -417,21 +417,7 @@ export class Daemon {
     );
     await this.#hotplug.configure(settings);
     await this.#refresh({ settings });
-    const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile, access, tls } =
-      settings;
-    const applied = {
-      tls,
-      devices,
-      rescanIntervalMs,
-      activationList,
-      systemId,
-      extraSystemIds,
-      logLevel,
-      configFile,
-      access,
-      exports: settings.exports,
-    };
-    this.#settings = { ...this.#settings, ...applied };
+    this.#settings = { ...this.#settings, ...appliedBy(settings) };
     this.#tls.configure(tunnelSettings(settings));
     this.#observer?.configure(settings);
   }
@@ -497,7 +483,15 @@ export class Daemon {
       throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
     }
     const fds = new FdList();
-    const estate = this.#estate(fds, control);
+    const possessions: Possessions = {
+      settings: this.#settings,
+      lockFd: this.#lockFd,
+      claims: this.#devices.claims(),
+      listeners: this.#listeners,
+      controlFd: control.fd,
+      metrics: this.#observer?.metricsPlace ?? null,
+    };
+    const estate = estateOf(possessions, fds);
     const successor = Successor.start(program, fds, estate);
     this.#successor = successor;
     const [workers, volumes, nbd, log] = [this.#workers, this.#volumes, this.#nbd, this.#log];
@@ -517,22 +511,6 @@ export class Daemon {
     );
     this.#tls.leave();
     return successor;
-  }
-
-  #estate(fds: FdList, control: OpenControl): Estate {
-    const metrics = this.#observer?.metricsPlace ?? null;
-    const systemd = takeInheritedSockets().map(({ fd, use }) => ({ fd: fds.add(fd), use }));
-    const { controlPath, inheritedControl } = this.#settings;
-    return {
-      format: FORMAT,
-      controlPath,
-      lock: this.#lockFd === null ? null : fds.add(this.#lockFd),
-      claims: this.#devices.claims().map(({ identity, fd }) => ({ identity, fd: fds.add(fd) })),
-      listeners: this.#listeners.flatMap(({ uri, fd }) => (uri.startsWith('fd:') ? [] : [{ uri, fd: fds.add(fd) }])),
-      control: inheritedControl !== null || control.fd === null ? null : fds.add(control.fd),
-      metrics: metrics === null ? null : { ...metrics, fd: fds.add(metrics.fd) },
-      systemd,
-    };
   }
 
   /** What works for itself, and is not to do so beside a successor. */

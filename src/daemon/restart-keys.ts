@@ -29,3 +29,11 @@ export function restartKeys(before: Settings, after: Settings): readonly string[
     .filter(([, get]) => JSON.stringify(get(before)) !== JSON.stringify(get(after)))
     .map(([key]) => key);
 }
+
+/** What of the settings a reload applies. */
+export function appliedBy(settings: Settings): Partial<Settings> {
+  const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile } = settings;
+  const { access, tls, exports } = settings;
+  const found = { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile };
+  return { ...found, access, tls, exports };
+}
