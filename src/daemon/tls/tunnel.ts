@@ -5,7 +5,7 @@
  *     client ══ TLS ══ outer │ tunnel │ inner ── unix socket pair ── supervisor, then worker
  *
  * Invariants
- *  - Who takes nothing stops who sends: at most a chunk and the streams' own marks are held for each direction.
+ *  - Who takes nothing stops who sends: MAX_UNSENT_BYTES and a chunk are held for each direction, and what the streams themselves hold.
  *  - The end of one side is passed on behind the last byte, and the other direction goes on.
  *  - A client that vanishes ends the worker's side; a worker that vanishes, or lets the client go, ends the client's: it has
  *    `drainTimeoutMs` to take what was still for it and to close.
@@ -20,6 +20,9 @@ export interface TunnelOptions {
   readonly onClosed: () => void;
 }
 
+/** What is held for one direction, at most, before its sender is stopped; it goes on when all of it has left. */
+const MAX_UNSENT_BYTES: number = 256 * 1024;
+
 /** A stream with its corking postponed to the end of the turn. */
 class Outlet {
   readonly #stream: Duplex;
@@ -33,14 +36,13 @@ class Outlet {
     this.#stream = stream;
   }
 
-  /** Gives whether more may come. */
-  write(chunk: Buffer): boolean {
+  write(chunk: Buffer): void {
     if (!this.#corked) {
       this.#corked = true;
       this.#stream.cork();
       setImmediate(this.#uncork);
     }
-    return this.#stream.write(chunk);
+    this.#stream.write(chunk);
   }
 }
 
@@ -102,7 +104,9 @@ function pass(from: Duplex, to: Duplex): void {
   from.on('data', (chunk: Buffer) => {
     // Who has closed his side takes nothing, but what is sent to him has to be read until its end.
     if (to.writableEnded || to.destroyed) return;
-    if (!outlet.write(chunk)) from.pause();
+    outlet.write(chunk);
+    // Not at the stream's own mark, which one chunk reaches: while that is encrypted and sent, the next ones can come.
+    if (to.writableLength >= MAX_UNSENT_BYTES) from.pause();
   });
   to.on('drain', () => from.resume());
   from.on('end', () => {
