@@ -21,8 +21,6 @@ export interface TlsSettings {
   readonly mode: TlsMode | null;
 }
 
-export const NO_TLS: TlsSettings = { material: null, mode: null };
-
 /** Adds what is wrong to `problems`, each a sentence. `directory` is the config file's. */
 export function settleTls(
   { tls }: Pick<Config, 'tls'>,
