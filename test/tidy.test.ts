@@ -31,11 +31,12 @@ const PACKAGE_ROOM: Record<string, RegExp> = {
   ioctl: /^block\/ioctl/,
   pino: /^daemon\//,
   commander: /^(daemon|cli)\//,
+  'node-forge': /^cli\/tls\//,
   'smol-toml': /^daemon\//,
   zod: /^daemon\//,
 };
 /** Files that processes start with. */
-const ENTRIES = /^(daemon\/(main|demo|worker\/main)|cli\/(main|hosted))\.ts$/;
+const ENTRIES = /^(daemon\/(main|demo|worker\/main|tls\/main)|cli\/(main|hosted))\.ts$/;
 /** Rooms whose code moves bytes, and the files there that are control plane and may await. */
 const DATA_PATH = /^(block|dm|nbd)\//;
 
