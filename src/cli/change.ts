@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import type { Config } from '../daemon/config-schema.ts';
 import type { ArchiveOptions } from '../lvm/archive.ts';
 import { archiveDirectory, backupDirectory as backupDirectoryOf } from '../lvm/backup-directories.ts';
-import type { ChangeContext } from '../lvm/command.ts';
+import type { ChangeContext } from '../lvm/change-context.ts';
 import { type DevicesFile, notePvs } from '../lvm/devices-file.ts';
 import { EFFECTS } from '../lvm/effects.ts';
 import { HINTS_DIRECTORY } from '../lvm/hints.ts';

@@ -5,7 +5,7 @@
  * Invariant: all of them or none; a PV that was made stays one if the VG then can't be changed, as in LVM2.
  */
 import assert from 'node:assert/strict';
-import type { Changes } from '../lvm/command.ts';
+import type { Changes } from '../lvm/changes.ts';
 import { createPvPlan, newPvWrite, type PvCreateRequest } from '../lvm/edit/pv-create.ts';
 import type { LabelledDevice } from '../lvm/model.ts';
 import { chooseDevices, pvStateOf } from '../lvm/pv-devices.ts';

@@ -12,7 +12,7 @@ import { minPvSectors } from '../lvm/host-devices.ts';
 import { DEFAULT_METADATA_SECTORS, type LayoutDefaults, type RestoredPlaces } from '../lvm/pv-layout.ts';
 import type { Settings } from '../lvm/settings.ts';
 import { changeContext } from './change.ts';
-import type { ChangeContext } from '../lvm/command.ts';
+import type { ChangeContext } from '../lvm/change-context.ts';
 import type { CommandContext } from './command.ts';
 import { yesOrNo } from './common-options.ts';
 import { CommandError, EXIT } from './messages.ts';

@@ -6,7 +6,9 @@
  *  - What was found before the lock is found again under it, or the PV is not touched.
  *  - One PV's failure does not keep the others from being done.
  */
-import { type ChangeContext, type Changes, withChanges } from '../lvm/command.ts';
+import type { ChangeContext } from '../lvm/change-context.ts';
+import type { Changes } from '../lvm/changes.ts';
+import { withChanges } from '../lvm/command.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
 import { deviceNamed } from '../lvm/pv-devices.ts';

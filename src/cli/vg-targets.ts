@@ -4,13 +4,9 @@
  * Invariant: tags are looked up before any lock of a VG is taken, and what was found is read again under its lock.
  */
 import { accessProblem, useProblem } from '../lvm/access.ts';
-import {
-  type Changes,
-  type ChangeContext,
-  eachVolumeGroup,
-  type VolumeGroupRequest,
-  withChanges,
-} from '../lvm/command.ts';
+import type { ChangeContext, VolumeGroupRequest } from '../lvm/change-context.ts';
+import type { Changes } from '../lvm/changes.ts';
+import { eachVolumeGroup, withChanges } from '../lvm/command.ts';
 import type { VolumeGroup } from '../lvm/model.ts';
 import type { CommandContext } from './command.ts';
 import { Criteria } from './criteria.ts';

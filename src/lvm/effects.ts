@@ -7,7 +7,7 @@
  */
 import type { BlockDevice } from '../block/device.ts';
 import { flush } from '../block/sync-io.ts';
-import type { EffectContext, EffectRunners } from './command.ts';
+import type { EffectContext, EffectRunners } from './change-context.ts';
 import { openExclusively } from './open.ts';
 import { eraseRange, pieceBytes, wipeNewLv } from './wipe.ts';
 

@@ -8,7 +8,7 @@
  */
 import type { BlockDevice } from '../block/device.ts';
 import { flush, readBytes, writeBytes } from '../block/sync-io.ts';
-import type { ChangeContext } from './command.ts';
+import type { ChangeContext } from './change-context.ts';
 import { type DeviceEnds, findSignatures, SIGNATURE_HEAD_BYTES, SIGNATURE_TAIL_BYTES } from './signatures.ts';
 
 export interface WipeOptions {

@@ -12,7 +12,7 @@ import { Volume } from '../dm/volume.ts';
 import { randomFillSync } from 'node:crypto';
 import { PLAIN_HOST } from './access.ts';
 import { activationPlan } from './activate.ts';
-import type { ChangeContext, EffectContext, WorkProgress } from './command.ts';
+import type { ChangeContext, EffectContext, WorkProgress } from './change-context.ts';
 import { CommandError } from './edit/errors.ts';
 import { withStatus } from './edit/lv-facts.ts';
 import type { Effect, EraseMethod } from './edit/plan.ts';

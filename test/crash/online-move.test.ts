@@ -15,7 +15,7 @@ import { Volume } from '../../src/dm/volume.ts';
 import { PLAIN_HOST } from '../../src/lvm/access.ts';
 import { activationPlan } from '../../src/lvm/activate.ts';
 import { DEFAULT_ALLOCATION } from '../../src/lvm/allocate/request.ts';
-import type { ChangeContext } from '../../src/lvm/command.ts';
+import type { ChangeContext } from '../../src/lvm/change-context.ts';
 import { changeVolumeGroup } from '../../src/lvm/command.ts';
 import { volumeId } from '../../src/lvm/live.ts';
 import type { VolumeGroup } from '../../src/lvm/model.ts';

@@ -3,7 +3,8 @@
  * round and takes every second one away again.
  */
 import { PLAIN_HOST } from '../../src/lvm/access.ts';
-import { type ChangeContext, changeVolumeGroup } from '../../src/lvm/command.ts';
+import type { ChangeContext } from '../../src/lvm/change-context.ts';
+import { changeVolumeGroup } from '../../src/lvm/command.ts';
 import { EFFECTS } from '../../src/lvm/effects.ts';
 import { CommandError } from '../../src/lvm/edit/errors.ts';
 import { emptyPlan } from '../../src/lvm/edit/plan.ts';

@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { crashStates } from '../../src/block/power-cut.ts';
-import { type Changes, withChanges } from '../../src/lvm/command.ts';
+import type { Changes } from '../../src/lvm/changes.ts';
+import { withChanges } from '../../src/lvm/command.ts';
 import { emptyPlan } from '../../src/lvm/edit/plan.ts';
 import { exportForMerge, mergePlan } from '../../src/lvm/edit/vg-merge.ts';
 import { importSplit, splitPlans } from '../../src/lvm/edit/vg-split.ts';

@@ -5,13 +5,8 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { OpenedDevice } from '../../src/block/device.ts';
 import { flock, Lock } from '../../src/native/addon.ts';
-import {
-  type ChangeContext,
-  changeVolumeGroup,
-  eachVolumeGroup,
-  type VolumeGroupRequest,
-  withChanges,
-} from '../../src/lvm/command.ts';
+import type { ChangeContext, VolumeGroupRequest } from '../../src/lvm/change-context.ts';
+import { changeVolumeGroup, eachVolumeGroup, withChanges } from '../../src/lvm/command.ts';
 import { CommandError } from '../../src/lvm/edit/errors.ts';
 import { emptyPlan, type Plan } from '../../src/lvm/edit/plan.ts';
 import type { VolumeGroup } from '../../src/lvm/model.ts';

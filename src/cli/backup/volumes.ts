@@ -8,7 +8,8 @@
  */
 import { CONTEXTS, NbdClient } from '../../daemon/client/nbd-client.ts';
 import { findControlSocket } from '../../daemon/client/socket-path.ts';
-import { type Changes, withChanges } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { openDirectly, type Stretch } from '../../lvm/direct-volumes.ts';
 import { changeContext } from '../change.ts';
 import type { CommandContext } from '../command.ts';

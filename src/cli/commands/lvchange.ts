@@ -7,7 +7,7 @@
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { activationPlan } from '../../lvm/activate.ts';
 import { changeLv, type LvProperty } from '../../lvm/edit/lv-change.ts';
-import type { Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
 import type { LvFacts } from '../../lvm/relations.ts';
 import { isPvmove } from '../../lvm/relations.ts';
 import { changeContext } from '../change.ts';

@@ -8,7 +8,9 @@
  */
 import { hostname } from 'node:os';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
-import { type ChangeContext, type Changes, withChanges } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { type JoinRequest, joinable, joinSnapshot, splitSnapshot, splittable } from '../../lvm/edit/lv-merge.ts';
 import type { Plan } from '../../lvm/edit/plan.ts';

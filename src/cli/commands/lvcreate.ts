@@ -11,7 +11,8 @@ import { createSnapshots, type SnapshotRequest } from '../../lvm/edit/lv-snapsho
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { removeLv } from '../../lvm/edit/lv-remove.ts';
 import { emptyPlan } from '../../lvm/edit/plan.ts';
-import { withChanges, type Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { WipeRefused } from '../../lvm/wipe.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';

@@ -1,7 +1,7 @@
 /** pvcreate: makes physical volumes of devices and files. */
 import { readFile } from 'node:fs/promises';
 import { createPvPlan, newPvWrite, type PvCreateRequest } from '../../lvm/edit/pv-create.ts';
-import type { Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
 import { withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { type ChosenDevice, chooseDevices } from '../../lvm/pv-devices.ts';

@@ -6,7 +6,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { writeBackup } from '../../lvm/archive.ts';
-import type { ChangeContext } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
 import { canonical } from '../../lvm/edit/canonical.ts';
 import { emptyPlan } from '../../lvm/edit/plan.ts';
 import { withPvFacts } from '../../lvm/edit/pv-facts.ts';

@@ -1,5 +1,5 @@
 /** vgchange: attributes of volume groups. */
-import type { Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { changeVgPlan, systemIdPlan, type VgChangeRequest } from '../../lvm/edit/vg-change.ts';

@@ -1,5 +1,6 @@
 /** vgextend: PVs join a volume group; with --restoremissing PVs that came back are used again. */
-import { type Changes, withChanges } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { extendVgPlan, type NamedPv, restoreMissingPlan } from '../../lvm/edit/vg-extend.ts';
 import { deviceNamed } from '../../lvm/pv-devices.ts';
 import type { LabelledDevice, VolumeGroup } from '../../lvm/model.ts';

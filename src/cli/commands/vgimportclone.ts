@@ -2,7 +2,9 @@
 import { resolve } from 'node:path';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { accessProblem } from '../../lvm/access.ts';
-import { type ChangeContext, type Changes, withChanges } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { cloneName, importClonePlan } from '../../lvm/edit/vg-import-clone.ts';
 import type { Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';

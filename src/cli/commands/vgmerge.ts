@@ -1,7 +1,8 @@
 /** vgmerge: puts all of one volume group into another. */
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { hostname } from 'node:os';
-import { type Changes, withChanges } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import type { SpareContext } from '../../lvm/edit/pool-spare.ts';
 import { validatePlan } from '../../lvm/edit/validate.ts';

@@ -1,5 +1,6 @@
 /** vgreduce: PVs leave a volume group; with --removemissing those that are missing. */
-import { type ChangeContext, withChanges } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { reduceVgPlan, removeMissingPlan } from '../../lvm/edit/vg-reduce.ts';
 import type { Command, CommandContext } from '../command.ts';

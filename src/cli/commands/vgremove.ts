@@ -1,6 +1,6 @@
 /** vgremove: removes volume groups with their LVs. */
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
-import type { Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
 import { removeVgPlan, visibleVolumes } from '../../lvm/edit/vg-remove.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';

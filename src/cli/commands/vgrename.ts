@@ -1,6 +1,7 @@
 /** vgrename: gives a volume group, told by name or uuid, another name. */
 import { existsSync } from 'node:fs';
-import { type ChangeContext, withChanges } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { renameVgPlan } from '../../lvm/edit/vg-change.ts';
 import { nameProblem } from '../../lvm/edit/vg-names.ts';

@@ -1,7 +1,8 @@
 /** vgsplit: moves PVs with the LVs on them into a new or an existing volume group. */
 import { hostname } from 'node:os';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
-import { withChanges, type Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { importSplit, type NewGroupOptions, type SplitRequest, splitPlans } from '../../lvm/edit/vg-split.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';

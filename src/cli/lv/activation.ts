@@ -9,7 +9,7 @@
  */
 import { hostname } from 'node:os';
 import { activeForeignMessage, isForeign, PLAIN_HOST } from '../../lvm/access.ts';
-import type { ChangeContext } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { hostIds } from '../scan.ts';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';

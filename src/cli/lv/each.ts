@@ -8,7 +8,9 @@
  */
 import { useProblem } from '../../lvm/access.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
-import { withChanges, type ChangeContext, type Changes, type VolumeGroupRequest } from '../../lvm/command.ts';
+import type { ChangeContext, VolumeGroupRequest } from '../../lvm/change-context.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
 import type { CommandContext } from '../command.ts';

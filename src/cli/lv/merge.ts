@@ -7,7 +7,8 @@
  * Invariant: the daemon ends its merges by itself, so that nobody has to wait here.
  */
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
-import type { ChangeContext, Changes } from '../../lvm/command.ts';
+import type { ChangeContext } from '../../lvm/change-context.ts';
+import type { Changes } from '../../lvm/changes.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { beginMerge } from '../../lvm/edit/lv-merge.ts';
 import { type VolumeId, volumeId } from '../../lvm/live.ts';

@@ -6,7 +6,8 @@
 import { changeContext } from '../change.ts';
 import { openLv } from '../../lvm/wipe.ts';
 import { openExclusively } from '../../lvm/open.ts';
-import { withChanges, type Changes } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { resizeLv, type LvResize, type LvResizeRequest } from '../../lvm/edit/lv-resize.ts';

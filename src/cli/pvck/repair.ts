@@ -5,7 +5,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { type Changes, withChanges } from '../../lvm/command.ts';
+import type { Changes } from '../../lvm/changes.ts';
+import { withChanges } from '../../lvm/command.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 import { dropHints } from '../../lvm/hints.ts';
 import type { LabelledDevice, Scan } from '../../lvm/model.ts';

@@ -16,7 +16,7 @@ import { FormatError } from '../../ondisk/errors.ts';
 import { decodeSnapshotHeader, SNAPSHOT_HEADER_BYTES } from '../../ondisk/snapshot-store.ts';
 import { PLAIN_HOST } from '../access.ts';
 import { activationPlan, type LvActivation } from '../activate.ts';
-import type { ChangeContext } from '../command.ts';
+import type { ChangeContext } from '../change-context.ts';
 import { CommandError } from '../edit/errors.ts';
 import type { VolumeGroup } from '../model.ts';
 import { openExclusively } from '../open.ts';

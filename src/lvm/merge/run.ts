@@ -8,7 +8,9 @@
  *  - A crash or a failure at any moment leaves a merge that can be gone on with.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type ChangeContext, type Changes, withChanges } from '../command.ts';
+import type { ChangeContext } from '../change-context.ts';
+import type { Changes } from '../changes.ts';
+import { withChanges } from '../command.ts';
 import { mergesOf } from '../deferred-merges.ts';
 import { CommandError } from '../edit/errors.ts';
 import { endMerge } from '../edit/lv-merge.ts';

@@ -8,7 +8,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { SECTOR_BYTES } from '../../ondisk/label.ts';
-import type { ChangeContext } from '../command.ts';
+import type { ChangeContext } from '../change-context.ts';
 import { CommandError } from '../edit/errors.ts';
 import { type LiveVolumeRef, type LiveVolumes, volumeId } from '../live.ts';
 import type { VolumeGroup } from '../model.ts';

@@ -13,7 +13,9 @@
 import type { OpenedDevice } from '../../block/device.ts';
 import { DeviceError } from '../../block/errors.ts';
 import { SECTOR_BYTES } from '../../ondisk/label.ts';
-import { type ChangeContext, type Changes, withChanges } from '../command.ts';
+import type { ChangeContext } from '../change-context.ts';
+import type { Changes } from '../changes.ts';
+import { withChanges } from '../command.ts';
 import { CommandError } from '../edit/errors.ts';
 import type { Plan } from '../edit/plan.ts';
 import { NO_LIVE_VOLUMES } from '../live.ts';
