@@ -87,7 +87,13 @@ export class CommandRunner {
   ): RunningCommand | null {
     if (this.#closing || this.#held || this.#waiting.length >= MAX_WAITING) return null;
     if (!hasRoom(user, this.#waiting, MAX_WAITING)) return null;
-    const command = new Command(String(++this.#lastId), request, listener, { ...this.#options, moves: this.#moves }, user);
+    const command = new Command(
+      String(++this.#lastId),
+      request,
+      listener,
+      { ...this.#options, moves: this.#moves },
+      user,
+    );
     listener({ type: 'started', id: command.id });
     this.#waiting.push(command);
     this.#next();
