@@ -151,6 +151,17 @@ for (const workers of ['0', '2']) {
       });
     });
 
+    test('verified: who names a key, and does without it by a cipher of another hash, has shown nothing', async () => {
+      await withDaemon('', [...common, '--tls-verify-clients'], async ({ daemon, port }) => {
+        const { ca } = certificateOf(ours, 'alice');
+        const key = { ...keyOf(theirs, 'alice', 'bob'), ca };
+        const forger: ConnectionOptions = { ...key, ciphers: 'TLS_AES_256_GCM_SHA384', minVersion: 'TLSv1.3' };
+        const { client } = await openTls(port, forger);
+        assert.equal((await client.rest()).length, 0);
+        await waitFor('the log to say why', () => /it showed no certificate/.test(daemon.log()));
+      });
+    });
+
     test('the server shows a certificate that its clients can verify, and no session is resumed', async () => {
       await withDaemon('', common, async ({ port }) => {
         const { ca } = certificateOf(ours, 'alice');

@@ -3,7 +3,7 @@
  *
  * Invariants
  *  - TLS 1.2 and 1.3 with authenticated encryption and forward secrecy; no renegotiation, no resumption: every connection shows anew who
- *    it is, so that a certificate or key that was taken away lets nobody in.
+ *    it is, so that a certificate or key that was taken away lets nobody in. Naming a key shows nothing: it has to have been used.
  *  - Where clients are verified one that shows neither a certificate of our authorities nor a pre-shared key is refused.
  *  - Nothing is decided inside Node's own calls: closing the socket under a handshake that is on the stack crashes the process.
  *  - Each socket ends in exactly one call of `secured` or `failed`.
@@ -43,7 +43,7 @@ export class TlsEndpoint {
   readonly #handshakeTimeoutMs: number;
   #server: Server;
   readonly #waiting = new Map<Socket, SecureListener>();
-  /** The key that a client uses, until its handshake is done. */
+  /** The key that a client named last, which proves nothing (`provesKey`). */
   readonly #pskNames = new WeakMap<TLSSocket, string>();
 
   constructor(material: TlsMaterial, handshakeTimeoutMs: number) {
@@ -116,7 +116,7 @@ export class TlsEndpoint {
       listener.failed('the client has gone');
       return;
     }
-    const pskName = this.#pskNames.get(stream) ?? null;
+    const pskName = provesKey(stream) ? (this.#pskNames.get(stream) ?? null) : null;
     const certificate = verifies && pskName === null ? stream.getPeerX509Certificate() : undefined;
     if (verifies && pskName === null && (certificate === undefined || !stream.authorized)) {
       listener.failed(certificate === undefined ? 'it showed no certificate' : refusalOf(stream));
@@ -133,6 +133,15 @@ export class TlsEndpoint {
     stream.destroy();
     listener?.failed(plainReason(error));
   }
+}
+
+/**
+ * Whether the handshake was done with a pre-shared key. A client may name one that it has not got, and OpenSSL goes on with the server's
+ * certificate where the cipher has another hash than the key's: TLS_AES_256_GCM_SHA384. With TLS 1.3, a key that was used counts as a
+ * session that was resumed; others there are none.
+ */
+function provesKey(stream: TLSSocket): boolean {
+  return stream.getProtocol() === 'TLSv1.3' ? stream.isSessionReused() : stream.getCipher().name.includes('PSK');
 }
 
 /** The socket that a TLS stream was made of, which Node keeps there. */
