@@ -381,7 +381,10 @@ export class Volume implements BlockDevice {
     // A suspend that was given up may have got as far as a layer, which then would hold the flush back.
     for (const layer of layers) if (layer.state === 'suspended') layer.resume();
     for (const { target } of lines) await target.suspend?.();
-    return this.#mapper.flush();
+    const errno = await this.#mapper.flush();
+    // What could not be written must not be tried again when the ranges are others'.
+    if (this.#live !== null) await leaveRanges(this.#live);
+    return errno;
   }
 
   /** A flush whose error is not lost, even when nobody waits for it any more. */

@@ -202,6 +202,52 @@ describe('verbs', () => {
     );
   });
 
+  test('close leaves what the table maps, once: also after a flush that failed, but not after a suspend', async () => {
+    const below = new MemoryDevice({ sizeBytes: MIB });
+    let isBroken = false;
+    let left: [number, number][] = [];
+    const device: BlockDevice = {
+      name: 'a',
+      limits: below.limits,
+      submit: (request) => {
+        if (!isBroken || request.op !== Op.flush) {
+          below.submit(request);
+          return;
+        }
+        request.error = Errno.EIO;
+        setImmediate(() => request.owner.ioDone(request));
+      },
+      leave: (offset, length) => {
+        left.push([offset, length]);
+        return Promise.resolve();
+      },
+      close: () => Promise.resolve(),
+    };
+    const layer = { name: 'lower', table: [linear(0, 8, 'a', 128)] };
+    const table: Table = [
+      linear(0, 64, 'a', 8),
+      { start: 64, length: 8, target: 'linear', params: { device: layer, offset: 0 } },
+    ];
+    for (const how of ['live', 'broken', 'suspended'] as const) {
+      isBroken = how === 'broken';
+      left = [];
+      const volume = new Volume('vg/lv', { targets });
+      volume.load(table, () => device);
+      volume.resume();
+      if (how === 'suspended') await volume.suspend();
+      if (isBroken) await assert.rejects(volume.close(), { code: 'FLUSH_FAILED' });
+      else await volume.close();
+      assert.deepEqual(
+        left,
+        [
+          [4096, 32_768],
+          [65_536, 4096],
+        ],
+        how,
+      );
+    }
+  });
+
   test('close says when the last flush failed', async () => {
     const { volume, a } = make([linear(0, 64, 'a', 0)]);
     a.decide = () => ({ kind: 'fail', errno: Errno.EIO });
