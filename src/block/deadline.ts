@@ -159,6 +159,10 @@ export class DeadlineDevice implements OpenedDevice {
     setImmediate(this.#onTurn);
   }
 
+  zeroesFast(offset: number, length: number, flags: number): boolean {
+    return this.#inner.zeroesFast?.(offset, length, flags) ?? false;
+  }
+
   blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
     blockStatusOf(this.#inner, offset, length, extents, done);
   }

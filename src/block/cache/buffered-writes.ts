@@ -317,6 +317,7 @@ export class BufferedWrites implements WriteBackHost {
       const isUnclean = frames.dirty[frame] !== 0 || frames.flying[frame] !== 0;
       if (!isUnclean && !this.#hasRoom()) return this.#stop(Obstacle.room);
       this.#own.used(frame);
+      if (isWhole) frames.mixed[frame] = 0;
       return frame;
     }
     if (frame !== NONE && !isWhole) {

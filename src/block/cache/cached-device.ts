@@ -27,11 +27,12 @@ import assert from 'node:assert/strict';
 import { assertInLimits, type BlockDevice, type DeviceLimits, type OpenedDevice } from '../device.ts';
 import { DeviceError, errnoText } from '../errors.ts';
 import { blockStatusOf, type ExtentList, type StatusDone } from '../extents.ts';
-import { type IoRequest, Op, RequestQueue } from '../request.ts';
+import { type IoRequest, Op } from '../request.ts';
 import type { BlockCache } from './block-cache.ts';
 import { BufferedWrites } from './buffered-writes.ts';
 import { DeviceFrames } from './device-frames.ts';
-import { BLOCK_BYTES, FILLING } from './frames.ts';
+import { BLOCK_BYTES } from './frames.ts';
+import { LaterEnds } from './later-ends.ts';
 import { Operation, type OperationHost, Stage } from './operation.ts';
 import { Ranges } from './ranges.ts';
 import { Reads, type ReadsHost } from './reads.ts';
@@ -56,8 +57,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #innerLimits: DeviceLimits;
   #limits: DeviceLimits;
   readonly #operations: Operation[] = [];
-  readonly #ended = new RequestQueue();
-  #scheduled = false;
+  readonly #ended = new LaterEnds((request, errno) => this.#complete(request, errno));
   /** Requests submitted and not ended; writes behind the last whole block. */
   #outstanding = 0;
   #tails = 0;
@@ -65,7 +65,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #lost = 0;
   #closed: Promise<void> | null = null;
   #idle: (() => void) | null = null;
-  readonly #onTurn = (): void => this.#completeEnded();
 
   constructor(inner: BlockDevice & Partial<OpenedDevice>, cache: BlockCache) {
     assert(inner.limits.requestAlignment <= BLOCK_BYTES, 'a unit larger than a block of the cache');
@@ -135,12 +134,12 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     });
   }
 
+  zeroesFast(offset: number, length: number, flags: number): boolean {
+    return this.#inner.zeroesFast?.(offset, length, flags) ?? false;
+  }
+
   enter(offset: number, length: number): void {
-    const { frames } = this.#own;
-    this.#own.each(Math.floor(offset / BLOCK_BYTES), Math.ceil((offset + length) / BLOCK_BYTES), (frame) => {
-      if (frames.writers[frame]! > 0) frames.poisoned[frame] = 1;
-      else if (frames.state[frame] === FILLING || !frames.isPinned(frame)) this.#own.drop(frame);
-    });
+    this.#own.distrust(Math.floor(offset / BLOCK_BYTES), Math.ceil((offset + length) / BLOCK_BYTES));
   }
 
   leave(offset: number, length: number): Promise<void> {
@@ -218,11 +217,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   }
 
   endLater(request: IoRequest, errno: number): void {
-    request.error = errno;
-    this.#ended.push(request);
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(this.#onTurn);
+    this.#ended.push(request, errno);
   }
 
   resume(operation: Operation): void {
@@ -231,6 +226,10 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     else if (op !== Op.write) this.#startRange(operation);
     else if (this.#buffered === null) this.#startThrough(operation);
     else this.#buffered.goOn(operation);
+  }
+
+  handOn(block: number, done: (errno: number) => void): void {
+    this.#settle(block * BLOCK_BYTES, BLOCK_BYTES, false, done);
   }
 
   mayInstall(first: number, end: number): boolean {
@@ -426,18 +425,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
 
   #measureBlocks(): void {
     this.#own.blocks = Math.floor(this.#limits.sizeBytes / BLOCK_BYTES);
-  }
-
-  #completeEnded(): void {
-    this.#scheduled = false;
-    // Only those of before: owners that submit again from ioDone have their turn later.
-    for (let count = this.#ended.size; count > 0; count--) {
-      const request = this.#ended.shift()!;
-      this.#complete(request, request.error);
-    }
-    if (this.#ended.size === 0 || this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(this.#onTurn);
   }
 
   #complete(request: IoRequest, errno: number): void {

@@ -52,7 +52,21 @@ export class DeviceFrames implements FrameOwner {
   }
 
   isReadable(frame: number): boolean {
-    return frame !== NONE && this.frames.state[frame] === VALID && this.frames.poisoned[frame] === 0;
+    const { state, poisoned, mixed } = this.frames;
+    return frame !== NONE && state[frame] === VALID && poisoned[frame] === 0 && mixed[frame] === 0;
+  }
+
+  /**
+   * Nothing that blocks [first, end) hold is to be used but what was written here and the device does not have yet. Where a block has
+   * both, it is read again once the device has that.
+   */
+  distrust(first: number, end: number): void {
+    const { writers, poisoned, state, mixed } = this.frames;
+    this.each(first, end, (frame) => {
+      if (writers[frame]! > 0) poisoned[frame] = 1;
+      else if (state[frame] === FILLING || !this.frames.isPinned(frame)) this.drop(frame);
+      else mixed[frame] = 1;
+    });
   }
 
   /** Copies blocks of a read from memory, from byte `position` up to the first that is not there; gives its byte. */

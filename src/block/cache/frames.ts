@@ -42,6 +42,8 @@ export class Frames {
   readonly writers: Uint16Array;
   /** Its bytes are not to be used, and it goes when the last writer has ended. */
   readonly poisoned: Uint8Array;
+  /** Besides units that the device does not have, or did not have lately, it may hold old bytes. */
+  readonly mixed: Uint8Array;
   /** Read ahead and not asked for yet. */
   readonly ahead: Uint8Array;
   /** While filling: the slot of the fill. */
@@ -71,6 +73,7 @@ export class Frames {
     this.flying = new Uint8Array(count);
     this.writers = new Uint16Array(count);
     this.poisoned = new Uint8Array(count);
+    this.mixed = new Uint8Array(count);
     this.ahead = new Uint8Array(count);
     this.fill = new Int32Array(count);
     this.since = new Float64Array(count);
@@ -153,6 +156,7 @@ export class Frames {
     }
     this.#key[frame] = key;
     this.state[frame] = FILLING;
+    this.mixed[frame] = 0;
     this.ahead[frame] = 0;
     let at = hashKey(key) & this.#mask;
     while (this.#index[at] !== NONE) at = (at + 1) & this.#mask;

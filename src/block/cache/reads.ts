@@ -28,6 +28,8 @@ export interface ReadsHost {
   endLater(request: IoRequest, errno: number): void;
   /** Goes on with an operation that waited. */
   resume(operation: Operation): void;
+  /** Has what is dirty of a block written, and the block forgotten; `done` is told of the errno, later. */
+  handOn(block: number, done: (errno: number) => void): void;
   /** Whether blocks [first, end) may come into the cache now. */
   mayInstall(first: number, end: number): boolean;
   /** Frames may have become free. */
@@ -93,9 +95,26 @@ export class Reads {
         this.#fills[frames.fill[frame]!]!.waiters.push(operation);
         return;
       }
+      if (frame !== NONE && frames.mixed[frame] !== 0) {
+        this.#goOnWithout(frame, operation);
+        return;
+      }
       this.#begin(operation, end);
     }
     this.#step(operation);
+  }
+
+  /** Has a read go on when a block is gone that holds new bytes and old ones. */
+  #goOnWithout(frame: number, operation: Operation): void {
+    const block = this.#own.frames.keyOf(frame) - this.#own.base;
+    this.#host.handOn(block, (errno) => {
+      if (errno === 0) {
+        this.goOn(operation);
+        return;
+      }
+      operation.error = errno;
+      this.#step(operation);
+    });
   }
 
   /** Has an operation go on when the fill of a frame has ended. */

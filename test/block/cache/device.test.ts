@@ -1,6 +1,9 @@
 /** The conformance suite over the block cache, with each policy and scheduler, over devices that reorder, and in caches far too small. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
 import { BlockCache, type CacheOptions } from '../../../src/block/cache/block-cache.ts';
 import { FaultyDevice } from '../../../src/block/faulty.ts';
+import { DeadlineDevice } from '../../../src/block/deadline.ts';
 import { MemoryDevice } from '../../../src/block/memory.ts';
 import { openBlockDevice } from '../../../src/block/open.ts';
 import { blockDeviceSuite } from '../device-suite.ts';
@@ -42,3 +45,18 @@ for (const way of WAYS) {
     return { device, dispose: file.dispose };
   });
 }
+
+test('what a device says of its zeroes is said through the scheduler and the cache', async () => {
+  const below: MemoryDevice & Partial<Pick<DeadlineDevice, 'zeroesFast'>> = new MemoryDevice({ sizeBytes: 2 ** 20 });
+  const cache = new BlockCache({ ...WAYS[1]!, sizeBytes: 64 * 1024 });
+  const device = cache.attach(new DeadlineDevice(below));
+  assert.equal(device.zeroesFast(0, 4096, 0), false, 'it says nothing');
+  const asked: (readonly number[])[] = [];
+  below.zeroesFast = (...range) => {
+    asked.push(range);
+    return true;
+  };
+  assert.equal(device.zeroesFast(8192, 4096, 1), true);
+  assert.deepEqual(asked, [[8192, 4096, 1]]);
+  await device.close();
+});

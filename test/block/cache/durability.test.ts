@@ -206,6 +206,46 @@ describe('ranges', () => {
     await device.close();
   });
 
+  test('that come into use are read anew, where a neighbour in the same block has bytes that are not written yet', async () => {
+    const { below, faulty, device } = stand();
+    await performOk(device, { op: Op.write, offset: 0, buffer: stamped(2, 1) });
+    // The neighbour's bytes came into memory with ours; he writes, and then they are ours, too.
+    await performOk(below, { op: Op.write, offset: 2 * SECTOR, buffer: stamped(14, 9) });
+    device.enter(2 * SECTOR, 14 * SECTOR);
+    const whole = Buffer.concat([stamped(2, 1), stamped(14, 9)]);
+    assert(stamped(2, 1).equals(await readAt(device, 0, 2 * SECTOR)));
+    assert(stamped(14, 9).equals(await readAt(device, 2 * SECTOR, 14 * SECTOR)));
+    assert(whole.equals(await readAt(device, 0, 16 * SECTOR)));
+    // The same while the block is on its way to the device.
+    await performOk(device, { op: Op.write, offset: 0, buffer: stamped(2, 2) });
+    faulty.decide = ({ op }) => ({ kind: op === Op.write ? 'hold' : 'pass' });
+    const batch = new Batch();
+    batch.submit(device, { op: Op.flush });
+    await faulty.whenHeld(1);
+    await performOk(below, { op: Op.write, offset: 2 * SECTOR, buffer: stamped(2, 8) });
+    device.enter(2 * SECTOR, 2 * SECTOR);
+    const read = readAt(device, 0, 16 * SECTOR);
+    await turn();
+    faulty.decide = () => ({ kind: 'pass' });
+    faulty.releaseAll();
+    assert(Buffer.concat([stamped(2, 2), stamped(2, 8), stamped(12, 9)]).equals(await read));
+    await batch.done();
+    await device.close();
+  });
+
+  test('with such a neighbour whose bytes the device refuses are not read from memory', async () => {
+    const { below, faulty, device } = stand();
+    await performOk(device, { op: Op.write, offset: 0, buffer: stamped(2, 1) });
+    await performOk(below, { op: Op.write, offset: 2 * SECTOR, buffer: stamped(6, 9) });
+    device.enter(2 * SECTOR, 6 * SECTOR);
+    faulty.decide = ({ op }) => (op === Op.write ? { kind: 'fail', errno: Errno.ENOSPC } : { kind: 'pass' });
+    assert.equal(await perform(device, { op: Op.read, offset: 1024, buffer: Buffer.alloc(512) }), Errno.ENOSPC);
+    faulty.decide = () => ({ kind: 'pass' });
+    assert(stamped(6, 9).equals(await readAt(device, 2 * SECTOR, 6 * SECTOR)));
+    assert(stamped(2, 1).equals(await readAt(device, 0, 2 * SECTOR)));
+    await device.close();
+  });
+
   test('that come into use are read anew, what was being read ahead included', async () => {
     const { below, faulty, device } = stand();
     await readAt(device, 0, 4096);
