@@ -186,6 +186,8 @@ class DirectStream implements ByteStream {
       }
       this.#at = 0;
       this.#told[this.#head++]?.();
+      // Who was told may have closed it.
+      if (this.#left) return;
     }
     this.#blocked = false;
     this.#forgetSent();

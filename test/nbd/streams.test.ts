@@ -271,6 +271,21 @@ for (const [name, open] of OPENERS) {
   }
 }
 
+test('a stream that is destroyed by who hears that bytes have left sends no more', async () => {
+  await withPair(clientStreams(), 'unix', new User(), async ({ user, client }) => {
+    const long = pattern(4_000_000, 1);
+    user.call((stream) => {
+      stream.send([long], () => stream.destroy());
+      stream.send([pattern(1000, 2)], () => user.sent());
+    });
+    const got = await take(client, long.length);
+    assert(got.equals(long));
+    await user.until(() => user.hasClosed);
+    assert.equal(user.sends, 0);
+    assert.equal(user.failure, null);
+  });
+});
+
 test('many streams at once, closed while others are ready', async () => {
   const users = Array.from({ length: 40 }, () => new User());
   const open = clientStreams();
