@@ -148,8 +148,13 @@ export class Intake {
     const command = this.#receiving;
     if (command === null) return Buffer.from(rest);
     if (command.refusal !== NbdErrno.ok) return null;
-    const payload = command.pooled ? command.buffer.subarray(0, command.progress) : rest.subarray(0, 0);
-    return Buffer.concat([command.encode(this.#extended), payload, rest]);
+    const request = command.encode(this.#extended);
+    const payloadBytes = command.pooled ? command.progress : 0;
+    const all = Buffer.alloc(request.length + payloadBytes + rest.length);
+    request.copy(all);
+    command.buffer.copy(all, request.length, 0, payloadBytes);
+    rest.copy(all, request.length + payloadBytes);
+    return all;
   }
 
   /** Forgets what is not parsed; gives the command whose payload will not come. */
