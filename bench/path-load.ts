@@ -3,6 +3,7 @@
  * is ours alone, so the bytes allocated per request are the same on every machine, and a test holds them to a budget.
  */
 import { getHeapStatistics } from 'node:v8';
+import { BlockCache } from '../src/block/cache/block-cache.ts';
 import type { BlockDevice, DeviceLimits } from '../src/block/device.ts';
 import { type IoRequest, Op, type RequestOwner, RequestPool } from '../src/block/request.ts';
 import type { Table } from '../src/dm/table.ts';
@@ -149,6 +150,51 @@ export function mapper(): Round {
     }
     device.endAll();
   };
+}
+
+/** Mapping, and reads or writes of what is in the block cache, which end on the next turn. */
+export function cached(op: typeof Op.read | typeof Op.write): Round {
+  const device = new NullDevice();
+  const cache = new BlockCache({ sizeBytes: 2 ** 22, policy: 'writeback', scheduler: 'none', readAhead: false });
+  const volume = linearVolume(cache.attach(device));
+  const pool = new RequestPool();
+  const owner: RequestOwner = { ioDone: (request) => pool.release(request) };
+  const buffer = Buffer.alloc(4096);
+  return () => {
+    turnClock.beginBatch();
+    for (let i = 0; i < BATCH; i++) {
+      const request = pool.acquire(owner);
+      request.op = op;
+      request.offset = i * 65_536;
+      request.length = 4096;
+      request.buffer = buffer;
+      volume.submit(request);
+    }
+    turnClock.endBatch();
+    // What was missing, or is written back.
+    device.endAll();
+  };
+}
+
+/** As `measure`, of rounds that end on the next turn: the turn itself is counted, too. */
+export async function measureTurns(round: Round, rounds: number): Promise<{ readonly bytes: number }> {
+  const run = (): Promise<void> =>
+    new Promise((resolve) => {
+      let left = rounds;
+      const next = (): void => {
+        if (left-- === 0) {
+          resolve();
+          return;
+        }
+        round();
+        setImmediate(next);
+      };
+      next();
+    });
+  await run();
+  const before = getHeapStatistics().total_allocated_bytes;
+  await run();
+  return { bytes: (getHeapStatistics().total_allocated_bytes - before) / (rounds * BATCH) };
 }
 
 /** Bytes allocated on the heap and nanoseconds, per request, once everything is compiled and pools have grown. */

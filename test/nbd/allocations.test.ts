@@ -4,7 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { codec, mapper, measure, type Round, wholePath } from '../../bench/path-load.ts';
+import { cached, codec, mapper, measure, measureTurns, type Round, wholePath } from '../../bench/path-load.ts';
+import { Op } from '../../src/block/request.ts';
 
 const ROUNDS = 3000;
 const MAX_TRIES = 20;
@@ -24,6 +25,21 @@ describe('bytes allocated per request', () => {
       // The compiler works beside us, and on a busy machine it takes its time.
       let bytes = Number.POSITIVE_INFINITY;
       for (let tries = 0; tries < MAX_TRIES && bytes > budget; tries++) bytes = measure(round, ROUNDS).bytes;
+      assert(bytes <= budget, `${bytes.toFixed(1)} bytes per request`);
+    });
+  }
+
+  const behindCache: readonly (readonly [string, typeof Op.read | typeof Op.write, number])[] = [
+    ['READ of 4 KiB from the block cache', Op.read, 100],
+    ['WRITE of 4 KiB into the block cache', Op.write, 100],
+  ];
+  for (const [name, op, budget] of behindCache) {
+    test(`${name}: at most ${budget}`, async () => {
+      const round = cached(op);
+      let bytes = Number.POSITIVE_INFINITY;
+      for (let tries = 0; tries < MAX_TRIES && bytes > budget; tries++) {
+        ({ bytes } = await measureTurns(round, ROUNDS));
+      }
       assert(bytes <= budget, `${bytes.toFixed(1)} bytes per request`);
     });
   }
