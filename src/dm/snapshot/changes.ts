@@ -92,7 +92,7 @@ export async function changesSince(
   const sides: ChangedSide[] = own === base ? [] : [sideOf(base)];
   if (own !== null && own !== base) {
     // Of an invalid snapshot nothing is merged: the origin is as it is.
-    if (!own.isReadable && !own.setup.merging) return EIO;
+    if (!own.isReadable && (!own.setup.merging || own.isUnread)) return EIO;
     if (own.isReadable) sides.push(sideOf(own));
   }
   addChanges(sides, { offset, end, commonBytes: base.setup.sizeBytes }, extents);

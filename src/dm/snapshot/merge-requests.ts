@@ -5,14 +5,19 @@
  *     without one                  the origin; a write after the other snapshots have copied what they need
  *
  * Invariants
- *  - Of a snapshot that is invalid nothing is taken: everything goes to the origin.
+ *  - Of a snapshot that is invalid nothing is taken: everything goes to the origin. Of one that could not be read nobody knows what
+ *    is the origin's already: everything fails.
+ *  - Chunks whose records may be gone or not (the device failed while they were cleared) take no writes.
  *  - A piece lies in chunks that are treated alike.
  */
+import { constants } from 'node:os';
 import { type IoRequest, Op, RequestQueue } from '../../block/request.ts';
 import { Merge, type MergedRequests } from './merge.ts';
 import type { ChunkRun } from './persistent-store.ts';
 import { Pieces } from './pieces.ts';
 import type { Snapshot } from './snapshot.ts';
+
+const { EIO } = constants.errno;
 
 const PLAIN = 0;
 const COW_WRITE = 1;
@@ -70,6 +75,10 @@ export class MergeRequests extends Pieces implements MergedRequests {
     const { origin, originDevice, cow } = snapshot.setup;
     const { offset } = gather;
     let { length } = gather;
+    if (snapshot.isUnread) {
+      gather.error = EIO;
+      return 0;
+    }
     if (snapshot.isReadable) {
       const { table } = snapshot;
       const { chunkBytes } = snapshot.store.geometry;
@@ -80,6 +89,10 @@ export class MergeRequests extends Pieces implements MergedRequests {
       this.#findMerging(chunk, table.run);
       length = Math.min(length, this.#run * chunkBytes - inChunk);
       if (mapped && request.op !== Op.read && this.#merging) {
+        if (this.merge.failure !== null) {
+          gather.error = EIO;
+          return 0;
+        }
         this.#queued.push(this.piece(gather, request, offset, length, PLAIN));
         return length;
       }

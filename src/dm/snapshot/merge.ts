@@ -54,6 +54,8 @@ export class Merge {
   #failure: string | null = null;
   #done = false;
   #stopping = true;
+  /** Asked to go on while it did: what was given back is to be done again at once. */
+  #again = false;
   #running: Promise<void> = Promise.resolve();
   readonly #snapshot: Snapshot;
   readonly #requests: MergedRequests;
@@ -61,6 +63,7 @@ export class Merge {
   constructor(snapshot: Snapshot, requests: MergedRequests) {
     this.#snapshot = snapshot;
     this.#requests = requests;
+    this.runs = snapshot.doubtful;
   }
 
   /** Why it has ended; null while it has not failed. */
@@ -75,6 +78,7 @@ export class Merge {
 
   /** Goes on, after the end of the step that may still be under way. */
   start(): void {
+    this.#again = true;
     if (!this.#stopping) return;
     this.#stopping = false;
     this.#running = this.#afterwards(this.#running);
@@ -88,18 +92,26 @@ export class Merge {
 
   async #afterwards(before: Promise<void>): Promise<void> {
     await before;
-    try {
-      while (!this.#stopping && this.#failure === null && !this.#done) await this.#step();
-    } catch (error) {
-      if (!(error instanceof DeviceError) && !(error instanceof GivenBack)) throw error;
-      this.runs = [];
-      if (error instanceof GivenBack) {
-        this.#requests.stepEnded(REQUEUE);
-        return;
+    while (!this.#stopping && this.#failure === null && !this.#done) {
+      try {
+        await this.#step();
+      } catch (error) {
+        this.#failed(error);
       }
-      this.#failure = error.message;
-      this.#requests.stepEnded(constants.errno.EIO);
     }
+  }
+
+  #failed(error: unknown): void {
+    if (!(error instanceof DeviceError) && !(error instanceof GivenBack)) throw error;
+    this.runs = this.#snapshot.doubtful;
+    if (error instanceof GivenBack) {
+      if (!this.#again) this.#stopping = true;
+      this.#again = false;
+      this.#requests.stepEnded(REQUEUE);
+      return;
+    }
+    this.#failure = error.message;
+    this.#requests.stepEnded(constants.errno.EIO);
   }
 
   async #step(): Promise<void> {
@@ -115,8 +127,11 @@ export class Merge {
     await this.#requests.drained(runs);
     for (const run of runs) await this.#copy(run, chunkBytes);
     await flush(snapshot.setup.originDevice);
+    // One that fails may have reached the device all the same: then what is written to the COW device later would be lost.
+    snapshot.doubtful = runs;
     await store.removeLast(runs.reduce((sum, { count }) => sum + count, 0));
     for (const { oldChunk, count } of runs) snapshot.table.remove(oldChunk, count);
+    snapshot.doubtful = [];
     this.runs = [];
     this.#requests.stepEnded(0);
   }

@@ -36,6 +36,8 @@ export class Origin {
   #expected: readonly string[] = [];
   #missing = 0;
   #holds = 0;
+  /** What would be held comes back: the origin's volume is being suspended. */
+  #givesBack = false;
   readonly #held = new RequestQueue();
   /** Writes that were admitted and wait in a snapshot's queues. */
   #waiting = 0;
@@ -58,6 +60,7 @@ export class Origin {
   /** The origin's volume is live: its device, and the ids of the snapshots that it has to have. */
   open(device: BlockDevice, expected: readonly string[]): void {
     this.#device = device;
+    this.#givesBack = false;
     this.#expected = expected;
     this.#changed();
   }
@@ -99,8 +102,9 @@ export class Origin {
     }
   }
 
-  /** The origin's volume is about to be suspended: what is held comes back from the next turn, to be done again. */
+  /** The origin's volume is about to be suspended: until `open`, what is held comes back from the next turn, to be done again. */
   giveBack(): void {
+    this.#givesBack = true;
     const given = new RequestQueue();
     for (let request = this.#held.shift(); request !== null; request = this.#held.shift()) given.push(request);
     if (given.size === 0) return;
@@ -114,8 +118,10 @@ export class Origin {
 
   /** A write, or zeroes; the device gets the request when its time has come. */
   write(request: IoRequest): void {
-    if (this.#holds > 0 || this.#missing > 0) this.#held.push(request);
-    else this.#admit(request);
+    if (this.#holds > 0 || this.#missing > 0) {
+      this.#held.push(request);
+      if (this.#givesBack) this.giveBack();
+    } else this.#admit(request);
   }
 
   /** Whether a write of this range may go to the device now, as it is. */

@@ -21,7 +21,7 @@ import { Copies, type CopiesOwner } from './copies.ts';
 import { ExceptionTable } from './exception-table.ts';
 import type { ExceptionStore, StoreUsage } from './exception-store.ts';
 import type { Origin, OriginSnapshot } from './origin.ts';
-import { markInvalid, PersistentStore } from './persistent-store.ts';
+import { type ChunkRun, markInvalid, PersistentStore } from './persistent-store.ts';
 import { TransientStore } from './transient-store.ts';
 
 export type SnapshotState = 'new' | 'loading' | 'valid' | 'invalidating' | 'invalid';
@@ -68,6 +68,10 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   /** Exceptions of chunks that the snapshot does not have: nobody makes such, but a store may hold them. */
   #outside = 0;
   #problem = '';
+  /** It could not be loaded, and merges: see `isUnread`. */
+  #unread = false;
+  /** Of a merge: chunks that are the origin's or not, as nobody knows whether their records were taken off the device. */
+  doubtful: readonly ChunkRun[] = [];
   #loading: Promise<void> = Promise.resolve();
   #idleWaiters: (() => void)[] = [];
 
@@ -113,6 +117,11 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     return this.#state === 'valid' && !this.#overflowed;
   }
 
+  /** It merges, and what is left to be merged could not be read: nobody knows what its origin holds. Adopted again, it is loaded again. */
+  get isUnread(): boolean {
+    return this.#unread;
+  }
+
   /** The store of a snapshot that was loaded. */
   get store(): ExceptionStore {
     assert(this.#store !== null);
@@ -147,6 +156,7 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     this.#complete = false;
     if (before !== null && (before.origin !== setup.origin || setup.merging)) before.origin.detach(this);
     if (this.#store !== null) this.#store.device = setup.cow;
+    if (this.#unread) this.#forgetLoad();
     if (this.#state === 'new' && setup.made !== null && fits(setup.made, setup)) {
       this.#take(setup.made);
       this.#state = 'valid';
@@ -292,12 +302,21 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
     } catch (error) {
       if (!(error instanceof FormatError) && !(error instanceof DeviceError)) throw error;
       this.#problem = error.message;
+      if (setup.merging) this.#unread = true;
       // What is damaged stays unusable. What could not be read may be whole, and the origin will not wait for it.
-      if (error instanceof DeviceError) await this.#markInvalid(setup.chunkSectors);
+      else if (error instanceof DeviceError) await this.#markInvalid(setup.chunkSectors);
     }
     this.#state = this.#problem === '' ? 'valid' : 'invalid';
     this.#retryWaiting();
     this.setup.onLoaded();
+  }
+
+  #forgetLoad(): void {
+    this.#unread = false;
+    this.#state = 'new';
+    this.#problem = '';
+    this.#outside = 0;
+    this.table.remove(0, MAX_CHUNK_NUMBER + 1);
   }
 
   #take(store: ExceptionStore): void {
