@@ -1,5 +1,6 @@
 /** A worker that only remembers what it was asked, and that fails, hangs and dies when the test says so. */
 import type {
+  AdoptRequest,
   DeviceKey,
   Failure,
   Outcome,
@@ -45,6 +46,8 @@ export class FakeWorker implements WorkerHost {
   readonly pid = 1;
   readonly volumes: Map<VolumeId, FakeVolume> = new Map();
   readonly adopted: number[] = [];
+  /** Of those, who may not write. */
+  readonly readers: Set<number> = new Set();
   readonly #rules: FakeRules;
   readonly #events: WorkerEvents;
   #ended = false;
@@ -142,7 +145,8 @@ export class FakeWorker implements WorkerHost {
     const suspendedMs = volume.suspended ? 1 : null;
     volume.suspended = false;
     const sizeBytes = (volume.live?.table[0]?.length ?? 0) * SECTOR_BYTES;
-    return { id, sizeBytes, readOnly: false, canTrim: true, preferredBlockSize: 4096, suspendedMs };
+    const readOnly = volume.live?.readOnly ?? false;
+    return { id, sizeBytes, readOnly, canTrim: true, preferredBlockSize: 4096, suspendedMs };
   }
 
   swap({ ids, begin }: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
@@ -196,10 +200,11 @@ export class FakeWorker implements WorkerHost {
     return Promise.resolve([]);
   }
 
-  adopt({ connection }: { readonly connection: number }): Promise<void> {
+  adopt({ connection, readOnly }: Pick<AdoptRequest, 'connection' | 'readOnly'>): Promise<void> {
     return Promise.try(() => {
       this.#asked('adopt');
       this.adopted.push(connection);
+      if (readOnly) this.readers.add(connection);
     });
   }
 
@@ -219,8 +224,8 @@ export class FakeWorker implements WorkerHost {
     return Promise.resolve([]);
   }
 
-  resumeClient({ connection }: { readonly connection: number }): Promise<void> {
-    return this.adopt({ connection });
+  resumeClient(request: Pick<AdoptRequest, 'connection' | 'readOnly'>): Promise<void> {
+    return this.adopt(request);
   }
 
   kill(): void {

@@ -158,6 +158,9 @@ export class WorkerSlot {
   /** Gives its clients away and closes everything; gives what failed. It is not started again. */
   async release(): Promise<readonly string[]> {
     this.#ending = true;
+    // One that is about to be there would have the volumes beside those who follow.
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    await Promise.allSettled([this.#opening]);
     try {
       return (await this.#host?.release()) ?? [`worker ${this.index} was not there any more`];
     } catch (error) {
@@ -193,6 +196,7 @@ export class WorkerPool {
 
   /** Sees to it that nothing is done any more; gives why that can't be, and then lets everything go on. */
   async quiesce(request: QuietRequest): Promise<string | null> {
+    const asked = this.slots.map(({ host }) => host);
     const answers = await Promise.all(
       this.slots.map(async ({ host, index }) => {
         if (host === null) return `worker ${index} is being started again`;
@@ -203,7 +207,11 @@ export class WorkerPool {
         }
       }),
     );
-    return answers.find((answer) => answer !== null) ?? null;
+    const problem = answers.find((answer) => answer !== null) ?? null;
+    if (problem !== null) return problem;
+    // One that was quiet may have ended while others were waited for, and what took its place is not quiet.
+    const lost = this.slots.find(({ host }, index) => host === null || host !== asked[index]);
+    return lost === undefined ? null : `worker ${lost.index} has ended meanwhile`;
   }
 
   /** After a `quiesce`. */
