@@ -117,7 +117,7 @@ export class Daemon {
         for (const connection of this.#volumes.lost(slot)) this.#nbd.ended(connection);
       },
       connectionClosed: (connection) => {
-        this.#volumes.closed(connection);
+        this.#volumes.clients.closed(connection);
         this.#nbd.ended(connection);
       },
       log,
@@ -153,24 +153,24 @@ export class Daemon {
     });
     this.#attached = new AttachedDevices({
       servers: () => this.#listening.map(formatListenUri),
-      sizeOf: (name) => this.#volumes.viewFor().find(name)?.sizeBytes ?? null,
+      sizeOf: (name) => this.#volumes.clients.viewFor().find(name)?.sizeBytes ?? null,
       nameOf: (volume) => this.#volumes.status().find(({ id }) => id === volume.replace('/', ' '))?.name ?? null,
       log,
     });
     const guarded = new GuardedExports({
-      directory: this.#volumes,
+      directory: this.#volumes.clients,
       rules: () => this.#settings.access.exports,
       refused: (client, name, reason) => this.#observer?.exportRefused(client, name, reason),
     });
     this.#exports = new ConfiguredExports({
       directory: guarded,
       settings: () => this.#settings.exports,
-      uses: (name) => this.#volumes.uses(name),
+      uses: (name) => this.#volumes.clients.uses(name),
     });
     this.#tls = new TlsGate({ settings: tunnelSettings(settings), count: settings.workers, log });
     this.#nbd = new NbdServer({
       directory: this.#exports,
-      adopt: (handover) => this.#volumes.adopt(handover, this.#exports.viewFor(handover.client)),
+      adopt: (handover) => this.#volumes.clients.adopt(handover, this.#exports.viewFor(handover.client)),
       secure: (client) => this.#tls.secure(client),
       identify: identifyClient,
       limits: settings.limits,
@@ -324,7 +324,7 @@ export class Daemon {
         live: this.#live,
         log: this.#log,
         status: () => this.status(),
-        segments: (name) => this.#volumes.segments(name),
+        segments: (name) => this.#volumes.clients.segments(name),
         rescan: () => this.rescan('asked for over the control socket'),
         settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
         devices: () => [...this.#devices.specs(), ...(this.#inventory?.scan.devices ?? [])],

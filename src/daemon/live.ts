@@ -90,7 +90,7 @@ export class DaemonVolumes implements LiveVolumes {
     this.#changes.set(change.key, change);
     this.#daemon.expect(change.groups);
     for (const { id } of change.groups) volumes.setChanging(id, true);
-    volumes.block(idsOf([...change.leaving, ...change.unused]));
+    volumes.clients.block(idsOf([...change.leaving, ...change.unused]));
     try {
       await this.#daemon.settled(change.groups.map(({ id }) => id));
       await this.#empty(change.leaving, change.force);
@@ -142,7 +142,7 @@ export class DaemonVolumes implements LiveVolumes {
   async #end(change: LiveChange): Promise<void> {
     if (!this.#changes.delete(change.key)) return;
     const { volumes } = this.#daemon;
-    volumes.release(idsOf([...change.leaving, ...change.unused]));
+    volumes.clients.release(idsOf([...change.leaving, ...change.unused]));
     const ended = change.groups.map(({ id }) => id).filter((id) => !this.isChanging(id));
     for (const id of ended) volumes.setChanging(id, false);
     await volumes.resume([...idsOf(change.losing), ...ended.flatMap((id) => volumes.heldOf(id))]);
@@ -160,14 +160,14 @@ export class DaemonVolumes implements LiveVolumes {
     const going = [...leaving, ...this.#deferredSnapshots(leaving)];
     const starting = refresh.filter(({ id }) => this.#isIdleDeferred(id));
     const blocked = [...idsOf(going), ...idsOf([...starting, ...this.#deferredSnapshots(starting)])];
-    volumes.block(blocked);
+    volumes.clients.block(blocked);
     try {
       await this.#empty(going, force);
       this.#decide(decisions);
       deferred.end(idsOf([...leaving, ...starting]));
       return await this.#daemon.refresh(new Set([vgId]), new Set(idsOf(refresh)));
     } finally {
-      volumes.release(blocked);
+      volumes.clients.release(blocked);
     }
   }
 

@@ -199,3 +199,7 @@ export function preferredBlockBytes(table: Table): number {
   }, MAX_PREFERRED_BLOCK_BYTES);
   return smallest >= SECTOR_BYTES && Number.isInteger(Math.log2(smallest)) ? smallest : PREFERRED_BLOCK_BYTES;
 }
+
+export function byName(a: { readonly name: string }, b: { readonly name: string }): number {
+  return a.name < b.name ? -1 : 1;
+}

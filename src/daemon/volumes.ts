@@ -1,33 +1,23 @@
 /**
- * The volumes that are served: which LVs ought to be active (`DesiredVolume`), which are and by which worker, and the change from
- * one to the other (group-change.ts). To the NBD front it is the directory of exports, and who takes its clients.
+ * The volumes that are served: which LVs ought to be active (`DesiredVolume`), which are and by which worker (placement.ts), and
+ * the change from one to the other (group-change.ts). Who uses them is volume-clients.ts's.
  *
  * Invariants
  *  - An LV is either served with the table that its metadata demands or has a reason why not; one that can't follow goes on with
  *    the table it had, and with its problem told.
  *  - A volume whose table did not change is not touched by `apply`: its clients notice nothing. Clients stay when the table, the
  *    name or the permission changes; they are let go (what they sent is finished and answered) when the volume goes away.
- *  - Volumes that share something are with one worker.
  *  - After a worker's death its volumes have the tables that they last were to have, but for those that a change holds suspended.
  *  - Changes of one VG go one after the other; VGs don't wait for each other.
  */
 import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
-import { TransmissionFlag } from '../nbd/constants.ts';
-import { describeExport, type ExportDirectory, type ExportRefusal, type ExportView } from '../nbd/exports.ts';
-import type { Handover } from '../nbd/negotiation.ts';
-import { identityText } from './client-identity.ts';
-import type { ExportUse } from './configured-exports.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
+import { Placement } from './placement.ts';
+import { byName, type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
 import type { ServedSnapshot } from './snapshot-watch.ts';
-import {
-  type DesiredVolume,
-  type ExportSegments,
-  type ExportStatus,
-  groupOf,
-  type ServedVolume,
-} from './served-volume.ts';
-import { type AdoptRequest, type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
+import { VolumeClients } from './volume-clients.ts';
+import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
 
 /** A volume that goes away is waited for this long; then its end goes on behind our back. */
@@ -47,33 +37,28 @@ export interface ApplyOptions {
   readonly reload?: ReadonlySet<VolumeId>;
 }
 
-export class VolumeSet implements ExportDirectory, ChangedSet {
+export class VolumeSet implements ChangedSet {
+  /** Who uses the volumes. */
+  readonly clients: VolumeClients;
   readonly #log: Logger;
-  readonly #slots: () => readonly WorkerSlot[];
+  readonly #placement: Placement;
   readonly #served = new Map<VolumeId, ServedVolume>();
-  readonly #byShareKey = new Map<string, ServedVolume>();
-  /** Volumes and clients of each slot. */
-  readonly #loads = new Map<WorkerSlot, number>();
   /** Volumes that are on their way out, with what waits for that. */
   readonly #retiring = new Map<VolumeId, Promise<void>>();
   readonly #inactive = new Map<VolumeId, { readonly name: string; readonly reason: string }>();
   /** Reasons that were logged, each once. */
   readonly #told = new Map<VolumeId, string>();
-  /** How often each volume was blocked and not released. */
-  readonly #blocked = new Map<VolumeId, number>();
   /** VGs in the middle of a change. */
   readonly #changing = new Set<string>();
-  readonly #connections = new Map<number, ServedVolume>();
   /** The last change of each VG. */
   readonly #turns = new Map<string, Promise<unknown>>();
-  /** Resolved at every change that somebody may wait for. */
-  #changed = Promise.withResolvers<void>();
   /** Nothing was applied yet: what is served at the start is a summary, what changes later is news. */
   #fresh = true;
 
   constructor(options: VolumeSetOptions) {
     this.#log = options.log;
-    this.#slots = options.slots;
+    this.#placement = new Placement(this.#served, options.slots);
+    this.clients = new VolumeClients({ served: this.#served, inactive: this.#inactive, placement: this.#placement });
   }
 
   /**
@@ -100,7 +85,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       }),
     );
     this.#fresh = false;
-    this.#notify();
+    this.clients.changed();
     return problems.flat();
   }
 
@@ -123,54 +108,29 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
 
   // What a change of a VG works on.
 
+  homeOf(shareKey: string): WorkerSlot | null {
+    return this.#placement.homeOf(shareKey);
+  }
+
+  share(served: ServedVolume, shareKey: string | null): void {
+    this.#placement.share(served, shareKey);
+  }
+
+  place(shareKey: string | null): WorkerSlot {
+    return this.#placement.place(shareKey);
+  }
+
+  add(served: ServedVolume): void {
+    this.#served.set(served.id, served);
+    this.#placement.add(served);
+  }
+
   servedOf(vgId: string): readonly ServedVolume[] {
     return [...this.#served.values()].filter(({ id }) => groupOf(id) === vgId);
   }
 
   servedById(id: VolumeId): ServedVolume | undefined {
     return this.#served.get(id);
-  }
-
-  homeOf(shareKey: string): WorkerSlot | null {
-    return this.#byShareKey.get(shareKey)?.slot ?? null;
-  }
-
-  share(served: ServedVolume, shareKey: string | null): void {
-    this.#unshare(served);
-    served.shareKey = shareKey;
-    if (shareKey !== null) this.#byShareKey.set(shareKey, served);
-  }
-
-  place(shareKey: string | null): WorkerSlot {
-    const home = shareKey === null ? null : this.homeOf(shareKey);
-    if (home !== null) return home;
-    const load = (slot: WorkerSlot): number => this.#loads.get(slot) ?? 0;
-    return this.#slots().reduce((best, slot) => (load(slot) < load(best) ? slot : best));
-  }
-
-  add(served: ServedVolume): void {
-    this.#served.set(served.id, served);
-    if (served.shareKey !== null) this.#byShareKey.set(served.shareKey, served);
-    this.#loaded(served.slot, 1);
-  }
-
-  #remove(served: ServedVolume): void {
-    if (this.#served.get(served.id) !== served) return;
-    this.#served.delete(served.id);
-    this.#loaded(served.slot, -1);
-    this.#unshare(served);
-  }
-
-  #unshare(served: ServedVolume): void {
-    const { shareKey } = served;
-    if (shareKey === null || this.#byShareKey.get(shareKey) !== served) return;
-    const mate = [...this.#served.values()].find((other) => other.shareKey === shareKey && other !== served);
-    if (mate === undefined) this.#byShareKey.delete(shareKey);
-    else this.#byShareKey.set(shareKey, mate);
-  }
-
-  #loaded(slot: WorkerSlot, by: number): void {
-    this.#loads.set(slot, (this.#loads.get(slot) ?? 0) + by);
   }
 
   refuse({ id, name }: DesiredVolume, reason: string): void {
@@ -203,12 +163,15 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       }
       ending = this.#end(served).finally(() => {
         this.#retiring.delete(served.id);
-        this.#remove(served);
-        this.#notify();
+        if (this.#served.get(served.id) === served) {
+          this.#served.delete(served.id);
+          this.#placement.remove(served);
+        }
+        this.clients.changed();
       });
       this.#retiring.set(served.id, ending);
       // Adopters that wait for it see that it is leaving.
-      this.#notify();
+      this.clients.changed();
     }
     return within(ending, RETIRE_TIMEOUT_MS);
   }
@@ -253,7 +216,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       this.fail(served.name, reason);
     }
     // When the slot has its worker.
-    setImmediate(() => this.#notify());
+    setImmediate(() => this.clients.changed());
   }
 
   /** The slot's worker has ended with everything that it held. Gives the connections that ended with it. */
@@ -264,8 +227,8 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
       served.liveOn = null;
       ended.push(...served.clients.keys());
     }
-    for (const connection of ended) this.closed(connection);
-    this.#notify();
+    for (const connection of ended) this.clients.closed(connection);
+    this.clients.changed();
     return ended;
   }
 
@@ -298,20 +261,6 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   /** Volumes of a VG that are held back. */
   heldOf(vgId: string): readonly VolumeId[] {
     return [...this.#served.values()].flatMap(({ id, held }) => (held && groupOf(id) === vgId ? [id] : []));
-  }
-
-  /** From now on no new client gets at these volumes: they wait. Each `block` needs its `release`. */
-  block(ids: readonly VolumeId[]): void {
-    for (const id of ids) this.#blocked.set(id, (this.#blocked.get(id) ?? 0) + 1);
-  }
-
-  release(ids: readonly VolumeId[]): void {
-    for (const id of ids) {
-      const count = (this.#blocked.get(id) ?? 1) - 1;
-      if (count > 0) this.#blocked.set(id, count);
-      else this.#blocked.delete(id);
-    }
-    this.#notify();
   }
 
   /** Clients that use a volume, those included that are about to begin. */
@@ -352,7 +301,7 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
   /** Lets volumes go on that `suspend` held and that no change has let go on. */
   async resume(ids: readonly VolumeId[]): Promise<void> {
     await Promise.all(ids.map((id) => this.#resumeOne(id)));
-    this.#notify();
+    this.clients.changed();
   }
 
   async #resumeOne(id: VolumeId): Promise<void> {
@@ -435,89 +384,6 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     return { id, key: served.planKey, readOnly: served.readOnly };
   }
 
-  // What the NBD front asks for.
-
-  /** The same for everybody: who may have what is guarded-exports.ts's. */
-  viewFor(): ExportView {
-    return {
-      list: () => {
-        const shown = [...this.#served.values()].filter((served) => served.shown);
-        return shown.map((served) => served.listed()).toSorted(byName);
-      },
-      find: (name) => this.#find(name)?.listed() ?? null,
-      explain: (name) => this.#explain(name),
-    };
-  }
-
-  /** What the numbers of x-orion:segment stand for in an export; null: it is not served. */
-  segments(name: string): ExportSegments | null {
-    return this.#find(name)?.segments() ?? null;
-  }
-
-  /** Connections that use an export. */
-  uses(name: string): Iterable<ExportUse> {
-    return this.#find(name)?.clients.values() ?? [];
-  }
-
-  #find(name: string): ServedVolume | undefined {
-    for (const served of this.#served.values()) if (served.name === name && served.shown) return served;
-    return undefined;
-  }
-
-  #explain(name: string): ExportRefusal {
-    if (name === '') return { kind: 'unknown', text: 'there is no default export: name one as VG/LV' };
-    const reason = [...this.#inactive.values()].find((entry) => entry.name === name)?.reason;
-    const text = reason === undefined ? `there is no logical volume ${name}` : `${name} is not served: ${reason}`;
-    return { kind: 'unknown', text };
-  }
-
-  /** Takes a client that has chosen from its view to the volume's worker, waiting while nobody may get at the volume. */
-  async adopt(handover: Handover, view: ExportView): Promise<ExportRefusal | null> {
-    const { id: connection, peer, client, socket, signal } = handover;
-    const { name } = handover.negotiated.info;
-    for (;;) {
-      if (signal.aborted || socket.destroyed) throw new Error('it has gone, or waited too long');
-      const served = this.#find(name);
-      const listed = view.find(name);
-      if (served === undefined || listed === null) return view.explain(name);
-      const { liveOn } = served;
-      if (liveOn === null || !served.live || this.#blocked.has(served.id)) {
-        await this.#change(signal);
-        continue;
-      }
-      // What has this name, and what that is like, may have changed since it was asked for.
-      const info = describeExport(listed, handover.negotiated.features);
-      const negotiated = { ...handover.negotiated, info };
-      const refusal = view.admit?.(listed.name) ?? null;
-      if (refusal !== null) return refusal;
-      const readOnly = listed.readOnly && !served.facts.readOnly;
-      const request = { connection, id: served.id, negotiated, peer, identity: identityText(client), readOnly };
-      this.#begin(request, served);
-      try {
-        await liveOn.adopt(request, socket);
-        return null;
-      } catch (error) {
-        this.closed(connection);
-        throw error;
-      }
-    }
-  }
-
-  /** Takes a client that another process has served until now. Throws when its volume is not served. */
-  async resumeClient(request: AdoptRequest, handle: object): Promise<void> {
-    const { connection, id } = request;
-    const served = this.#served.get(id);
-    const host = served?.live === true ? served.liveOn : null;
-    if (served === undefined || host === null) throw new Error('its volume is not served');
-    this.#begin(request, served);
-    try {
-      await host.resumeClient(request, handle);
-    } catch (error) {
-      this.closed(connection);
-      throw error;
-    }
-  }
-
   /** Why what is served can't be given to another process now; null: it can. */
   stuck(): string | null {
     for (const { name, leaving, held } of this.#served.values()) {
@@ -526,37 +392,6 @@ export class VolumeSet implements ExportDirectory, ChangedSet {
     }
     return null;
   }
-
-  #begin({ connection, identity, negotiated }: AdoptRequest, served: ServedVolume): void {
-    const writes = (negotiated.info.flags & TransmissionFlag.readOnly) === 0;
-    served.clients.set(connection, { identity, writes });
-    this.#connections.set(connection, served);
-    this.#loaded(served.slot, 1);
-  }
-
-  /** A client has ended, and holds nothing more. */
-  closed(connection: number): void {
-    const served = this.#connections.get(connection);
-    if (served === undefined) return;
-    this.#connections.delete(connection);
-    served.clients.delete(connection);
-    this.#loaded(served.slot, -1);
-  }
-
-  #notify(): void {
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
-  }
-
-  #change(signal: AbortSignal): Promise<void> {
-    const aborted = Promise.withResolvers<void>();
-    signal.addEventListener('abort', () => aborted.resolve(), { once: true });
-    return Promise.race([this.#changed.promise, aborted.promise]);
-  }
-}
-
-function byName(a: { readonly name: string }, b: { readonly name: string }): number {
-  return a.name < b.name ? -1 : 1;
 }
 
 /** Waits for the end of `work`, at most that long. Gives whether it has ended. */

@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import { DeferredMerges } from '../../src/daemon/deferred-merges.ts';
 import { createLog } from '../../src/daemon/log.ts';
 import { DaemonVolumes, type LiveDaemon } from '../../src/daemon/live.ts';
+import type { VolumeClients } from '../../src/daemon/volume-clients.ts';
 import type { VolumeSet } from '../../src/daemon/volumes.ts';
 import type { LiveChange, LiveProblem } from '../../src/lvm/live.ts';
 
@@ -30,8 +31,10 @@ function lab(): Lab {
     liveStatus: () => new Map(),
     hostsOf: () => new Map(),
     openCount: (id: string) => clients.get(id) ?? 0,
-    block: (ids: readonly string[]) => void (ids.length > 0 && log.push(`block ${ids.join()}`)),
-    release: (ids: readonly string[]) => void (ids.length > 0 && log.push(`release ${ids.join()}`)),
+    clients: {
+      block: (ids: readonly string[]) => void (ids.length > 0 && log.push(`block ${ids.join()}`)),
+      release: (ids: readonly string[]) => void (ids.length > 0 && log.push(`release ${ids.join()}`)),
+    } as Partial<VolumeClients> as VolumeClients,
     disconnect(id: string) {
       log.push(`disconnect ${id}`);
       clients.delete(id);

@@ -20,6 +20,7 @@ const LOG = pino({ level: 'silent' });
 const DEVICE: DeviceSpec = { path: '/d', identity: 'file:1:1', generation: 1, readOnly: false, sizeBytes: 2 ** 30 };
 
 interface Wish {
+  readonly readOnly?: boolean;
   readonly sectors?: number;
   readonly shareKey?: string;
   readonly name?: string;
@@ -28,11 +29,18 @@ interface Wish {
 }
 
 function wished(id: string, wish: Wish = {}): DesiredVolume {
-  const { sectors = 100, shareKey = null, vg = 'vg' } = wish;
+  const { sectors = 100, shareKey = null, vg = 'vg', readOnly = false } = wish;
   const volume = { id: `${vg} ${id}`, name: wish.name ?? `${vg}/${id}`, description: '', contexts: [] };
   if (wish.reason !== undefined) return { ...volume, plan: { active: false, reason: wish.reason } };
   const table = [{ start: 0, length: sectors, target: 'linear', params: { device: '/d', offset: 0 } }];
-  const plan = { active: true as const, table, devices: ['/d'], readOnly: false, key: String(sectors), shareKey };
+  const plan = {
+    active: true as const,
+    table,
+    devices: ['/d'],
+    readOnly,
+    key: `${sectors}${readOnly ? ' ro' : ''}`,
+    shareKey,
+  };
   return { ...volume, plan };
 }
 
@@ -52,7 +60,7 @@ class Bench {
       },
       restore: (slot, host) => this.volumes.restore(slot, host),
       lost: (slot) => this.volumes.lost(slot),
-      connectionClosed: (connection) => this.volumes.closed(connection),
+      connectionClosed: (connection) => this.volumes.clients.closed(connection),
       client: () => Promise.resolve(),
       log: LOG,
     });
@@ -80,7 +88,7 @@ class Bench {
 
   /** A client that asks for a volume, and what becomes of it. */
   client(connection: number, name: string): { readonly done: Promise<unknown>; readonly abort: AbortController } {
-    const view = this.volumes.viewFor();
+    const view = this.volumes.clients.viewFor();
     const found = view.find(name);
     assert(found !== null);
     const negotiated = {
@@ -96,7 +104,7 @@ class Bench {
     const client = { kind: 'unknown' as const };
     const socket = new Socket();
     const handover = { id: connection, peer: '', client, negotiated, socket, signal: abort.signal };
-    return { done: this.volumes.adopt(handover, view), abort };
+    return { done: this.volumes.clients.adopt(handover, view), abort };
   }
 }
 
@@ -177,7 +185,7 @@ describe('a change of a volume group', () => {
     await bench.apply([wished('a', { name: 'vg/new' })]);
     assert.deepEqual(bench.asked(), ['0 describe a vg/new']);
     assert.deepEqual(
-      bench.volumes
+      bench.volumes.clients
         .viewFor()
         .list()
         .map(({ name }) => name),
@@ -238,13 +246,13 @@ describe('clients', () => {
   test('wait while a volume is blocked, or its worker is away; and are told when it is gone', async () => {
     const bench = await Bench.open(1);
     await bench.apply([wished('a')]);
-    bench.volumes.block(['vg a']);
+    bench.volumes.clients.block(['vg a']);
     const waiting = bench.client(1, 'vg/a');
     const leaving = bench.client(2, 'vg/a');
     leaving.abort.abort();
     await assert.rejects(leaving.done, /waited too long/);
     assert.equal(bench.volumes.openCount('vg a'), 0);
-    bench.volumes.release(['vg a']);
+    bench.volumes.clients.release(['vg a']);
     assert.equal(await waiting.done, null);
     assert.equal(bench.volumes.openCount('vg a'), 1);
 
@@ -253,24 +261,53 @@ describe('clients', () => {
     assert.equal(await bench.client(3, 'vg/a').done, null);
     assert.deepEqual(bench.hosts[0]?.adopted, [3]);
 
-    bench.volumes.block(['vg a']);
+    bench.volumes.clients.block(['vg a']);
     const refused = bench.client(4, 'vg/a');
     await bench.apply([]);
     assert.deepEqual(await refused.done, { kind: 'unknown', text: 'there is no logical volume vg/a' });
-    bench.volumes.closed(3);
+    bench.volumes.clients.closed(3);
     assert.deepEqual([...bench.volumes.liveStatus()], []);
   });
 
   test('that wait are shown what the volume is then', async () => {
     const bench = await Bench.open(1);
     await bench.apply([wished('a')]);
-    bench.volumes.block(['vg a']);
+    bench.volumes.clients.block(['vg a']);
     const waiting = bench.client(1, 'vg/a');
     await bench.apply([wished('a', { sectors: 300 })]);
-    bench.volumes.release(['vg a']);
+    bench.volumes.clients.release(['vg a']);
     assert.equal(await waiting.done, null);
-    assert.equal(bench.volumes.viewFor().find('vg/a')?.sizeBytes, 300 * 512);
+    assert.equal(bench.volumes.clients.viewFor().find('vg/a')?.sizeBytes, 300 * 512);
   });
+});
+
+test('who was shown a read-only volume never writes it, also when it becomes writable', async () => {
+  const bench = await Bench.open(1);
+  await bench.apply([wished('a', { readOnly: true })]);
+  await bench.client(1, 'vg/a').done;
+  await bench.apply([wished('a')]);
+  await bench.client(2, 'vg/a').done;
+  // The first one counts as nobody who writes, and rules may have allowed it to read only.
+  assert.deepEqual(bench.volumes.status()[0]?.writers, ['an unknown client']);
+  assert.deepEqual([...(bench.hosts[0]?.readers ?? [])], [1]);
+});
+
+test('a worker that dies while the others become quiet keeps everything here, and one that follows it is ended too', async () => {
+  const bench = await Bench.open(2);
+  const [first, second] = bench.hosts;
+  assert(first !== undefined && second !== undefined);
+  const slow = Promise.withResolvers<string | null>();
+  second.quiesce = (): Promise<string | null> => slow.promise;
+  const quiet = bench.pool.quiesce({ workMs: 1000, answerMs: 100 });
+  await new Promise((resolve) => setImmediate(resolve));
+  first.die();
+  slow.resolve(null);
+  assert.match((await quiet) ?? '', /worker 0/);
+  await bench.pool.slots[0]?.within(5000);
+  // Nothing is left that could start another one.
+  bench.hosts[0]?.die();
+  await bench.pool.release();
+  await assert.rejects(bench.pool.slots[0]?.within(300) ?? Promise.resolve(), { code: 'TIMEOUT' });
 });
 
 test('a worker that can not be started ends the start, and the others are ended', async () => {

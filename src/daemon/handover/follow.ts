@@ -90,7 +90,7 @@ export function serveClients(
     const { connection, peer } = request;
     nbd.follow([connection], connection + 1);
     try {
-      await volumes.resumeClient(request, handle);
+      await volumes.clients.resumeClient(request, handle);
       log.info({ connection, peer, pauseMs: Date.now() - quietSince }, 'a client was taken over');
     } catch (err) {
       nbd.ended(connection);

@@ -1,0 +1,161 @@
+/**
+ * Who uses the served volumes: to the NBD front the directory of exports, and who takes its clients to the volumes' workers.
+ *
+ * Invariants
+ *  - A client gets at a volume only while that has a live table and nobody blocks it; until then it waits, or gives up.
+ *  - A client is counted with its volume from before its worker is asked to take it, to its end or its worker's.
+ *  - What has an export's name, and what that is like, is looked at when the client is taken: it may have changed since it asked.
+ */
+import type { VolumeId } from '../lvm/live.ts';
+import { TransmissionFlag } from '../nbd/constants.ts';
+import { describeExport, type ExportDirectory, type ExportRefusal, type ExportView } from '../nbd/exports.ts';
+import type { Handover } from '../nbd/negotiation.ts';
+import { identityText } from './client-identity.ts';
+import type { ExportUse } from './configured-exports.ts';
+import type { Placement } from './placement.ts';
+import { byName, type ExportSegments, type ServedVolume } from './served-volume.ts';
+import type { AdoptRequest } from './worker/host.ts';
+
+/** What there is to use. */
+export interface Usable {
+  readonly served: ReadonlyMap<VolumeId, ServedVolume>;
+  readonly inactive: ReadonlyMap<VolumeId, { readonly name: string; readonly reason: string }>;
+  readonly placement: Pick<Placement, 'loaded'>;
+}
+
+export class VolumeClients implements ExportDirectory {
+  readonly #volumes: Usable;
+  readonly #connections = new Map<number, ServedVolume>();
+  /** How often each volume was blocked and not released. */
+  readonly #blocked = new Map<VolumeId, number>();
+  /** Resolved at every change that somebody may wait for. */
+  #changed = Promise.withResolvers<void>();
+
+  constructor(volumes: Usable) {
+    this.#volumes = volumes;
+  }
+
+  /** The same for everybody: who may have what is guarded-exports.ts's. */
+  viewFor(): ExportView {
+    return {
+      list: () => {
+        const shown = [...this.#volumes.served.values()].filter((served) => served.shown);
+        return shown.map((served) => served.listed()).toSorted(byName);
+      },
+      find: (name) => this.#find(name)?.listed() ?? null,
+      explain: (name) => this.#explain(name),
+    };
+  }
+
+  /** What the numbers of x-orion:segment stand for in an export; null: it is not served. */
+  segments(name: string): ExportSegments | null {
+    return this.#find(name)?.segments() ?? null;
+  }
+
+  /** Connections that use an export. */
+  uses(name: string): Iterable<ExportUse> {
+    return this.#find(name)?.clients.values() ?? [];
+  }
+
+  #find(name: string): ServedVolume | undefined {
+    for (const served of this.#volumes.served.values()) if (served.name === name && served.shown) return served;
+    return undefined;
+  }
+
+  #explain(name: string): ExportRefusal {
+    if (name === '') return { kind: 'unknown', text: 'there is no default export: name one as VG/LV' };
+    const reason = [...this.#volumes.inactive.values()].find((entry) => entry.name === name)?.reason;
+    const text = reason === undefined ? `there is no logical volume ${name}` : `${name} is not served: ${reason}`;
+    return { kind: 'unknown', text };
+  }
+
+  /** Takes a client that has chosen from its view to the volume's worker, waiting while nobody may get at the volume. */
+  async adopt(handover: Handover, view: ExportView): Promise<ExportRefusal | null> {
+    const { id: connection, peer, client, socket, signal } = handover;
+    const { name } = handover.negotiated.info;
+    for (;;) {
+      if (signal.aborted || socket.destroyed) throw new Error('it has gone, or waited too long');
+      const served = this.#find(name);
+      const listed = view.find(name);
+      if (served === undefined || listed === null) return view.explain(name);
+      const { liveOn } = served;
+      if (liveOn === null || !served.live || this.#blocked.has(served.id)) {
+        await this.#change(signal);
+        continue;
+      }
+      // What has this name, and what that is like, may have changed since it was asked for.
+      const info = describeExport(listed, handover.negotiated.features);
+      const negotiated = { ...handover.negotiated, info };
+      const refusal = view.admit?.(listed.name) ?? null;
+      if (refusal !== null) return refusal;
+      // Also one that becomes writable later: he does not count as a writer, and may be one who is to read only.
+      const { readOnly } = listed;
+      const request = { connection, id: served.id, negotiated, peer, identity: identityText(client), readOnly };
+      this.#begin(request, served);
+      try {
+        await liveOn.adopt(request, socket);
+        return null;
+      } catch (error) {
+        this.closed(connection);
+        throw error;
+      }
+    }
+  }
+
+  /** Takes a client that another process has served until now. Throws when its volume is not served. */
+  async resumeClient(request: AdoptRequest, handle: object): Promise<void> {
+    const { connection, id } = request;
+    const served = this.#volumes.served.get(id);
+    const host = served?.live === true ? served.liveOn : null;
+    if (served === undefined || host === null) throw new Error('its volume is not served');
+    this.#begin(request, served);
+    try {
+      await host.resumeClient(request, handle);
+    } catch (error) {
+      this.closed(connection);
+      throw error;
+    }
+  }
+
+  #begin({ connection, identity, negotiated }: AdoptRequest, served: ServedVolume): void {
+    const writes = (negotiated.info.flags & TransmissionFlag.readOnly) === 0;
+    served.clients.set(connection, { identity, writes });
+    this.#connections.set(connection, served);
+    this.#volumes.placement.loaded(served.slot, 1);
+  }
+
+  /** A client has ended, and holds nothing more. */
+  closed(connection: number): void {
+    const served = this.#connections.get(connection);
+    if (served === undefined) return;
+    this.#connections.delete(connection);
+    served.clients.delete(connection);
+    this.#volumes.placement.loaded(served.slot, -1);
+  }
+
+  /** From now on no new client gets at these volumes: they wait. Each `block` needs its `release`. */
+  block(ids: readonly VolumeId[]): void {
+    for (const id of ids) this.#blocked.set(id, (this.#blocked.get(id) ?? 0) + 1);
+  }
+
+  release(ids: readonly VolumeId[]): void {
+    for (const id of ids) {
+      const count = (this.#blocked.get(id) ?? 1) - 1;
+      if (count > 0) this.#blocked.set(id, count);
+      else this.#blocked.delete(id);
+    }
+    this.changed();
+  }
+
+  /** Something has changed for which those may wait who want to get at a volume. */
+  changed(): void {
+    this.#changed.resolve();
+    this.#changed = Promise.withResolvers();
+  }
+
+  #change(signal: AbortSignal): Promise<void> {
+    const aborted = Promise.withResolvers<void>();
+    signal.addEventListener('abort', () => aborted.resolve(), { once: true });
+    return Promise.race([this.#changed.promise, aborted.promise]);
+  }
+}
