@@ -5,7 +5,7 @@
  *
  * Invariants
  *  - The note is there before the metadata says that the snapshot merges: a daemon that is killed in between does not begin the merge.
- *  - A merge that has begun never waits again.
+ *  - A merge that has begun never waits again: it begins when its note has gone.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -31,7 +31,7 @@ interface Waiting extends DeferredMerge {
 
 export class DeferredMerges {
   readonly #options: DeferredOptions;
-  readonly #waiting = new Map<VolumeId, Waiting>();
+  #waiting: ReadonlyMap<VolumeId, Waiting> = new Map<VolumeId, Waiting>();
 
   constructor(options: DeferredOptions) {
     this.#options = options;
@@ -40,21 +40,26 @@ export class DeferredMerges {
   /** At the start: of what was noted, what is attached goes on waiting. */
   restore(isAttached: (id: VolumeId) => boolean): void {
     const noted = this.#read();
-    for (const { origin, cow } of noted) {
-      if (isAttached(origin) || isAttached(cow)) this.#waiting.set(origin, { origin, cow, seen: false });
-    }
-    if (this.#waiting.size !== noted.length) this.#write();
+    const attached = noted.filter(({ origin, cow }) => isAttached(origin) || isAttached(cow));
+    const next = new Map(attached.map(({ origin, cow }) => [origin, { origin, cow, seen: false }]));
+    if (next.size !== noted.length) this.#write(next);
+    this.#waiting = next;
   }
 
   add(merges: readonly DeferredMerge[]): void {
     if (merges.length === 0) return;
-    for (const { origin, cow } of merges) this.#waiting.set(origin, { origin, cow, seen: false });
-    this.#write();
+    const next = new Map(this.#waiting);
+    for (const { origin, cow } of merges) next.set(origin, { origin, cow, seen: false });
+    this.#write(next);
+    this.#waiting = next;
   }
 
   end(origins: Iterable<VolumeId>): void {
-    const ended = [...origins].filter((origin) => this.#waiting.delete(origin));
-    if (ended.length > 0) this.#write();
+    const next = new Map(this.#waiting);
+    const ended = [...origins].filter((origin) => next.delete(origin));
+    if (ended.length === 0) return;
+    this.#write(next);
+    this.#waiting = next;
   }
 
   /** The merge into an origin, if it waits. */
@@ -68,10 +73,21 @@ export class DeferredMerges {
     if (waiting === undefined) return false;
     if (this.#options.isServed(origin)) waiting.seen = true;
     else if (waiting.seen) {
-      this.end([origin]);
-      return false;
+      return !this.#endedNow(origin);
     }
     return true;
+  }
+
+  /** False: its note can't be taken away, and a restart would take a merge that has begun for one that waits. */
+  #endedNow(origin: VolumeId): boolean {
+    try {
+      this.end([origin]);
+      return true;
+    } catch (error) {
+      const { path, log } = this.#options;
+      log.error({ path, reason: reasonOf(error) }, 'a merge cannot begin, as its note cannot be taken away');
+      return false;
+    }
   }
 
   #read(): readonly DeferredMerge[] {
@@ -86,11 +102,11 @@ export class DeferredMerges {
     }
   }
 
-  /** Throws an error with the system's code: then the merge is not begun either. */
-  #write(): void {
+  /** Throws an error with the system's code: then the merge is not begun either, and nothing else has changed. */
+  #write(waiting: ReadonlyMap<VolumeId, Waiting>): void {
     const { path } = this.#options;
     if (path === null) return;
-    const notes = [...this.#waiting.values()].map(({ origin, cow }) => ({ origin, cow }));
+    const notes = [...waiting.values()].map(({ origin, cow }) => ({ origin, cow }));
     if (notes.length === 0) {
       rmSync(path, { force: true });
       return;

@@ -1,6 +1,6 @@
 /** Which merges wait: until their origin goes, over a restart while the kernel has the volumes attached, and no longer. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { DeferredMerges } from '../../src/daemon/deferred-merges.ts';
@@ -45,6 +45,28 @@ test('what is attached when a daemon starts waits on', async () => {
     const damaged = new DeferredMerges(options);
     damaged.restore(() => true);
     assert.ok(!damaged.waits(ONE.origin));
+    return Promise.resolve();
+  });
+});
+
+test('a merge begins only when its note has gone, and waits only when it is there', async () => {
+  await withTemporaryFolder((folder) => {
+    const path = join(folder, 'control.sock.merges');
+    const served = new Set([ONE.origin]);
+    const merges = new DeferredMerges({ path, isServed: (id) => served.has(id), log });
+    merges.add([ONE, TWO]);
+    assert.ok(merges.waits(ONE.origin));
+    served.clear();
+    // Nothing can be written there.
+    mkdirSync(`${path}.new`);
+    assert.ok(merges.waits(ONE.origin), 'a restart would take it for one that waits');
+    assert.throws(() => merges.end([ONE.origin]));
+    assert.ok(merges.waits(ONE.origin));
+    assert.throws(() => merges.add([{ origin: 'V q', cow: 'V u' }]));
+    assert.ok(!merges.waits('V q'));
+    rmdirSync(`${path}.new`);
+    assert.ok(!merges.waits(ONE.origin));
+    assert.deepEqual(JSON.parse(readFileSync(path, 'utf8')), [TWO]);
     return Promise.resolve();
   });
 });
