@@ -17,8 +17,9 @@
 import assert from 'node:assert/strict';
 import type { FileHandle } from 'node:fs/promises';
 import { dataRanges, Falloc } from '../native/addon.ts';
-import type { AlignedMemory, AlignedPiece } from './aligned-memory.ts';
+import type { AlignedMemory } from './aligned-memory.ts';
 import { assertInLimits, type DeviceLimits, type OpenedDevice } from './device.ts';
+import type { EngineCalls, Slot, SlotOwner } from './engine-calls.ts';
 import { Errno } from './errors.ts';
 import { type ExtentList, HOLE_STATUS, type StatusDone } from './extents.ts';
 import { Op, RequestFlag, RequestQueue, type IoRequest } from './request.ts';
@@ -34,53 +35,6 @@ interface StatusQuestion {
   readonly length: number;
   readonly extents: ExtentList;
   readonly done: StatusDone;
-}
-
-/** Where the calls of a slot report to. */
-export interface SlotOwner {
-  /** A read or write has moved `bytes`, or failed. */
-  moved(slot: Slot, errno: number, bytes: number): void;
-  /** A fallocate or discard has ended. */
-  ranged(slot: Slot, errno: number): void;
-}
-
-/** A request being carried out, piece by piece: [position, pieceEnd) is under way, [pieceEnd, end) is still to do. */
-export class Slot {
-  readonly owner: SlotOwner;
-  request: IoRequest | null = null;
-  position = 0;
-  pieceEnd = 0;
-  end = 0;
-  /** How the piece under way is zeroed: a mode of fallocate, or 0 for a write. */
-  mode = 0;
-  /** Aligned memory of the piece under way. */
-  bounce: AlignedPiece | null = null;
-
-  constructor(owner: SlotOwner) {
-    this.owner = owner;
-  }
-}
-
-/** How an engine makes calls. Each one reports to the slot's owner, or to `done`, later and exactly once. */
-export interface EngineCalls<S extends Slot> {
-  /** Requests of one device under way at once. May change; is asked whenever one starts. */
-  readonly slots: number;
-  /** Whether calls of one turn are gathered by the engine itself. */
-  readonly gathers: boolean;
-  /** Whether a write can be durable when it ends, and that is better than an fdatasync after it. */
-  readonly durableWrites: boolean;
-  newSlot(owner: SlotOwner): S;
-  /** Whether a call can be made now; otherwise `again` is called when it might be. */
-  hasRoom(again: () => void): boolean;
-  /** Bytes moved at once without waiting, where the engine can do that; 0 otherwise. */
-  readAtOnce(buffer: Buffer, at: number, bytes: number, position: number): number;
-  read(slot: S, buffer: Buffer, at: number, bytes: number, position: number): void;
-  write(slot: S, buffer: Buffer, at: number, bytes: number, position: number, durable: boolean): void;
-  fdatasync(done: (errno: number) => void): void;
-  fallocate(slot: S, mode: number, offset: number, bytes: number): void;
-  blockDiscard(slot: S, offset: number, bytes: number): void;
-  /** Lets go of what was taken for the device; nothing of it is under way. */
-  close(): void;
 }
 
 export interface SystemDeviceOptions {

@@ -12,7 +12,8 @@
 import { fdatasync, read, write } from 'node:fs';
 import { blockDiscard, fallocate, type RangeCallback, readCached } from '../native/addon.ts';
 import { Errno, errnoOf } from './errors.ts';
-import { type EngineCalls, Slot, type SlotOwner, SystemDevice, type SystemDeviceOptions } from './system-device.ts';
+import { type EngineCalls, Slot, type SlotOwner } from './engine-calls.ts';
+import { SystemDevice, type SystemDeviceOptions } from './system-device.ts';
 
 /** More than libuv has threads, so that its queue is never empty while ours isn't. */
 const MAX_SLOTS = 16;

@@ -11,7 +11,8 @@
 import { blockDiscard, type RangeCallback } from '../native/addon.ts';
 import { openRing, Ring, type RingOwner, type RingWaiter } from './ring.ts';
 import { DeviceError, errnoText } from './errors.ts';
-import { type EngineCalls, Slot, type SlotOwner, SystemDevice, type SystemDeviceOptions } from './system-device.ts';
+import { type EngineCalls, Slot, type SlotOwner } from './engine-calls.ts';
+import { SystemDevice, type SystemDeviceOptions } from './system-device.ts';
 
 /** Requests of one device in the ring at once. */
 const SLOTS = 256;
