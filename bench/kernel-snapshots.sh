@@ -12,6 +12,6 @@ for count in "$@"; do
   fio --name=first --filename=/dev/mapper/vg-origin --ioengine=libaio --direct=1 --rw=randwrite --bs=4k --iodepth=16 --size=32m \
     --randseed=7 --output-format=terse --terse-version=3 |
     awk -F';' -v count="$count" '/^3;fio/ { print "first", count, $47 / 4, $50 }'
-  dmsetup status | grep -q Invalid && echo "a snapshot is invalid"
+  if dmsetup status | grep Invalid; then echo "a snapshot is invalid"; exit 1; fi
   lvremove -qq -f vg/origin
 done

@@ -2,13 +2,14 @@
  * What COW snapshots cost, through the whole daemon, on tmpfs:
  *
  *     node bench/snapshots.ts [copied] [first] [kernel] [create] [--rounds 12] [--seconds 1] [--creations 20]
- *         [--depths 1,32,128] [--directory DIR]
+ *         [--depths 1,32,128] [--directory DIR] [--timeout SECONDS]
  *
  *  - copied   CPU per random 4 KiB write to an origin whose chunks are all copied already, beside a volume without snapshots: rounds in
  *             turn in one run, by the scheduler's account of the daemon's threads; the median of the differences of neighbouring rounds.
  *  - first    fio writes every 4 KiB of an origin once, in random order, 16 at a time, with 0, 1, 4 and 16 snapshots without exceptions.
  *  - kernel   the same by the kernel's dm-snapshot in the virtual machine (../shared/vm), on a disk on tmpfs: what counts is how much
- *             slower each becomes with the number of snapshots, not the speed of an emulated machine.
+ *             slower each becomes with the number of snapshots, not the speed of an emulated machine. Past the timeout (500 s), what was
+ *             measured until then is shown.
  *  - create   snapshots are made while 16 writes are always in flight: the longest write of each creation, and how long the daemon held
  *             writes back (lastSuspendMs of its status: from the begin of the suspend until the origin goes on).
  *
@@ -42,6 +43,7 @@ const { values, positionals } = parseArgs({
     creations: { type: 'string', default: '20' },
     depths: { type: 'string', default: '1,32,128' },
     directory: { type: 'string', default: '/dev/shm' },
+    timeout: { type: 'string', default: '500' },
   },
 });
 const depths = values.depths.split(',').map(Number);
@@ -213,12 +215,16 @@ async function kernel(): Promise<void> {
   truncateSync(disk, 1024 * 2 ** 20);
   try {
     head('First writes, the kernel', 'snapshots', 'writes/s', 'slower by');
-    const args = ['--out', directory, '--timeout', '500', '--disk', disk, VM_SCRIPT, ...COUNTS.map(String)];
-    const { stdout } = await run(VM_RUN, args, { maxBuffer: 2 ** 26 });
+    const args = ['--out', directory, '--timeout', values.timeout, '--disk', disk, VM_SCRIPT, ...COUNTS.map(String)];
+    const { stdout } = await run(VM_RUN, args, { maxBuffer: 2 ** 26 }).catch((error: unknown) => {
+      if (error instanceof Error && 'stdout' in error) return { stdout: `${String(error.stdout)}\n${error.message}` };
+      throw error;
+    });
     const found = [...stdout.matchAll(/^first (\d+) (\d+) (\d+)\r?$/gm)].map(([, count, writes, ms]) => {
       return { count: Number(count), rate: (Number(writes) * 1000) / Number(ms) };
     });
     if (found.length === 0) throw new Error(stdout);
+    if (found.length < COUNTS.length) process.stderr.write(`Not all was measured:\n${stdout}\n`);
     for (const { count, rate } of found) row(count, rate.toFixed(0), `${((found[0]?.rate ?? 0) / rate).toFixed(1)} ×`);
   } finally {
     rmSync(directory, { recursive: true });
