@@ -10,6 +10,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
@@ -196,6 +197,45 @@ test('a client that is in the middle of its handshake, or never reads, is let go
   idle.send(request({ type: CMD.read, length: 512 }));
   assert.equal((await idle.reply(512)).error, 0);
   for (const client of [slow, deaf, idle]) client.close();
+});
+
+test('clients that choose at the last moment don’t keep others from going along', async (t) => {
+  const { daemon } = await makeStand(t, '2');
+  const idle = await WireClient.open(daemon.socket);
+  await idle.attach('vg/two');
+  const late = await Promise.all(
+    Array.from({ length: 200 }, async () => {
+      const client = await WireClient.open(daemon.socket);
+      await client.take(18);
+      client.send(clientFlags());
+      return client;
+    }),
+  );
+  const before = await pidOf(daemon);
+  process.kill(before, 'SIGUSR2');
+  // Nobody is greeted any more when clients are waited for.
+  await waitFor('new clients to wait', async () => {
+    const probe = await WireClient.open(daemon.socket);
+    const greeted = await Promise.race([
+      probe.take(18).then(
+        () => true,
+        () => true,
+      ),
+      delay(50, false),
+    ]);
+    probe.close();
+    return !greeted;
+  });
+  const write = request({ type: CMD.write, payload: Buffer.alloc(4096, 7) });
+  for (const client of late) {
+    client.send(option(7, query('vg/two')), write);
+    await delay(4);
+  }
+  await waitFor('the next process', async () => (await pidOf(daemon)) !== before);
+  idle.send(request({ type: CMD.read, length: 512 }));
+  assert.equal((await idle.reply(512)).error, 0);
+  for (const client of [idle, ...late]) client.close();
+  await waitFor('the end of the process before', () => !existsSync(`/proc/${before}`));
 });
 
 describe('sockets of systemd', () => {

@@ -84,6 +84,10 @@ async function makeQuiet(parts: HandedOver, successor: Successor, undo: AsyncDis
   undo.defer(() => nbd.gate.open());
   nbd.gate.hold();
   await nbd.settled(NEGOTIATIONS_MS);
+  // Who chooses from now on waits, and is let go: a worker that is quiet takes nobody.
+  const ids = volumes.status().map(({ id }) => id);
+  undo.defer(() => volumes.clients.release(ids));
+  volumes.clients.block(ids);
   undo.defer(() => workers.goOn());
   const quietSince = Date.now();
   const problem = await workers.quiesce(QUIET);
