@@ -246,3 +246,33 @@ describe('a backup image', () => {
     });
   });
 });
+
+test('increments whose restore was interrupted apply again, and onto nothing else', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const base = pattern(4 * MIB, 3);
+    const one = changed(base, [
+      { offset: 5000, length: 9000, byte: 1 },
+      { offset: 2 * MIB, length: MIB, byte: 0 },
+    ]);
+    const two = changed(one, [
+      { offset: 8192, length: 20_000, byte: 2 },
+      { offset: 2 * MIB + 4096, length: 4096, byte: 3 },
+    ]);
+    const paths = [join(folder, '1'), join(folder, '2')];
+    await backUp(paths[0]!, 's1', one, { name: 's0', content: base });
+    await backUp(paths[1]!, 's2', two, { name: 's1', content: one });
+    await withChain(paths, async (chain) => {
+      const ground = Buffer.from(base);
+      await checked(chain, ground);
+      for (const image of chain.images) {
+        for (const record of image.records) {
+          (await image.read(record, record.offset, record.length)).copy(ground, record.offset);
+          await chain.checkBases(volumeOf('ground', ground), unheard);
+        }
+      }
+      assert.deepEqual(ground, two);
+      ground[9000]! ^= 1;
+      await assert.rejects(chain.checkBases(volumeOf('ground', ground), unheard), /does not apply/);
+    });
+  });
+});

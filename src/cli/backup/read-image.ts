@@ -25,6 +25,7 @@ import { FormatError, type Where } from '../../ondisk/errors.ts';
 import { CommandError, EXIT } from '../messages.ts';
 
 const WHAT = 'backup image';
+const SECTOR_BYTES = 512;
 
 /** A record, and where its data begins in the file. */
 export interface PlacedRecord {
@@ -229,7 +230,8 @@ export class ImageChain {
     );
     for (const [index, { image, level, record, baseSum }] of checked.entries()) {
       const content = await this.#contentBelow(level, record.offset, record.length, ground);
-      if (content !== null && !sumOf(content).equals(baseSum)) {
+      const fits = content === null || sumOf(content).equals(baseSum);
+      if (!fits && !(await this.#isApplied(level, record, content))) {
         const what = this.images[level - 1]?.path ?? 'the logical volume';
         throw failed(
           `${image.path} does not apply: at byte ${record.offset} ${what} is not what ${image.header.base?.name} was when it was taken.`,
@@ -237,6 +239,30 @@ export class ImageChain {
       }
       onRead(index + 1, checked.length);
     }
+  }
+
+  /**
+   * Whether what the volume has in the range of a record is what this image or later ones make: a restore was interrupted, and is done
+   * again.
+   */
+  async #isApplied(level: number, { offset, length }: PlacedRecord, content: Buffer): Promise<boolean> {
+    // Of what the images before make it is no part.
+    if ((await this.#contentBelow(level, offset, length, null)) !== null) return false;
+    const ground: Ground = {
+      sizeBytes: offset + length,
+      read: (from, bytes) => Promise.resolve(content.subarray(from - offset, from - offset + bytes)),
+    };
+    const made: Buffer[] = [];
+    for (let above = level + 1; above <= this.images.length; above++) {
+      const state = await this.#contentBelow(above, offset, length, ground);
+      if (state !== null) made.push(state);
+    }
+    for (let at = 0; at < length; at += SECTOR_BYTES) {
+      const end = Math.min(length, at + SECTOR_BYTES);
+      const sector = content.subarray(at, end);
+      if (!made.some((state) => state.subarray(at, end).equals(sector))) return false;
+    }
+    return true;
   }
 
   /** What the images below a level make of a range; null: part of it is in none of them, and there is no ground. */
