@@ -314,10 +314,8 @@ function suites(): void {
         /is on .*vg.img, which is in use.*a-copy/.test(await problemOf()),
       );
       await works();
-      assert.match(
-        daemon.log(),
-        /"problem":"PV .*vg.img, which is in use, and also on .*a-copy.img","msg":"served on"/,
-      );
+      const told = /"problem":"PV .*vg.img, which is in use, and also on .*a-copy.img","msg":"served on"/;
+      await waitFor('the log to say so', () => told.test(daemon.log()));
       await rm(copy);
 
       const file = await open(group.path, 'r+');
@@ -333,7 +331,8 @@ function suites(): void {
       daemon.child.kill('SIGHUP');
       await waitFor('the new metadata', async () => !('vg/more' in (await exportsOf(daemon))));
       assert.equal((await late.rest()).length, 0, 'its client was let go');
-      assert.match(daemon.log(), /"lv":"vg\/more".*"reason":"no metadata that was found has such .*"no longer served"/);
+      const removed = /"lv":"vg\/more".*"reason":"no metadata that was found has such .*"no longer served"/;
+      await waitFor('the log to say why', () => removed.test(daemon.log()));
       await waitFor('the problem to be over', async () => (await problemOf()) === '');
       await works();
       late.close();
