@@ -27,14 +27,7 @@ import { DeviceSet } from './devices.ts';
 import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
-import {
-  acceptNewcomers,
-  dropListeners,
-  follow,
-  inheritedLock,
-  listenerLeft,
-  serveClients,
-} from './handover/follow.ts';
+import { acceptNewcomers, dropListeners, follow, inheritedLock, serveClients } from './handover/follow.ts';
 import { estateOf, type Possessions } from './handover/estate.ts';
 import { handOver } from './handover/hand-over.ts';
 import type { Estate } from './handover/messages.ts';
@@ -44,7 +37,8 @@ import { HotPlug } from './hotplug.ts';
 import { type Inventory, mergeInventories } from './inventory.ts';
 import { holdLifeLock, type LifeLock } from './life-lock.ts';
 import { formatListenUri, type ListenAddress } from './listen-uri.ts';
-import { listenAt, listening, listenOverVsock, makeRunDir } from './listening.ts';
+import { Listeners } from './listeners.ts';
+import { listening, makeRunDir } from './listening.ts';
 import { DaemonVolumes, movesOf } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
@@ -73,7 +67,7 @@ export class Daemon {
   readonly #nbd: NbdServer;
   readonly #tls: TlsGate;
   readonly #opened = new AsyncDisposableStack();
-  readonly #listening: ListenAddress[] = [];
+  readonly #listeners: Listeners;
   readonly #startedAt = new Date();
   readonly #deferred: DeferredMerges;
   readonly #stock: Stock;
@@ -91,8 +85,6 @@ export class Daemon {
   /** Null: nothing can be changed. */
   #snapshotWatch: SnapshotWatch | null = null;
   #backups: MetadataBackups | null = null;
-  /** Where it listens, as the settings name it. */
-  readonly #listeners: { readonly uri: string; readonly fd: number }[] = [];
   /** Who gets the clients. */
   #successor: Successor | null = null;
   /** The last of the scans, which go one after the other. */
@@ -152,7 +144,7 @@ export class Daemon {
       lookAt: (paths) => this.#stock.lookAt(paths, this.#settings, this.#inventory?.scan ?? null),
     });
     this.#attached = new AttachedDevices({
-      servers: () => this.#listening.map(formatListenUri),
+      servers: () => this.#listeners.addresses.map(formatListenUri),
       sizeOf: (name) => this.#volumes.clients.viewFor().find(name)?.sizeBytes ?? null,
       nameOf: (volume) => this.#volumes.status().find(({ id }) => id === volume.replace('/', ' '))?.name ?? null,
       log,
@@ -176,6 +168,7 @@ export class Daemon {
       limits: settings.limits,
       log,
     });
+    this.#listeners = new Listeners(this.#nbd, log);
   }
 
   /** Opens devices, activates volumes and listens, or follows another process in that. Throws a DaemonError. */
@@ -211,7 +204,8 @@ export class Daemon {
     this.#opened.defer(() => this.#nbd.stopped());
     this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
-    for (const address of settings.listen) await this.#listen(address, settings, estate);
+    this.#opened.defer(() => this.#listeners.close());
+    for (const address of settings.listen) await this.#listeners.listen(address, settings, estate);
     if (estate !== null) dropListeners(estate, settings);
     if (predecessor !== null) acceptNewcomers({ nbd: this.#nbd, control: this.#control }, predecessor);
     this.#startBackups(settings);
@@ -264,25 +258,6 @@ export class Daemon {
     // Before the scan, so that nothing comes between.
     this.#opened.defer(() => this.#hotplug.close());
     await this.#hotplug.start();
-  }
-
-  async #listen(address: ListenAddress, settings: Settings, estate: Estate | null): Promise<void> {
-    try {
-      const left = listenerLeft(estate, address);
-      if (address.kind === 'vsock') {
-        const listener = listenOverVsock(this.#nbd, address, settings, { fd: left, log: this.#log });
-        this.#opened.defer(() => listener.close());
-        this.#listening.push(listener.address);
-        this.#listeners.push({ uri: formatListenUri(address), fd: listener.fd });
-        return;
-      }
-      this.#listening.push(await listenAt(this.#nbd, address, settings, left));
-      this.#listeners.push({ uri: formatListenUri(address), fd: this.#nbd.descriptors().at(-1) ?? -1 });
-    } catch (error) {
-      // Clients that were taken over are worth more than a new address.
-      if (estate === null || !(error instanceof DaemonError)) throw error;
-      this.#log.error({ reason: error.message }, 'an address of the settings is left out');
-    }
   }
 
   async #endWorkers(): Promise<void> {
@@ -371,7 +346,7 @@ export class Daemon {
 
   /** Where NBD is served, ports as they were bound. */
   get listening(): readonly ListenAddress[] {
-    return this.#listening;
+    return this.#listeners.addresses;
   }
 
   /** What commands ask of the volumes that they change. */
@@ -384,7 +359,7 @@ export class Daemon {
       state: this.#state,
       startedAt: this.#startedAt,
       settings: this.#settings,
-      listening: this.#listening,
+      listening: this.#listeners.addresses,
       connections: this.#nbd.connections,
       workers: this.#workers.slots.map((slot) => slot.status()),
       tls: this.#tls.status(),
@@ -487,7 +462,7 @@ export class Daemon {
       settings: this.#settings,
       lockFd: this.#lockFd,
       claims: this.#devices.claims(),
-      listeners: this.#listeners,
+      listeners: this.#listeners.places,
       controlFd: control.fd,
       metrics: this.#observer?.metricsPlace ?? null,
     };
