@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Writable } from 'node:stream';
 import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
-import { withNewFile } from '../../src/cli/backup/image-sink.ts';
+import { streamSink, withNewFile } from '../../src/cli/backup/image-sink.ts';
 import { ImageChain, ImageFile } from '../../src/cli/backup/read-image.ts';
 import type { WorkVolume } from '../../src/cli/backup/volumes.ts';
 import { writeImage, type Written } from '../../src/cli/backup/write-image.ts';
@@ -275,4 +276,12 @@ test('increments whose restore was interrupted apply again, and onto nothing els
       await assert.rejects(chain.checkBases(volumeOf('ground', ground), unheard), /does not apply/);
     });
   });
+});
+
+test('a stream that takes no more is a failure, not the end of the image', async () => {
+  const stream = new Writable({ write: (_bytes, _encoding, done) => done(new Error('EPIPE')) });
+  stream.on('error', unheard);
+  const sink = streamSink(stream);
+  await assert.rejects(sink.write(Buffer.alloc(9)), { name: 'CommandError' });
+  await assert.rejects(sink.write(Buffer.alloc(9)), { name: 'CommandError' });
 });

@@ -4,7 +4,6 @@
  * Invariant: under its own name the file is whole and durable, or not there: what is being written has another name, and goes away when
  * the backup fails or is interrupted. Only a killed process leaves that one behind.
  */
-import { once } from 'node:events';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Writable } from 'node:stream';
@@ -34,12 +33,16 @@ export async function withNewFile<Result>(
   }
 }
 
-/** A stream that is somebody else's. */
+/** A stream that is somebody else's. A write that it does not take is a CommandError. */
 export function streamSink(stream: Writable): ImageSink {
   return {
-    async write(bytes) {
-      if (!stream.write(bytes)) await once(stream, 'drain');
-    },
+    write: (bytes) =>
+      new Promise((done, fail) => {
+        stream.write(bytes, (error) => {
+          if (error) fail(new CommandError(EXIT.failed, [`The image can't be written: ${error.message}`]));
+          else done();
+        });
+      }),
   };
 }
 
