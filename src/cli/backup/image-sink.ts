@@ -35,6 +35,9 @@ export async function withNewFile<Result>(
 
 /** A stream that is somebody else's. A write that it does not take is a CommandError. */
 export function streamSink(stream: Writable): ImageSink {
+  // A reader that goes early is no quiet end, as for the output of other commands: each write tells of its own failure.
+  stream.removeAllListeners('error');
+  stream.on('error', () => undefined);
   return {
     write: (bytes) =>
       new Promise((done, fail) => {
