@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { startDaemon } from './daemon.ts';
 import { CHECKOUT, SHARED } from './shared.ts';
 
 export interface VmResult {
@@ -23,6 +24,18 @@ function starter(script: string): string {
   return `umount /tmp; ln -sfn /proc/self/fd /dev/fd; cd ${quoted(CHECKOUT)} && exec bash ${quoted(script)} "$@"\n`;
 }
 
+/**
+ * Has the daemon's code compiled here, where that is kept: the machine would have to do it at each start of a process, and an
+ * emulated processor takes minutes.
+ */
+async function compileDaemon(folder: string): Promise<void> {
+  const nothing = join(folder, 'nothing');
+  await writeFile(nothing, Buffer.alloc(65_536));
+  const daemon = await startDaemon([nothing], ['--workers', '1']);
+  await daemon.stop();
+  await rm(nothing);
+}
+
 /** Runs `script` with `args`; `disks` appear as /dev/vda, /dev/vdb, … and keep what is written to them. */
 export async function runInVm(
   script: string,
@@ -41,6 +54,7 @@ export async function runInVm(
     ...(options.args ?? []),
   ];
   try {
+    await compileDaemon(out);
     return await new Promise((resolve, reject) => {
       const child = spawn(join(SHARED, 'vm/vm-run'), args, { cwd: CHECKOUT, stdio: ['ignore', 'pipe', 'pipe'] });
       let output = '';
