@@ -1,8 +1,9 @@
 /** Runs a script as root under a real Linux kernel in a virtual machine (../shared/vm/vm-run); needs no root here and no KVM. */
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { startDaemon } from './daemon.ts';
 import { CHECKOUT, SHARED } from './shared.ts';
 
@@ -25,15 +26,17 @@ function starter(script: string): string {
 }
 
 /**
- * Has the daemon's code compiled here, where that is kept: the machine would have to do it at each start of a process, and an
- * emulated processor takes minutes.
+ * Has the code compiled here, where that is kept: the machine would have to do it at each start of a process, and an emulated
+ * processor takes minutes (and V8 has died there in the WebAssembly that takes types away).
  */
-async function compileDaemon(folder: string): Promise<void> {
+async function compile(folder: string): Promise<void> {
   const nothing = join(folder, 'nothing');
   await writeFile(nothing, Buffer.alloc(65_536));
   const daemon = await startDaemon([nothing], ['--workers', '1']);
   await daemon.stop();
   await rm(nothing);
+  // It loads every command.
+  await promisify(execFile)(join(CHECKOUT, 'bin/orion-lvm'), ['completion', 'bash']);
 }
 
 /** Runs `script` with `args`; `disks` appear as /dev/vda, /dev/vdb, … and keep what is written to them. */
@@ -54,7 +57,7 @@ export async function runInVm(
     ...(options.args ?? []),
   ];
   try {
-    await compileDaemon(out);
+    await compile(out);
     return await new Promise((resolve, reject) => {
       const child = spawn(join(SHARED, 'vm/vm-run'), args, { cwd: CHECKOUT, stdio: ['ignore', 'pipe', 'pipe'] });
       let output = '';
