@@ -20,11 +20,14 @@ after(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** A directory with a `node` that answers as the version would, and a link to a few system programs. */
+/** A directory with a `node` that answers as the version would, or says what it is to run (without the option for V8 before it), and a link to a few system programs. */
 async function pathWithNode(version: string): Promise<string> {
   const directory = join(folder, `path-${version}`);
   await mkdir(directory);
-  await writeFile(join(directory, 'node'), `#!/bin/sh\n[ "$1" = --version ] && echo ${version} || echo "ran $*"\n`);
+  await writeFile(
+    join(directory, 'node'),
+    `#!/bin/sh\n[ "$1" = --version ] && echo ${version} || { shift; echo "ran $*"; }\n`,
+  );
   await chmod(join(directory, 'node'), 0o755);
   return `${directory}:/usr/bin:/bin`;
 }
