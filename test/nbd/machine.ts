@@ -12,7 +12,7 @@ import { PLAIN_TERMS, type Terms } from '../../src/nbd/features.ts';
 import { PayloadBudget } from '../../src/nbd/payload-budget.ts';
 import { type CommandHost, Transmission, type TransmissionLimits } from '../../src/nbd/transmission.ts';
 import { makeExport, type TestExport } from './exports.ts';
-import { type Answer, answers, chunks, CMD, replies, type Reply } from './wire.ts';
+import { type Answer, answers, chunks, CMD, EIO, replies, type Reply } from './wire.ts';
 
 /** Buffers that a connection has as long as it lives, to read into, and their bytes while it is idle. */
 export const INLETS = 1;
@@ -89,6 +89,19 @@ export class Machine implements CommandHost {
       while (this.transmission.holding) this.turn();
       this.transmission.receive(Buffer.from(chunk));
     }
+  }
+
+  /** Feeds `bytes` in pieces, and finishes commands between them in any order, some with EIO, as the numbers say; then everything. */
+  converse(bytes: Buffer, next: () => number): void {
+    for (let at = 0; at < bytes.length;) {
+      const count = 1 + (next() % 500);
+      this.feed(bytes.subarray(at, at + count));
+      at += count;
+      while (this.pending.length > 0 && next() % 3 > 0)
+        this.finish(this.pending[next() % this.pending.length], next() % 5 === 0 ? EIO : 0);
+      this.flush();
+    }
+    this.settle();
   }
 
   /** An event-loop turn in which the oldest commands end. */

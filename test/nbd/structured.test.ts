@@ -440,16 +440,7 @@ test('any requests, cut anywhere, finished in any order, ending at any time: eac
             : request({ ...fields, cookie: BigInt(i), length }),
         ),
       );
-      for (let at = 0; at < bytes.length;) {
-        const count = 1 + (next() % 500);
-        m.feed(bytes.subarray(at, at + count));
-        at += count;
-        while (m.pending.length > 0 && next() % 3 > 0) {
-          m.finish(m.pending[next() % m.pending.length], next() % 5 === 0 ? EIO : 0);
-        }
-        m.flush();
-      }
-      m.settle();
+      m.converse(bytes, next);
       const found = m.chunks();
       assert.deepEqual(
         found
