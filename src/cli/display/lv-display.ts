@@ -11,7 +11,7 @@ import type { HistoricalLogicalVolumeText, LogicalVolumeText, Segment } from '..
 import { formatPercent } from '../report/cell.ts';
 import { isLvWritable, LvKind, lvPolicy } from '../report/fields/lv-attr.ts';
 import { removedName } from '../report/fields/lv-lineage.ts';
-import { lvPath } from '../report/fields/lv.ts';
+import { lvPath } from '../report/fields/lv-names.ts';
 import { partialLvs } from '../report/fields/usage.ts';
 import { type Display, timeText } from './lines.ts';
 

@@ -1,20 +1,18 @@
 /**
- * The logical volume fields of reports: name and path, state, sizes. What ties an LV to others is in lv-links.ts, what only a
+ * The logical volume fields of reports: state, sizes. Names are in lv-names.ts, what ties an LV to others in lv-links.ts, what only a
  * running kernel could tell in lv-live.ts.
  *
  * Source: `lvs -o help`, and values compared field by field with LVM2 2.03.16 on every kind of LV.
  */
 import { lvLayout, lvRoles } from '../../../lvm/layout.ts';
-import type { LvFacts } from '../../../lvm/relations.ts';
 import { servedStatus } from '../../../lvm/served.ts';
-import type { VolumeGroup } from '../../../lvm/model.ts';
 import type { IntegritySegment, LogicalVolumeText, RaidSegment, Segment } from '../../../ondisk/metadata.ts';
-import type { FieldValue, ReportField, ReportRow } from '../field.ts';
+import type { ReportField, ReportRow } from '../field.ts';
 import { blank, fieldsOf } from './define.ts';
 import { isLocked, lvPolicy, LvKind } from './lv-attr.ts';
 import { LINEAGE_FIELDS, LINK_FIELDS, ORIGIN_FIELDS } from './lv-links.ts';
-import { removedName } from './lv-lineage.ts';
-import { lvField, lvRow, shownName, type LvRow } from './lv-row.ts';
+import { NAME_FIELDS } from './lv-names.ts';
+import { lvField, lvRow, type LvRow } from './lv-row.ts';
 import { lvModules } from './lv-modules.ts';
 import { dataStripes } from './segment.ts';
 
@@ -22,78 +20,6 @@ const make = fieldsOf('lv');
 
 /** DM_READ_AHEAD_AUTO: what "auto" sorts as. */
 const AUTO = { text: 'auto', value: 4294967295 } as const;
-
-/** A name inside a device-mapper name, whose parts are joined by a hyphen. */
-function mangle(name: string): string {
-  return name.replaceAll('-', '--');
-}
-
-/** "/dev/vg/lv", or null for LVs that never get such a node: hidden ones and thin pools. */
-export function lvPath(group: VolumeGroup, facts: LvFacts): string | null {
-  return facts.lv.segments[0]?.type === 'thin-pool' || !facts.visible ? null : `/dev/${group.vg.name}/${facts.name}`;
-}
-
-/** Name of a row's LV, live or removed; "" for none. */
-function rowLvName(row: ReportRow): string {
-  return row.lv?.name ?? (row.historical === null ? '' : removedName(row.historical));
-}
-
-function nameValue(row: ReportRow, markHidden: boolean): FieldValue {
-  if (row.historical !== null) return { text: `-${removedName(row.historical)}`, value: removedName(row.historical) };
-  const lv = lvRow(row);
-  return lv === null ? null : shownName(lv.relations, lv.facts.name, { markHidden });
-}
-
-function pathValue(row: ReportRow): string | null {
-  if (row.vg === null) return null;
-  if (row.historical !== null) return `/dev/${row.vg.vg.name}/${removedName(row.historical)}`;
-  const lv = lvRow(row);
-  // Free extents have an LV without a name.
-  return lv === null ? `/dev/${row.vg.vg.name}/` : lvPath(row.vg, lv.facts);
-}
-
-const NAME_FIELDS: readonly ReportField[] = [
-  make('lv_uuid', 'LV UUID', 'string', 'Unique identifier.', (row) => row.lv?.id ?? row.historical?.id ?? null, {
-    width: 38,
-  }),
-  make(
-    'lv_name',
-    'LV',
-    'string',
-    'Name.  LVs created for internal use are enclosed in brackets.',
-    (row, context) => nameValue(row, context.markHidden),
-    { width: 4 },
-  ),
-  make(
-    'lv_full_name',
-    'LV',
-    'string',
-    'Full name of LV including its VG, namely VG/LV.',
-    (row) => `${row.vg?.vg.name ?? ''}/${rowLvName(row)}`,
-    { width: 4 },
-  ),
-  make('lv_path', 'Path', 'string', 'Full pathname for LV. Blank for internal LVs.', pathValue),
-  make(
-    'lv_dm_path',
-    'DMPath',
-    'string',
-    'Internal device-mapper pathname for LV (in /dev/mapper directory).',
-    (row) => {
-      return row.vg === null ? null : `/dev/mapper/${mangle(row.vg.vg.name)}-${mangle(rowLvName(row))}`;
-    },
-  ),
-  lvField(
-    'lv_parent',
-    'Parent',
-    'string',
-    'For LVs that are components of another LV, the parent LV.',
-    ({ relations, facts }, context) => {
-      const parent = facts.parent === null ? undefined : relations.lvs.get(facts.parent);
-      // LVM2 doesn't count the data of VDO pools as a component.
-      return parent?.lv.segments[0]?.type === 'vdo-pool' ? null : shownName(relations, facts.parent, context);
-    },
-  ),
-];
 
 /** lv_layout, with LVM2's "unknown" for a mirror that is the image of another one while that is converted. */
 function layoutOf({ group, facts }: LvRow): readonly string[] {
