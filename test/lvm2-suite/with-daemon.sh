@@ -20,11 +20,20 @@ suite_daemon() {
 			printf '%s\n' "devices = ['$DM_DEV_DIR/mapper/$PREFIX*']" "run_dir = '$home'" 'workers = 1' \
 				'[activation]' 'auto_activation_volume_list = []' > "$home/lvm.toml"
 			unset LVM_TEST_TAG ORION_LVM_DEVICES
-			setsid "$1" --config "$home/lvm.toml" < /dev/null > "$home/log" 2>&1 9>&- &
-			for _ in {1..200}; do
-				[ ! -S "$ORION_LVM_CONTROL" ] || exit 0
-				sleep 0.05
-			done
+			# Waits for what the daemon tells a service manager when it is ready, or for its end.
+			perl -MSocket -e '
+				my ($notify, $log, @daemon) = @ARGV;
+				socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die "socket: $!";
+				bind($socket, sockaddr_un($notify)) or die "$notify: $!";
+				$SIG{CHLD} = sub { exit 1 };
+				if (!fork) {
+					$ENV{NOTIFY_SOCKET} = $notify;
+					open(STDIN, "<", "/dev/null"); open(STDOUT, ">", $log); open(STDERR, ">&", STDOUT);
+					exec "setsid", @daemon;
+				}
+				alarm 10;
+				do { recv($socket, $_, 4096, 0) } until /READY=1/;' \
+				"$home/notify.sock" "$home/log" "$1" --config "$home/lvm.toml" 9>&- && exit 0
 			cat "$home/log" >&2
 		) 9> "$home/lock"
 		return 0
