@@ -9,14 +9,10 @@
  * Invariants
  *  - A start that fails closes what it had opened, and throws a DaemonError that says what to do.
  *  - Nothing is served before the workers of a daemon that was here before have ended.
- *  - Scans go one after the other, and none after the close; VGs whose change by a command is under way are that command's.
  *  - A reload that fails leaves the volumes that were served, served.
  */
-import type { LiveProblem, VolumeId } from '../lvm/live.ts';
-import type { VolumeGroup } from '../lvm/model.ts';
+import type { LiveProblem } from '../lvm/live.ts';
 import { NbdServer } from '../nbd/server.ts';
-import { MetadataBackups } from './backups.ts';
-import { AttachedDevices } from './attached-devices.ts';
 import { attachedDevices } from './client/attached.ts';
 import { identifyClient } from './client-identity.ts';
 import type { Settings } from './config.ts';
@@ -34,24 +30,21 @@ import type { Estate } from './handover/messages.ts';
 import type { Predecessor } from './handover/predecessor.ts';
 import { FdList, type Program, Successor } from './handover/successor.ts';
 import { HotPlug } from './hotplug.ts';
-import { type Inventory, mergeInventories } from './inventory.ts';
 import { holdLifeLock, type LifeLock } from './life-lock.ts';
-import { formatListenUri, type ListenAddress } from './listen-uri.ts';
+import type { ListenAddress } from './listen-uri.ts';
 import { Listeners } from './listeners.ts';
 import { listening, makeRunDir } from './listening.ts';
 import { DaemonVolumes, movesOf } from './live.ts';
 import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
 import { appliedBy, restartKeys } from './restart-keys.ts';
-import { groupOf } from './served-volume.ts';
-import { extendPolicy } from './extend-policy.ts';
-import { SnapshotWatch } from './snapshot-watch.ts';
+import { Scans } from './scans.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
 import { type StdioClient, takeStdioClient } from './stdio.ts';
 import { Stock } from './stock.ts';
 import { TlsGate } from './tls/gate.ts';
 import { tlsOf, tunnelSettings } from './tls/settings.ts';
-import { packageVersion } from './version.ts';
+import { Upkeep } from './upkeep.ts';
 import { VolumeSet } from './volumes.ts';
 import type { AdoptRequest, WorkerStats } from './worker/host.ts';
 import { WorkerPool } from './worker/pool.ts';
@@ -71,24 +64,19 @@ export class Daemon {
   readonly #startedAt = new Date();
   readonly #deferred: DeferredMerges;
   readonly #stock: Stock;
+  readonly #scans: Scans;
   readonly #hotplug: HotPlug;
-  readonly #attached: AttachedDevices;
+  readonly #upkeep: Upkeep;
   #settings: Settings;
   /** Who is at our standard streams, where he is to be served. */
   #stdio: StdioClient | null = null;
-  #inventory: Inventory | null = null;
   #state: DaemonState = 'starting';
   #lockFd: number | null = null;
   /** Null: not yet there. */
   #control: OpenControl | null = null;
   #observer: Observer | null = null;
-  /** Null: nothing can be changed. */
-  #snapshotWatch: SnapshotWatch | null = null;
-  #backups: MetadataBackups | null = null;
   /** Who gets the clients. */
   #successor: Successor | null = null;
-  /** The last of the scans, which go one after the other. */
-  #turn: Promise<unknown> = Promise.resolve();
 
   private constructor(settings: Settings, log: Logger) {
     this.#settings = settings;
@@ -131,22 +119,39 @@ export class Daemon {
       volumes: this.#volumes,
       readOnly: settings.readOnly,
       holds: (identity) => this.#devices.holds(identity),
-      refresh: (vgIds, reload) => this.#follow((vgId) => vgIds.has(vgId), reload),
+      refresh: (vgIds, reload = new Set()) => this.#scans.refresh({ follows: (vgId) => vgIds.has(vgId), reload }),
       rescan: (reason) => this.rescan(reason),
       settled: async (vgIds) => {
-        await this.#inTurn(() => Promise.resolve());
+        await this.#scans.inTurn(() => Promise.resolve());
         await this.#volumes.settled(vgIds);
       },
-      nameOf: (id) => this.#nameOf(id),
-      moves: (vgId) => movesOf(this.#groups(), vgId),
+      nameOf: (id) => this.#scans.nameOf(id),
+      moves: (vgId) => movesOf(this.#scans.groups, vgId),
       deferred: this.#deferred,
       expect: (groups) => this.#observer?.expect(groups),
-      lookAt: (paths) => this.#stock.lookAt(paths, this.#settings, this.#inventory?.scan ?? null),
+      lookAt: (paths) => this.#stock.lookAt(paths, this.#settings, this.#scans.last),
     });
-    this.#attached = new AttachedDevices({
-      servers: () => this.#listeners.addresses.map(formatListenUri),
-      sizeOf: (name) => this.#volumes.clients.viewFor().find(name)?.sizeBytes ?? null,
-      nameOf: (volume) => this.#volumes.status().find(({ id }) => id === volume.replace('/', ' '))?.name ?? null,
+    this.#scans = new Scans({
+      devices: this.#devices,
+      stock: this.#stock,
+      volumes: this.#volumes,
+      workers: this.#workers,
+      settings: () => this.#settings,
+      isChanging: (vgId) => this.#live.isChanging(vgId),
+      isEnding: () => this.#state === 'draining',
+      scanned: (scan) => {
+        this.#observer?.scanned(scan);
+        this.#control?.scanned(scan);
+      },
+      followed: () => this.#upkeep.follow(),
+      log,
+    });
+    this.#upkeep = new Upkeep({
+      volumes: this.#volumes,
+      stock: this.#stock,
+      scans: this.#scans,
+      listeners: () => this.#listeners,
+      surroundings: () => this.#settings,
       log,
     });
     const guarded = new GuardedExports({
@@ -198,7 +203,7 @@ export class Daemon {
     this.#devices.inherit(estate?.claims ?? []);
     this.#opened.defer(() => this.#endWorkers());
     const observer = predecessor === null ? await this.#activate(settings) : await this.#follows(settings, predecessor);
-    await this.#openControl(observer, estate?.control ?? null);
+    const control = await this.#openControl(observer, estate?.control ?? null);
     // When workers have let their clients go.
     this.#opened.defer(() => this.#tls.close());
     this.#opened.defer(() => this.#nbd.stopped());
@@ -207,12 +212,10 @@ export class Daemon {
     this.#opened.defer(() => this.#listeners.close());
     for (const address of settings.listen) await this.#listeners.listen(address, settings, estate);
     if (estate !== null) dropListeners(estate, settings);
-    if (predecessor !== null) acceptNewcomers({ nbd: this.#nbd, control: this.#control }, predecessor);
-    this.#startBackups(settings);
-    if (this.#control !== null) this.#startSnapshotWatch(this.#control, settings);
+    if (predecessor !== null) acceptNewcomers({ nbd: this.#nbd, control }, predecessor);
+    this.#opened.defer(() => this.#upkeep.close());
+    this.#upkeep.start(settings, control.own);
     this.#state = 'serving';
-    this.#opened.defer(() => this.#attached.close());
-    this.#attached.start();
     await observer.start(estate?.metrics ?? null);
   }
 
@@ -230,7 +233,7 @@ export class Daemon {
   async #activate(settings: Settings): Promise<Observer> {
     const observer = await this.#openObserver(settings);
     await this.#openWorkers();
-    await this.#refresh({ settings, starting: true });
+    await this.#scans.refresh({ settings, starting: true });
     return observer;
   }
 
@@ -239,8 +242,8 @@ export class Daemon {
     const [log, devices, workers] = [this.#log, this.#devices, this.#workers];
     await this.#openWorkers();
     const parts = { settings, devices, workers, stock: this.#stock, live: this.#live, log };
-    const { inventory, taken } = await this.#inTurn(() => follow(parts, predecessor));
-    this.#inventory = inventory;
+    const { inventory, taken } = await this.#scans.inTurn(() => follow(parts, predecessor));
+    this.#scans.takeOver(inventory);
     this.#nbd.follow([], taken.nextId);
     const problems = await this.#volumes.apply(inventory.volumes, (path) => devices.find(path));
     for (const { volume, reason } of problems) log.error({ lv: volume.name, reason }, 'not taken over');
@@ -248,7 +251,7 @@ export class Daemon {
     const observer = await this.#openObserver(settings);
     observer.scanned(inventory.scan);
     this.#stock.tell(inventory);
-    await this.#letDevicesGo();
+    await this.#scans.letDevicesGo();
     devices.dropInherited();
     return observer;
   }
@@ -279,10 +282,9 @@ export class Daemon {
         const workers = this.#workers.slots.map((slot, index) => {
           return { index, restarts: slot.status().restarts, stats: stats[index] ?? null };
         });
-        const scan = this.#inventory?.scan ?? null;
-        return { startedAt: this.#startedAt, connections, workers, exports, devices, scan };
+        return { startedAt: this.#startedAt, connections, workers, exports, devices, scan: this.#scans.last };
       },
-      snapshotProblems: () => this.#snapshotWatch?.problems ?? [],
+      snapshotProblems: () => this.#upkeep.snapshotProblems,
       unserved: () =>
         this.#volumes.status().flatMap(({ name, state, reason }) => {
           return state === 'active' || reason === undefined ? [] : [{ name, reason }];
@@ -293,7 +295,7 @@ export class Daemon {
     return observer;
   }
 
-  async #openControl(observer: Observer, fd: number | null): Promise<void> {
+  async #openControl(observer: Observer, fd: number | null): Promise<OpenControl> {
     const control = await listening(
       openControl({
         live: this.#live,
@@ -302,46 +304,15 @@ export class Daemon {
         segments: (name) => this.#volumes.clients.segments(name),
         rescan: () => this.rescan('asked for over the control socket'),
         settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
-        devices: () => [...this.#devices.specs(), ...(this.#inventory?.scan.devices ?? [])],
+        devices: () => [...this.#devices.specs(), ...(this.#scans.last?.devices ?? [])],
         observer,
         fd,
       }),
     );
     this.#control = control;
-    if (this.#inventory !== null) control.scanned(this.#inventory.scan);
+    if (this.#scans.last !== null) control.scanned(this.#scans.last);
     this.#opened.defer(() => control.close());
-  }
-
-  #startSnapshotWatch({ own }: OpenControl, settings: Settings): void {
-    // Nothing can be changed.
-    if (settings.readOnly) return;
-    const watch = new SnapshotWatch({
-      served: () => this.#volumes.snapshots(),
-      policy: extendPolicy(process.env, this.#log),
-      seqnoOf: (vgId) => this.#groups().find(({ vg }) => vg.id === vgId)?.vg.seqno ?? null,
-      runner: own,
-      own: () => this.#settings,
-      log: this.#log,
-    });
-    this.#snapshotWatch = watch;
-    this.#opened.defer(() => watch.close());
-    watch.start();
-  }
-
-  #startBackups({ backups }: Settings): void {
-    if (backups === null) return;
-    const running = new MetadataBackups({
-      ...backups,
-      generator: `Orion LVM version ${packageVersion()}`,
-      volumeGroups: async () => {
-        const paths = this.#inventory?.scan.devices.map(({ path }) => path) ?? [];
-        return (await this.#stock.scan(paths)).scan.volumeGroups;
-      },
-      log: this.#log,
-    });
-    this.#backups = running;
-    this.#opened.defer(() => running.close());
-    void running.run();
+    return control;
   }
 
   /** Where NBD is served, ports as they were bound. */
@@ -365,7 +336,7 @@ export class Daemon {
       tls: this.#tls.status(),
       devices: this.#devices.status(),
       exports: this.#volumes.status(),
-      scan: this.#inventory?.scan ?? null,
+      scan: this.#scans.last,
     });
   }
 
@@ -391,7 +362,7 @@ export class Daemon {
       this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel }).catch(ignoreGone)),
     );
     await this.#hotplug.configure(settings);
-    await this.#refresh({ settings });
+    await this.#scans.refresh({ settings });
     this.#settings = { ...this.#settings, ...appliedBy(settings) };
     this.#tls.configure(tunnelSettings(settings));
     this.#observer?.configure(settings);
@@ -400,31 +371,13 @@ export class Daemon {
   /** Looks for devices and volume groups that came, went or changed. `reason` is for the log. */
   async rescan(reason: string): Promise<void> {
     this.#log.debug({ reason }, 'reading the devices again');
-    await this.#refresh({});
+    await this.#scans.refresh({});
   }
 
   /** Reads one VG again, by name or uuid; its volumes follow. Gives what should be active and isn't, or has not followed. */
   async refreshGroup(vg: string): Promise<readonly LiveProblem[]> {
-    const ids = new Set([vg, ...this.#groups().flatMap(({ vg: { name, id } }) => (name === vg ? [id] : []))]);
-    return this.#follow((vgId) => ids.has(vgId));
-  }
-
-  #follow(
-    follows: (vgId: string) => boolean,
-    reload: ReadonlySet<VolumeId> = new Set(),
-  ): Promise<readonly LiveProblem[]> {
-    return this.#refresh({ follows, reload });
-  }
-
-  #groups(): readonly VolumeGroup[] {
-    return this.#inventory?.scan.volumeGroups ?? [];
-  }
-
-  #nameOf(id: VolumeId): string | null {
-    const vgId = groupOf(id);
-    const group = this.#inventory?.groups.get(vgId) ?? this.#groups().find(({ vg }) => vg.id === vgId);
-    const lv = group?.vg.logicalVolumes.find((each) => `${vgId} ${each.id}` === id);
-    return group === undefined || lv === undefined ? null : `${group.vg.name}/${lv.name}`;
+    const ids = new Set([vg, ...this.#scans.groups.flatMap(({ vg: { name, id } }) => (name === vg ? [id] : []))]);
+    return this.#scans.refresh({ follows: (vgId) => ids.has(vgId) });
   }
 
   /** Serves the client at the standard streams. Settles when it has left, and has taken what was for it. */
@@ -442,7 +395,7 @@ export class Daemon {
     await this.#hotplug.close();
     // Commands wait for scans.
     await this.#control?.endCommands();
-    await this.#inTurn(async () => {
+    await this.#scans.inTurn(async () => {
       this.#state = 'draining';
       await this.#opened.disposeAsync();
     });
@@ -453,7 +406,7 @@ export class Daemon {
    * on as it was, or HAND_OVER_LOST. Afterwards nothing is left to close: the process is to be ended without.
    */
   async handOver(program: Program): Promise<Successor> {
-    const [control, inventory] = [this.#control, this.#inventory];
+    const [control, inventory] = [this.#control, this.#scans.inventory];
     if (this.#state !== 'serving' || control === null || inventory === null) {
       throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
     }
@@ -477,9 +430,9 @@ export class Daemon {
         nbd,
         control,
         log,
-        inventory: () => this.#inventory ?? inventory,
+        inventory: () => this.#scans.inventory ?? inventory,
         knowledge: () => ({ decisions: this.#live.decisions, added: this.#stock.added }),
-        inTurn: (work) => this.#inTurn(work),
+        inTurn: (work) => this.#scans.inTurn(work),
         letGo: () => this.#letGo(control),
       },
       successor,
@@ -493,12 +446,7 @@ export class Daemon {
     this.#state = 'draining';
     // What it waits for sees that, and does nothing.
     this.#hotplug.close().catch((err: unknown) => this.#log.error({ err }, 'watching devices could not be ended'));
-    await Promise.all([
-      control.endCommands(),
-      this.#attached.close(),
-      this.#snapshotWatch?.close(),
-      this.#backups?.close(),
-    ]);
+    await Promise.all([control.endCommands(), this.#upkeep.close()]);
     await this.#observer?.close();
   }
 
@@ -515,62 +463,4 @@ export class Daemon {
     this.#workers.kill();
     this.#tls.kill();
   }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work);
-    this.#turn = Promise.allSettled([turn]);
-    return turn;
-  }
-
-  /**
-   * Scans, holds the devices and makes the served volumes what the metadata says: of the VGs for which `follows`, default all
-   * but those that a command changes at the moment. Only the scan is waited for by others, not that volumes follow.
-   */
-  async #refresh(options: RefreshOptions): Promise<readonly LiveProblem[]> {
-    const follows = options.follows ?? ((vgId: string): boolean => !this.#live.isChanging(vgId));
-    const following = await this.#inTurn(async () => {
-      if (this.#state === 'draining') return null;
-      const found = await this.#stock.take({
-        settings: options.settings ?? this.#settings,
-        starting: options.starting ?? false,
-        before: this.#inventory,
-      });
-      const inventory = mergeInventories(this.#inventory, found, follows);
-      this.#inventory = inventory;
-      this.#observer?.scanned(inventory.scan);
-      this.#control?.scanned(inventory.scan);
-      this.#stock.tell(inventory);
-      const reload = options.reload ?? new Set<VolumeId>();
-      // Begun in this turn, so that changes of a VG follow each other as their scans did.
-      const apply = this.#volumes.apply(inventory.volumes, (path) => this.#devices.find(path), { follows, reload });
-      return { apply };
-    });
-    const problems = (await following?.apply) ?? [];
-    await this.#attached.follow();
-    await this.#inTurn(() => this.#letDevicesGo());
-    return problems;
-  }
-
-  /** Lets go of the devices that nothing needs any more, in workers first. */
-  async #letDevicesGo(): Promise<void> {
-    if (this.#state === 'draining') return;
-    for (const slot of this.#workers.slots) {
-      // One whose device hangs does not keep the others waiting.
-      slot.host?.keepDevices(this.#volumes.deviceKeysOf(slot)).catch((err: unknown) => {
-        this.#log.debug({ err, worker: slot.index }, 'a device could not be closed');
-      });
-    }
-    const used = this.#volumes.deviceIdentities();
-    const wanted = this.#inventory?.devices ?? [];
-    const leaving = (this.#inventory?.scan.devices ?? []).filter(({ identity }) => used.has(identity));
-    await this.#devices.keepOnly([...wanted, ...leaving]);
-  }
-}
-
-interface RefreshOptions {
-  /** Default those in force. */
-  readonly settings?: Settings;
-  readonly starting?: boolean;
-  readonly follows?: (vgId: string) => boolean;
-  readonly reload?: ReadonlySet<VolumeId>;
 }
