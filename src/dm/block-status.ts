@@ -7,8 +7,18 @@
  *
  * Invariant: the map is the same from the first byte to the last; the caller counts the question as a request in flight.
  */
-import { blockStatusOf, ExtentList, HOLE_STATUS } from '../block/extents.ts';
+import { blockStatusOf, ExtentList, HOLE_STATUS, type StatusDone } from '../block/extents.ts';
 import { type FlatMap, LEG_ZERO } from './flat-map.ts';
+
+/** What a range holds is asked for. */
+export interface StatusQuestion {
+  readonly offset: number;
+  readonly length: number;
+  readonly extents: ExtentList;
+  readonly done: StatusDone;
+  /** Answers instead of the map. Gives 0 or an errno. */
+  readonly answer?: (offset: number, end: number, extents: ExtentList) => Promise<number>;
+}
 
 /** Questions to devices for one answer. */
 const MAX_QUERIES = 64;

@@ -158,3 +158,27 @@ function bucketOf(microseconds: number): number {
 }
 
 type FiveOps = [OpSnapshot, OpSnapshot, OpSnapshot, OpSnapshot, OpSnapshot];
+
+/** What a volume counts together with its devices, once for each. */
+export class SharedCountsOfVolume {
+  readonly #volume: IoStats;
+  #shared: SharedCounts[] = [];
+
+  constructor(volume: IoStats) {
+    this.#volume = volume;
+  }
+
+  with(device: IoStats): SharedCounts {
+    const known = this.#shared.find((each) => each.device === device);
+    if (known !== undefined) return known;
+    const shared = new SharedCounts(this.#volume, device);
+    this.#shared.push(shared);
+    return shared;
+  }
+
+  /** Volume and devices keep what was counted; nothing may be in flight. */
+  end(): void {
+    for (const shared of this.#shared) shared.end();
+    this.#shared = [];
+  }
+}

@@ -19,12 +19,11 @@
  */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
-import type { ExtentList, StatusDone } from '../block/extents.ts';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
-import { mapStatus } from './block-status.ts';
+import { mapStatus, type StatusQuestion } from './block-status.ts';
 import { EndQueue } from './end-queue.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
-import { IoStats, SharedCounts } from './io-stats.ts';
+import { IoStats, type SharedCounts, SharedCountsOfVolume } from './io-stats.ts';
 import { type Gate, REQUEUE } from './target.ts';
 import { turnClock } from './turn-clock.ts';
 
@@ -47,16 +46,6 @@ function isRangeOp(op: Op): boolean {
   return op === Op.discard || op === Op.writeZeroes;
 }
 
-/** What ranges hold is asked for. */
-export interface StatusQuestion {
-  readonly offset: number;
-  readonly length: number;
-  readonly extents: ExtentList;
-  readonly done: StatusDone;
-  /** Answers instead of the map. Gives 0 or an errno. */
-  readonly answer?: (offset: number, end: number, extents: ExtentList) => Promise<number>;
-}
-
 export class RequestMapper implements RequestOwner {
   /** What was asked of the volume; waiting for `proceed` counts as time in flight. */
   readonly stats: IoStats = new IoStats();
@@ -64,8 +53,7 @@ export class RequestMapper implements RequestOwner {
   readonly #held = new RequestQueue();
   readonly #parked = new RequestQueue();
   readonly #ended = new EndQueue((request) => this.#finish(request, request.error));
-  /** One for each device that whole requests of the map went to. */
-  #shares: SharedCounts[] = [];
+  readonly #shares = new SharedCountsOfVolume(this.stats);
   #questions: StatusQuestion[] = [];
   #map: FlatMap = compileMap([]).map;
   /** The map's gate, the map behind it, and by its legs what counts there. */
@@ -123,7 +111,7 @@ export class RequestMapper implements RequestOwner {
     const gate = this.#gate;
     if (gate !== null && !gate.passes(request)) return false;
     const counts = gate === null ? map.shared : this.#behindShared;
-    const shared = counts[leg] ?? this.#share(counts, leg, stats);
+    const shared = counts[leg] ?? (counts[leg] = this.#shares.with(stats));
     shared.started();
     this.#inFlight++;
     const child = this.#piece(request, request, leg, legOffset, length, request.bufferOffset);
@@ -132,21 +120,9 @@ export class RequestMapper implements RequestOwner {
     return true;
   }
 
-  /** Counts that the volume shares with a leg's device. */
-  #share(counts: (SharedCounts | null)[], leg: number, stats: IoStats): SharedCounts {
-    let shared = this.#shares.find(({ device }) => device === stats);
-    if (shared === undefined) {
-      shared = new SharedCounts(this.stats, stats);
-      this.#shares.push(shared);
-    }
-    counts[leg] = shared;
-    return shared;
-  }
-
   /** For a map that is not used any more, with nothing in flight. */
   #endShares(): void {
-    for (const shared of this.#shares) shared.end();
-    this.#shares = [];
+    this.#shares.end();
     this.#map.shared.fill(null);
     this.#behindShared.fill(null);
   }
