@@ -2,7 +2,7 @@
  * The whole daemon against other NBD servers, on the same kind of backing, in alternating rounds:
  *
  *     npm run bench -- [--rounds 3] [--seconds 2] [--size MIB] [--directory DIR] [--engine uring] [--workers 0]
- *                      [--peers nbdkit,qemu-nbd,nbd-server] [--loads 'r 4096 32 1|…'] [--only main|scale|stripes]
+ *                      [--peers nbdkit,qemu-nbd,nbd-server] [--against CHECKOUT] [--loads 'r 4096 32 1|…'] [--only main|scale|stripes]
  *
  * A load is: perhaps "fio" (its nbd engine, instead of nbdblast), r or w, bytes, depth of each connection, connections, and perhaps
  * "seq". For each server the table has the medians of I/O per second, p50 and p99 in microseconds and microseconds of the server's CPU
@@ -46,6 +46,7 @@ const { values } = parseArgs({
     engine: { type: 'string', default: 'uring' },
     workers: { type: 'string', default: '0' },
     peers: { type: 'string', default: 'nbdkit,qemu-nbd,nbd-server' },
+    against: { type: 'string', default: '' },
     loads: { type: 'string', default: [...LOADS, ...(hasFio() ? FIO_LOADS : [])].join('|') },
     only: { type: 'string', default: '' },
   },
@@ -156,6 +157,13 @@ async function stripes(directory: string): Promise<void> {
   for (const server of both) await server.stop();
 }
 
+/** The daemon of another checkout, by which to see what a change has changed. */
+function startOther(checkout: string): Promise<Served> {
+  const { engine, workers } = values;
+  const options = { engine, workers: Number(workers), volumes: 1, stripes: 1, checkout, label: 'other' };
+  return startOurs(directory, sizeMiB, options);
+}
+
 const directory = mkdtempSync(join(values.directory, 'orion-bench-'));
 const running: Served[] = [];
 try {
@@ -164,6 +172,7 @@ try {
     running.push(
       await startOurs(directory, sizeMiB, { engine, workers: Number(values.workers), volumes: 1, stripes: 1 }),
     );
+    if (values.against !== '') running.push(await startOther(values.against));
     running.push(...(await startPeers(directory, sizeMiB, values.peers.split(',').filter(Boolean))));
     process.stdout.write('I/O per second / p50 us / p99 us / server CPU us per I/O\n');
     await compare(running);

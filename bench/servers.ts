@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
-const SOURCES = fileURLToPath(new URL('../src/', import.meta.url));
+const CHECKOUT = fileURLToPath(new URL('..', import.meta.url));
 const START_TIMEOUT_MS = 20_000;
 
 export interface Served {
@@ -33,6 +33,8 @@ export interface OursOptions {
   readonly flags?: readonly string[];
   /** What it is called; default: by its engine. */
   readonly label?: string;
+  /** The checkout whose daemon it is; default: this one. */
+  readonly checkout?: string;
 }
 
 /** Volume groups are laid out by our own commands, on `stripes` files. */
@@ -77,7 +79,14 @@ export async function startOurs(directory: string, sizeMiB: number, options: Our
     join(directory, `${name}.ctl`),
     ...flags,
   ];
-  const daemon = [join(SOURCES, 'daemon/main.ts'), ...args, '--engine', engine, '--workers', String(workers)];
+  const daemon = [
+    join(options.checkout ?? CHECKOUT, 'src/daemon/main.ts'),
+    ...args,
+    '--engine',
+    engine,
+    '--workers',
+    String(workers),
+  ];
   const child = spawn(process.execPath, [...daemon, '--log-level', 'error'], {
     stdio: 'inherit',
     env: environment(directory),
@@ -90,7 +99,7 @@ function environment(directory: string): NodeJS.ProcessEnv {
 }
 
 function ours(directory: string, args: readonly string[]): void {
-  const child = spawnSync(process.execPath, [join(SOURCES, 'cli/main.ts'), ...args], {
+  const child = spawnSync(process.execPath, [join(CHECKOUT, 'src/cli/main.ts'), ...args], {
     cwd: directory,
     encoding: 'utf8',
     env: environment(directory),
