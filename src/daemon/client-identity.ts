@@ -21,9 +21,15 @@ export function identifyClient(socket: Socket, at: NbdAddress | OtherAddress): C
   return { kind: 'unix', ...peer, groups };
 }
 
+/** What tells a client from others, and its connections as one client's; null: nothing does, and each connection is a client of its own. */
+export function comparableIdentity(client: ClientIdentity): string | null {
+  const { subject = null, pskName = null } = client.tls ?? {};
+  return client.kind === 'unknown' && subject === null && pskName === null ? null : identityText(client);
+}
+
 /**
- * Who a client is, for people, and to tell it from others: the same text as long as it may be the same client. The connections of one
- * process, or of one address, are one client's; a certificate or a key says more than where it came from.
+ * Who a client is, for people. The connections of one process, or of one address, are one client's; a certificate or a key says more
+ * than where it came from.
  */
 export function identityText(client: ClientIdentity): string {
   const { subject = null, pskName = null } = client.tls ?? {};

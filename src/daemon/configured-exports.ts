@@ -9,12 +9,12 @@
  *    end of its last; connections that may only read hold nothing.
  */
 import type { ClientIdentity, ExportDirectory, ExportRefusal, ExportView, ListedExport } from '../nbd/exports.ts';
-import { identityText } from './client-identity.ts';
+import { comparableIdentity } from './client-identity.ts';
 import { type ExportRules, exportRules, type ExportsSettings } from './export-settings.ts';
 
 /** One connection that uses an export. */
 export interface ExportUse {
-  /** Who: the same text for the same client (`identityText`). */
+  /** Who (`identityText`). */
   readonly identity: string;
   readonly writes: boolean;
 }
@@ -36,7 +36,7 @@ export class ConfiguredExports implements ExportDirectory {
   viewFor(client: ClientIdentity): ExportView {
     const { directory, settings } = this.#options;
     const view = directory.viewFor(client);
-    const own = identityText(client);
+    const own = comparableIdentity(client);
     const named = (name: string): string | null => {
       if (name !== '') return name;
       const { defaultExport } = settings();
@@ -62,19 +62,20 @@ export class ConfiguredExports implements ExportDirectory {
   }
 
   /** As the client gets it; null: somebody else writes it. */
-  #shown(found: ListedExport, own: string): ListedExport | null {
+  #shown(found: ListedExport, own: string | null): ListedExport | null {
     const rules = exportRules(this.#options.settings(), found.name);
     const shown = configured(found, rules);
     if (rules.besidesWriter === null || shown.readOnly || this.#otherWriter(found.name, own) === null) return shown;
     return rules.besidesWriter === 'refused' ? null : { ...shown, readOnly: true };
   }
 
-  #otherWriter(name: string, own: string): string | null {
+  /** `own` null: nobody is the same client. */
+  #otherWriter(name: string, own: string | null): string | null {
     for (const { identity, writes } of this.#options.uses(name)) if (writes && identity !== own) return identity;
     return null;
   }
 
-  #taken(name: string, own: string): ExportRefusal {
+  #taken(name: string, own: string | null): ExportRefusal {
     const writer = this.#otherWriter(name, own) ?? 'another client';
     return { kind: 'policy', text: `${name} is open to one writer at a time, which is ${writer}` };
   }

@@ -117,6 +117,27 @@ describe('an export', () => {
   });
 });
 
+test('who can’t be told from others is nobody’s second connection', () => {
+  const unknown: ClientIdentity = { kind: 'unknown' };
+  const bench = new Bench();
+  bench.rule({ besidesWriter: 'refused' });
+  assert.equal(bench.view(unknown).find('vg/a')?.readOnly, false);
+  bench.use('vg/a', unknown);
+  assert.equal(bench.view(unknown).find('vg/a'), null);
+  assert.deepEqual(bench.view(unknown).explain('vg/a'), {
+    kind: 'policy',
+    text: 'vg/a is open to one writer at a time, which is an unknown client',
+  });
+  assert.equal(bench.view(ALICE).find('vg/a'), null);
+  bench.uses.clear();
+  const keyed: ClientIdentity = {
+    ...unknown,
+    tls: { subject: null, pskName: 'bob', protocol: 'TLSv1.3', cipher: 'x' },
+  };
+  bench.use('vg/a', keyed);
+  assert.equal(bench.view(keyed).find('vg/a')?.readOnly, false, 'a key is an identity');
+});
+
 test('who is who', () => {
   const tls = { subject: null, pskName: null, protocol: 'TLSv1.3', cipher: 'x' };
   assert.deepEqual(

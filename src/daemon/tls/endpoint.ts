@@ -7,6 +7,7 @@
  *  - Where clients are verified one that shows neither a certificate of our authorities nor a pre-shared key is refused.
  *  - Nothing is decided inside Node's own calls: closing the socket under a handshake that is on the stack crashes the process.
  *  - Each socket ends in exactly one call of `secured` or `failed`.
+ *  - Who ends his side before the handshake has ended can't end it, and is not waited for; afterwards half a connection is one.
  */
 import { constants } from 'node:crypto';
 import type { Socket } from 'node:net';
@@ -74,6 +75,7 @@ export class TlsEndpoint {
       ...(keys.size === 0 ? {} : { pskCallback: (stream: TLSSocket, name: string) => this.#keyOf(stream, name, keys) }),
     });
     server.on('secureConnection', (stream) => {
+      stream.allowHalfOpen = true;
       // Its 'close' follows.
       stream.on('error', () => undefined);
       setImmediate(() => this.#secured(stream, verifies));
@@ -96,6 +98,7 @@ export class TlsEndpoint {
     socket.once('close', () => {
       setImmediate(() => setImmediate(() => this.#taken(socket)?.failed('the client has gone')));
     });
+    socket.allowHalfOpen = false;
     this.#server.emit('connection', socket);
   }
 
