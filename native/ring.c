@@ -20,6 +20,7 @@
  *  - When the environment ends, whatever is in flight is waited for: its memory is about to go.
  *  - Submissions that follow each other, in the order of pushing and on the file, are handed over as one call of several buffers;
  *    each still ends by itself. Where the call moved less, those it did not reach end with -EINTR, to be pushed again.
+ *  - Before the loop sleeps it may look for what comes next, as long as ringLook said (native/linger.c).
  *  - A file on tmpfs or ramfs has no device to wait for: reads and writes of it are done in the hand-over itself, where a copy
  *    costs less than a submission, and what it leaves in the processor's cache is what is sent next; so is its fdatasync, which is
  *    nothing. A hand-over does not stand still for long: after MAX_ROUND_BYTES the rest is for the next one.
@@ -38,6 +39,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 #include <uv.h>
+#include "linger.h"
 #include "orion.h"
 
 #ifndef IORING_SETUP_COOP_TASKRUN
@@ -49,6 +51,7 @@
 
 /* IORING_REGISTER_IOWQ_MAX_WORKERS, from 5.15 on. */
 enum { REGISTER_MAX_WORKERS = 19, MAX_WORKERS = 1024 };
+enum { MAX_LOOK_MICROSECONDS = 1000 };
 
 enum { OP_READ, OP_WRITE, OP_FDATASYNC, OP_FALLOCATE, OP_COUNT };
 enum { HEADER_TAIL, HEADER_HEAD, HEADER_ENDED, HEADER_REFUSED };
@@ -95,6 +98,8 @@ struct ring {
   uv_prepare_t prepare;
   uv_poll_t poll;
   uv_idle_t idle;
+  uv_check_t check;
+  struct look look;
 
   uint32_t slots, in_flight, unsubmitted;
   /* Copied in this hand-over. */
@@ -450,7 +455,15 @@ static void on_prepare(uv_prepare_t *handle) {
     if (ring->closing) return;
   }
   if (has_work(ring)) uv_idle_start(&ring->idle, on_idle);
-  else uv_idle_stop(&ring->idle);
+  else {
+    uv_idle_stop(&ring->idle);
+    linger_before_sleep(&ring->look);
+  }
+}
+
+static void on_check(uv_check_t *handle) {
+  struct ring *ring = handle->data;
+  linger_after_sleep(&ring->look);
 }
 
 static void on_handle_closed(uv_handle_t *handle) {
@@ -479,6 +492,7 @@ static void ring_close(struct ring *ring) {
   uv_close((uv_handle_t *)&ring->poll, on_handle_closed);
   uv_close((uv_handle_t *)&ring->prepare, on_handle_closed);
   uv_close((uv_handle_t *)&ring->idle, on_handle_closed);
+  uv_close((uv_handle_t *)&ring->check, on_handle_closed);
   unmap_rings(ring);
   for (uint32_t i = 0; i < ring->file_count; i++) {
     if (ring->files[i].fd >= 0) close(ring->files[i].fd);
@@ -542,14 +556,18 @@ static int start_handles(struct ring *ring) {
   if (status < 0) return -status;
   uv_prepare_init(loop, &ring->prepare);
   uv_idle_init(loop, &ring->idle);
-  ring->poll.data = ring->prepare.data = ring->idle.data = ring;
-  ring->open_handles = 3;
+  uv_check_init(loop, &ring->check);
+  linger_begin(&ring->look, loop);
+  ring->poll.data = ring->prepare.data = ring->idle.data = ring->check.data = ring;
+  ring->open_handles = 4;
   ring->holders++;
   uv_poll_start(&ring->poll, UV_READABLE, on_poll);
   uv_prepare_start(&ring->prepare, on_prepare);
+  uv_check_start(&ring->check, on_check);
   uv_unref((uv_handle_t *)&ring->poll);
   uv_unref((uv_handle_t *)&ring->prepare);
   uv_unref((uv_handle_t *)&ring->idle);
+  uv_unref((uv_handle_t *)&ring->check);
   return 0;
 }
 
@@ -603,6 +621,19 @@ static napi_value ring_end(napi_env env, napi_callback_info info) {
   if (!take_arguments(env, info, 0, NULL) || (ring = take_ring(env)) == NULL) return NULL;
   forget_ring(env, ring);
   ring_close(ring);
+  return NULL;
+}
+
+/* ringLook(microseconds): how long the loop looks for events before it sleeps, where that has been worth it; 0: never. */
+static napi_value ring_look(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  struct ring *ring;
+  int64_t microseconds;
+  if (!take_arguments(env, info, 1, arguments) ||
+      !take_integer(env, arguments[0], 0, MAX_LOOK_MICROSECONDS, "microseconds must be 0 to 1000", &microseconds) ||
+      (ring = take_ring(env)) == NULL)
+    return NULL;
+  ring->look.longest = (uint64_t)microseconds * 1000;
   return NULL;
 }
 
@@ -741,6 +772,7 @@ static void on_instance_collected(napi_env env, void *data, void *hint) {
 
 napi_status define_ring(napi_env env, napi_value exports) {
   const napi_property_descriptor functions[] = {
+      {"ringLook", NULL, ring_look, NULL, NULL, NULL, napi_enumerable, NULL},
       {"ringOpen", NULL, ring_open, NULL, NULL, NULL, napi_enumerable, NULL},
       {"ringClose", NULL, ring_end, NULL, NULL, NULL, napi_enumerable, NULL},
       {"ringHold", NULL, ring_hold, NULL, NULL, NULL, napi_enumerable, NULL},

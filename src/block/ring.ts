@@ -264,6 +264,14 @@ export function openRing(): Ring | number {
   return shared;
 }
 
+/**
+ * How long this thread's loop looks for what comes next before it sleeps, where that has been worth it lately: microseconds, at most
+ * 1000; 0: never, as it is by default. Without a ring it always sleeps at once.
+ */
+export function lookBeforeSleep(microseconds: number): void {
+  if (openRing() instanceof Ring) ringBinding().ringLook(microseconds);
+}
+
 /** The ring, if it has been opened. */
 export function currentRing(): Ring | null {
   return shared instanceof Ring ? shared : null;

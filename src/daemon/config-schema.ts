@@ -26,6 +26,8 @@ const count = z
   .max(2 ** 32 - 1)
   .default(0);
 export const MAX_WORKERS = 256;
+/** The addon's bound. */
+const MAX_BUSY_POLL = 1000;
 /** A year. */
 const MAX_INTERVAL = 31_536_000;
 const systemId = z.string().regex(/^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,127}$/);
@@ -41,6 +43,8 @@ export interface Config extends TablesConfig, ExportsConfig {
   devices: string[];
   read_only: boolean;
   engine: (typeof ENGINES)[number];
+  /** Microseconds. */
+  busy_poll: number;
   direct: boolean | 'auto';
   /** Paths and glob patterns. */
   direct_devices: string[];
@@ -102,6 +106,7 @@ const configSchema: z.ZodType<Config> = z.strictObject({
   devices: z.array(path).default([]),
   read_only: z.boolean().default(false),
   engine: z.enum(ENGINES).default('auto'),
+  busy_poll: z.int().min(0).max(MAX_BUSY_POLL).default(50),
   direct: z.union([z.boolean(), z.literal('auto')]).default('auto'),
   direct_devices: z.array(path).default([]),
   buffered_devices: z.array(path).default([]),
@@ -186,6 +191,7 @@ export const ALLOWED: Readonly<Record<string, string>> = {
   devices: 'a list of paths of devices, image files or directories, or glob patterns',
   read_only: 'true or false',
   engine: '"auto", "uring" or "threads"',
+  busy_poll: 'a whole number of microseconds from 0 to 1000; 0: never',
   direct: 'true, false or "auto"',
   direct_devices: 'a list of paths or glob patterns',
   buffered_devices: 'a list of paths or glob patterns',

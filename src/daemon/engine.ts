@@ -19,6 +19,8 @@ export interface EngineSettings {
   /** Before the devices that go past the page cache, in each process that has them open; null: nothing. */
   readonly cache: CacheSettings | null;
   readonly scheduler: 'none' | 'deadline';
+  /** Microseconds for which a process looks for the next request before it sleeps; 0: it sleeps at once. */
+  readonly busyPoll: number;
 }
 
 export interface CacheSettings {
@@ -67,6 +69,7 @@ export function settleEngine(
     direct,
     cache: settleCache(config),
     scheduler: config.io_scheduler,
+    busyPoll: config.busy_poll,
     note,
   };
 }

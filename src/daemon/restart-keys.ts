@@ -16,6 +16,7 @@ const FIXED: Readonly<Record<string, (settings: Settings) => unknown>> = {
   'metrics.listen': (settings) => settings.metricsListen,
   workers: (settings) => settings.workers,
   engine: (settings) => [settings.engine.engine, settings.engine.direct],
+  busy_poll: (settings) => settings.engine.busyPoll,
   cache_size: (settings) => settings.engine.cache,
   io_scheduler: (settings) => settings.engine.scheduler,
   'log.format': (settings) => settings.logFormat,

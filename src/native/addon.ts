@@ -33,6 +33,7 @@ export type DataRangesCallback = (errno: number, lengths: Float64Array) => void;
 export interface RingBinding {
   ringOpen(slots: number, callback: () => void): ArrayBuffer | number;
   ringClose(): void;
+  ringLook(microseconds: number): void;
   ringHold(on: boolean): void;
   ringAddFile(fd: number): number;
   ringRemoveFile(file: number): number;

@@ -10,7 +10,7 @@ import { after, before, describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { Errno } from '../../src/block/errors.ts';
-import { openRing, Ring } from '../../src/block/ring.ts';
+import { lookBeforeSleep, openRing, Ring } from '../../src/block/ring.ts';
 
 const run = promisify(execFile);
 const RING = JSON.stringify(new URL('../../src/block/ring.ts', import.meta.url).href);
@@ -32,6 +32,18 @@ after(() => {
   closeSync(fd);
   rmSync(directory, { recursive: true });
 });
+
+/** Settles after so many ticks of a timer. */
+function ticks(count: number, everyMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    let left = count;
+    const timer = setInterval(() => {
+      if (--left > 0) return;
+      clearInterval(timer);
+      resolve();
+    }, everyMs);
+  });
+}
 
 function ended(push: (owner: { ringDone(result: number): void }) => void): Promise<number> {
   return new Promise((resolve) => {
@@ -180,6 +192,32 @@ describe('ring', () => {
     });
   }
 
+  test('a loop whose waits are long does not look for events meanwhile', async () => {
+    lookBeforeSleep(1000);
+    const before = { cpu: process.cpuUsage(), at: performance.now() };
+    await ticks(60, 5);
+    const { user, system } = process.cpuUsage(before.cpu);
+    const wall = performance.now() - before.at;
+    lookBeforeSleep(0);
+    assert.ok((user + system) / 1000 < wall / 2, `${user + system} us of CPU in ${wall} ms`);
+  });
+
+  test('timers and completions come while it looks, too', async () => {
+    const file = ring.addFile(fd);
+    const into = Buffer.alloc(4096);
+    const expected = readFileSync(path).subarray(0, 4096);
+    lookBeforeSleep(1000);
+    const ticking = ticks(40, 1);
+    for (let reads = 0; reads < 400; reads++) {
+      into.fill(0);
+      assert.equal(await ended((owner) => ring.read(owner, file, into, 0, 4096, 0)), 4096);
+      assert.deepEqual(into, expected);
+    }
+    await ticking;
+    lookBeforeSleep(0);
+    ring.removeFile(file);
+  });
+
   test('checks what it is given by name', () => {
     const raw: Record<string, (...values: unknown[]) => unknown> = createRequire(import.meta.url)(
       '../../build/orion.node',
@@ -191,6 +229,7 @@ describe('ring', () => {
     assert.throws(() => raw['ringPin']!({}), TypeError);
     assert.throws(() => raw['ringPin']!(Buffer.alloc(0)), TypeError);
     assert.throws(() => raw['ringAddFile']!(-1), TypeError);
+    for (const value of [-1, 1001, 0.5, '1']) assert.throws(() => raw['ringLook']!(value), TypeError);
     assert.throws(() => raw['ringHold']!(1), TypeError);
     assert.equal(raw['ringUnpin']!(77_777), Errno.EINVAL);
     assert.equal(raw['ringRemoveFile']!(77_777), Errno.EBADF);

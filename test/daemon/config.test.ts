@@ -47,6 +47,8 @@ describe('lvm.toml', () => {
     ['devices = [""]', /devices\[0\]: "" is not allowed/],
     ['read_only = 1', /read_only: 1 is not allowed: it must be true or false/],
     ['engine = "fast"', /engine: "fast" is not allowed: it must be "auto", "uring" or "threads"/],
+    ['busy_poll = 1001', /busy_poll: 1001 is not allowed: it must be a whole number of microseconds from 0 to 1000/],
+    ['busy_poll = 0.5', /busy_poll: 0.5 is not allowed/],
     ['workers = -1', /workers: -1 is not allowed: it must be a whole number from 0 to 256/],
     ['workers = 1.5', /workers: 1.5 is not allowed/],
     ['listen = "tcp:localhost:1"', /listen: "tcp:localhost:1" is not allowed: it must be a list/],
@@ -260,6 +262,8 @@ describe('settings', () => {
     assert.deepEqual(engine.cache, { sizeBytes: 2 ** 20, policy: 'writeback' });
     assert.equal(engine.scheduler, 'deadline');
     assert.deepEqual(withoutEffect, []);
+    assert.equal(engine.busyPoll, 50);
+    assert.equal(loaded('busy_poll = 0\n').engine.busyPoll, 0);
     const alone = loaded('cache_size = 1048576\n');
     assert.equal(alone.engine.cache, null);
     assert.deepEqual(alone.withoutEffect, ['cache_size has no effect: cache_policy is "none"']);

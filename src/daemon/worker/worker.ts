@@ -8,6 +8,7 @@
  */
 import type { Socket } from 'node:net';
 import type { BlockDevice } from '../../block/device.ts';
+import { lookBeforeSleep } from '../../block/ring.ts';
 import type { VolumeId } from '../../lvm/live.ts';
 import type { NbdLog } from '../../nbd/connection.ts';
 import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
@@ -60,6 +61,7 @@ export class Worker implements WorkerCommands {
     this.#log = log;
     this.#events = events;
     this.#devices = new WorkerDevices(settings.engine);
+    if (settings.engine.engine === 'uring') lookBeforeSleep(settings.engine.busyPoll);
     const { limits } = settings;
     this.#sessions = new NbdSessions({
       limits,
