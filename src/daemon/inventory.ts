@@ -264,7 +264,10 @@ function sharesBlocks({ vg, pvs }: VolumeGroup): boolean {
   );
 }
 
-/** One line for LIST: "4 GiB linear logical volume of volume group vg0, tagged db, fast". */
+/**
+ * One line for LIST: "4 GiB linear logical volume of volume group vg0, id VG-uuid/LV-uuid, tagged db, fast". By the id, backups over NBD know
+ * a volume again.
+ */
 function describe(group: VolumeGroup, entry: LvActivation): string {
   const { lv } = entry;
   const facts = relationsOf(group.vg).lvs.get(lv.name)?.lv;
@@ -273,7 +276,8 @@ function describe(group: VolumeGroup, entry: LvActivation): string {
   const last = entry.active ? entry.table.at(-1) : undefined;
   const size = last === undefined ? '' : `${shortSize((last.start + last.length) * SECTOR_BYTES)} `;
   const tags = lv.tags.length === 0 ? '' : `, tagged ${lv.tags.join(', ')}`;
-  return `${size}${[...types].join(' and ')} logical volume of volume group ${group.vg.name}${tags}`;
+  const kind = `${size}${[...types].join(' and ')} logical volume`;
+  return `${kind} of volume group ${group.vg.name}, id ${group.vg.id}/${lv.id}${tags}`;
 }
 
 /** "4 GiB", "1.5 TiB". */

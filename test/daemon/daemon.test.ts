@@ -126,7 +126,9 @@ function suites(): void {
         ['vg/data', 8 * EXTENT, false],
         ['vg/more', 4 * EXTENT, true],
       ]);
-      assert.equal(list.exports[0]?.['description'], '8 MiB linear logical volume of volume group vg');
+      const uuid = '\\w{6}(?:-\\w{4}){5}-\\w{6}';
+      const described = new RegExp(`^8 MiB linear logical volume of volume group vg, id ${uuid}/${uuid}$`);
+      assert.match(String(list.exports[0]?.['description']), described);
     });
 
     test('what is written is where the metadata says', async () => {

@@ -1,12 +1,13 @@
 /**
- * The volumes that backup and restore work on: as the running daemon serves them, over NBD; or, where none does, opened by the command
- * itself.
+ * The volumes that backup and restore work on: as the running daemon serves them, over NBD; where none does, opened by the command itself;
+ * or what an NBD URI names, wherever that is.
  *
  * Invariants
  *  - A volume that the daemon serves is used through it, so that clients may go on.
  *  - `close` settles when everything written is durable, or rejects.
  */
 import { CONTEXTS, NbdClient } from '../../daemon/client/nbd-client.ts';
+import type { NbdPlace } from '../../daemon/client/nbd-uri.ts';
 import { findControlSocket } from '../../daemon/client/socket-path.ts';
 import type { Changes } from '../../lvm/changes.ts';
 import { withChanges } from '../../lvm/command.ts';
@@ -20,6 +21,8 @@ const CONNECT_MS = 10_000;
 /** What one question about a range may cover: an answer's lengths have 32 bits. */
 const MAX_QUESTION_BYTES = 2 ** 31;
 const ZERO_FLAG = 2;
+/** In what our daemon says of an export: VG-uuid/LV-uuid. */
+const VOLUME_ID = / id ([\w-]{38}\/[\w-]{38})(?:,|$)/;
 
 export interface WorkVolume {
   /** "VG/LV" */
@@ -28,8 +31,10 @@ export interface WorkVolume {
   readonly id: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
-  /** Connections of others. */
+  /** Connections of others, as far as they are known: of a volume elsewhere they are not. */
   readonly clients: number;
+  /** The server, where it is not this host's own. */
+  readonly place?: string | undefined;
   read(offset: number, length: number): Promise<Buffer>;
   write(offset: number, bytes: Buffer): Promise<void>;
   writeZeroes(offset: number, length: number): Promise<void>;
@@ -41,11 +46,15 @@ export interface WorkVolume {
 }
 
 export interface Wanted {
-  readonly vgName: string;
-  readonly lvName: string;
+  readonly volume: VolumeName | NbdPlace;
   /** A snapshot of the same VG, to compare with; null: none. */
   readonly baseName: string | null;
   readonly writable: boolean;
+}
+
+export interface VolumeName {
+  readonly vgName: string;
+  readonly lvName: string;
 }
 
 export interface WorkSet {
@@ -59,8 +68,10 @@ export async function withVolumes<Result>(
   wanted: Wanted,
   body: (set: WorkSet) => Promise<Result>,
 ): Promise<Result> {
-  const served = await servedBy(context, wanted);
-  return served === null ? directly(context, wanted, body) : overNbd(served, wanted, body);
+  const { volume, baseName } = wanted;
+  if ('server' in volume) return elsewhere(volume, baseName, body);
+  const served = await servedBy(context, volume);
+  return served === null ? directly(context, volume, wanted, body) : hereOverNbd(served, volume, baseName, body);
 }
 
 /** The parts of `GET /v1/status` that matter here. */
@@ -82,38 +93,68 @@ interface Served {
 }
 
 /** Null: no daemon runs, or none that has the volume. */
-async function servedBy(context: CommandContext, { vgName, lvName }: Wanted): Promise<Served | null> {
+async function servedBy(context: CommandContext, { vgName, lvName }: VolumeName): Promise<Served | null> {
   const { env, cwd, uid, toml } = context;
   if (findControlSocket({ env, cwd, uid, config: toml?.config ?? null }) === null) return null;
   const status = (await ask(await runningDaemon(context), '/v1/status')) as Status;
   const active = status.exports.filter(({ state }) => state === 'active');
   const exports = new Map(active.map((each) => [each.name, each]));
   if (!exports.has(`${vgName}/${lvName}`)) return null;
-  const server = status.listening.find((address) => address.startsWith('unix:')) ?? status.listening[0];
-  if (server === undefined) throw failed('The daemon listens nowhere for NBD clients.');
-  return { server, exports };
+  // Over TLS it would have to be told what to show and what to expect; nobody here reaches it over vsock.
+  const open = status.listening.filter((address) => !/^vsock:|\?tls=required$/.test(address));
+  const server = open.find((address) => address.startsWith('unix:')) ?? open[0];
+  if (server === undefined) {
+    throw failed(
+      `The daemon takes NBD clients over TLS only: name the volume by its URI, nbds://HOST/${vgName}/${lvName} with ?tls-certificates=DIR or ?tls-psk-file=FILE.`,
+    );
+  }
+  return { server: server.replace(/\?tls=.*$/, ''), exports };
+}
+
+type Open = (exportName: string, contexts: readonly string[]) => Promise<ServedVolume>;
+
+function hereOverNbd<Result>(
+  { server, exports }: Served,
+  { vgName, lvName }: VolumeName,
+  baseName: string | null,
+  body: (set: WorkSet) => Promise<Result>,
+): Promise<Result> {
+  const open: Open = async (exportName, contexts) => {
+    const found = exports.get(exportName);
+    if (found === undefined) throw failed(`The daemon does not serve logical volume ${exportName}.`);
+    const client = await NbdClient.connect({ server, exportName, contexts, timeoutMs: CONNECT_MS });
+    return new ServedVolume({ ...found, id: found.id.replace(' ', '/') }, client, contexts);
+  };
+  return overNbd(open, `${vgName}/${lvName}`, baseName, body);
+}
+
+function elsewhere<Result>(
+  { server, exportName: asked, tls }: NbdPlace,
+  baseName: string | null,
+  body: (set: WorkSet) => Promise<Result>,
+): Promise<Result> {
+  const open: Open = async (exportName, contexts) => {
+    const client = await NbdClient.connect({ server, exportName, contexts, tls, timeoutMs: CONNECT_MS });
+    // What another server says has no ids of ours; then it is the place that is known again.
+    const id = VOLUME_ID.exec(client.description)?.[1] ?? `${server} ${client.exportName}`;
+    return new ServedVolume({ name: client.exportName, id, place: server }, client, contexts);
+  };
+  return overNbd(open, asked, baseName, body);
 }
 
 async function overNbd<Result>(
-  { server, exports }: Served,
-  { vgName, lvName, baseName }: Wanted,
+  open: Open,
+  exportName: string,
+  baseName: string | null,
   body: (set: WorkSet) => Promise<Result>,
 ): Promise<Result> {
-  const open = async (name: string, contexts: readonly string[]): Promise<ServedVolume> => {
-    const found = exports.get(`${vgName}/${name}`);
-    if (found === undefined) throw failed(`The daemon does not serve logical volume ${vgName}/${name}.`);
-    const exportName = found.name;
-    return new ServedVolume(
-      found,
-      await NbdClient.connect({ server, exportName, contexts, timeoutMs: CONNECT_MS }),
-      contexts,
-    );
-  };
   const changed = baseName === null ? [] : [`${CONTEXTS.changed}${baseName}`];
-  const volume = await open(lvName, [CONTEXTS.allocation, ...changed]);
+  const volume = await open(exportName, [CONTEXTS.allocation, ...changed]);
   try {
-    if (baseName !== null && !volume.knowsChanges) throw noBase(vgName, lvName, baseName);
-    const base = baseName === null ? null : await open(baseName, []);
+    const { name } = volume;
+    const vgName = name.slice(0, Math.max(0, name.lastIndexOf('/')));
+    if (baseName !== null && !volume.knowsChanges) throw noBase(vgName, name, baseName);
+    const base = baseName === null ? null : await open(`${vgName}/${baseName}`, []);
     try {
       return await body({ volume, base });
     } finally {
@@ -128,13 +169,19 @@ class ServedVolume implements WorkVolume {
   readonly name: string;
   readonly id: string;
   readonly clients: number;
+  readonly place: string | undefined;
   readonly #client: NbdClient;
   readonly #contexts: readonly string[];
 
-  constructor({ name, id, clients = 0 }: ServedExport, client: NbdClient, contexts: readonly string[]) {
+  constructor(
+    { name, id, clients = 0, place }: Pick<ServedExport, 'name' | 'id' | 'clients'> & { readonly place?: string },
+    client: NbdClient,
+    contexts: readonly string[],
+  ) {
     this.name = name;
-    this.id = id.replace(' ', '/');
+    this.id = id;
     this.clients = clients;
+    this.place = place;
     this.#client = client;
     this.#contexts = contexts;
   }
@@ -205,7 +252,8 @@ function clipped(stretches: readonly Stretch[], length: number): readonly Stretc
 
 async function directly<Result>(
   context: CommandContext,
-  { vgName, lvName, baseName, writable }: Wanted,
+  { vgName, lvName }: VolumeName,
+  { baseName, writable }: Wanted,
   body: (set: WorkSet) => Promise<Result>,
 ): Promise<Result> {
   const change = await changeContext(context);
@@ -216,7 +264,8 @@ async function directly<Result>(
     let result: Result;
     try {
       const base = baseName === null ? undefined : opened.volumes.get(baseName);
-      if (baseName !== null && (base === undefined || baseName === lvName)) throw noBase(vgName, lvName, baseName);
+      if (baseName !== null && (base === undefined || baseName === lvName))
+        throw noBase(vgName, `${vgName}/${lvName}`, baseName);
       opened.own.compareWith(base ?? null);
       result = await body({ volume: opened.own, base: base ?? null });
     } catch (error) {
@@ -229,8 +278,8 @@ async function directly<Result>(
   });
 }
 
-function noBase(vgName: string, lvName: string, baseName: string): CommandError {
-  return failed(`${vgName}/${baseName} is no snapshot with which ${vgName}/${lvName} can be compared.`);
+function noBase(vgName: string, name: string, baseName: string): CommandError {
+  return failed(`${vgName}/${baseName} is no snapshot with which ${name} can be compared.`);
 }
 
 function failed(message: string): CommandError {

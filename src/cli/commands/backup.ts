@@ -3,6 +3,7 @@
  *
  *     backup VG/LV FILE                        everything
  *     backup VG/LV --since SNAPSHOT FILE       what differs from a snapshot of the same origin
+ *     backup nbds://HOST/VG/LV?tls-certificates=DIR … FILE     the same of a daemon elsewhere
  *
  * Invariants
  *  - FILE is whole or not there. `-` is standard output, and nothing else is printed there.
@@ -11,10 +12,12 @@
 import { resolve } from 'node:path';
 import { streamSink, withNewFile } from '../backup/image-sink.ts';
 import { interruptibly } from '../backup/interrupt.ts';
-import { withVolumes } from '../backup/volumes.ts';
+import { exportNameOf, volumeArgument } from '../backup/volume-argument.ts';
+import { type VolumeName, withVolumes } from '../backup/volumes.ts';
 import { type ImageSink, writeImage, type Written } from '../backup/write-image.ts';
+import type { NbdPlace } from '../../daemon/client/nbd-uri.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { type LvName, splitLvName } from '../lv/names.ts';
+import { splitLvName } from '../lv/names.ts';
 import { CommandError, EXIT } from '../messages.ts';
 import { VERSION } from '../version.ts';
 
@@ -22,7 +25,7 @@ const MIB = 2 ** 20;
 
 export const command: Command = {
   summary: 'Back up a logical volume, or what changed since a snapshot',
-  argumentsUsage: 'VG/LV FILE',
+  argumentsUsage: 'VG/LV|NBD-URI FILE',
   options: [
     {
       long: 'since',
@@ -32,11 +35,13 @@ export const command: Command = {
     { long: 'force', short: 'f', countable: true, description: 'Replace FILE if it exists.' },
   ],
   async run(context) {
-    const { name, baseName, file } = argumentsOf(context);
-    const wanted = { vgName: name.vg ?? '', lvName: name.lv, baseName, writable: false };
+    const { volume, baseName, file } = argumentsOf(context);
+    const wanted = { volume, baseName, writable: false };
+    let name = exportNameOf(volume);
     const written = await interruptibly(context, (signal) =>
       withVolumes(context, wanted, (set) => {
-        const label = `Backing up ${set.volume.name}`;
+        ({ name } = set.volume);
+        const label = `Backing up ${name}`;
         const { progress } = context.terminal;
         const write = async (sink: ImageSink): Promise<Written> => {
           try {
@@ -61,33 +66,33 @@ export const command: Command = {
 };
 
 function argumentsOf(context: CommandContext): {
-  readonly name: LvName;
+  readonly volume: VolumeName | NbdPlace;
   readonly baseName: string | null;
   readonly file: string;
 } {
-  const [volume, file, ...rest] = context.args;
-  if (volume === undefined || file === undefined || rest.length > 0) {
-    throw new CommandError(EXIT.badUsage, ['Please provide a logical volume as VG/LV, and a file.']);
+  const [argument, file, ...rest] = context.args;
+  if (argument === undefined || file === undefined || rest.length > 0) {
+    throw new CommandError(EXIT.badUsage, ['Please provide a logical volume as VG/LV or NBD URI, and a file.']);
   }
-  const name = splitLvName(context, volume);
-  if (name.vg === null) throw new CommandError(EXIT.badUsage, [`"${volume}" is no logical volume as VG/LV.`]);
+  const volume = volumeArgument(context, argument);
   const since = context.options.value('since');
-  if (since === undefined) return { name, baseName: null, file };
+  if (since === undefined) return { volume, baseName: null, file };
   const base = splitLvName(context, since);
-  if (base.vg !== null && base.vg !== name.vg) {
+  const name = exportNameOf(volume);
+  if (!name.includes('/')) {
+    throw new CommandError(EXIT.badUsage, ['With --since, the NBD URI must name the logical volume as VG/LV.']);
+  }
+  if (base.vg !== null && base.vg !== name.slice(0, name.lastIndexOf('/'))) {
     throw new CommandError(EXIT.badUsage, ['The snapshot must be in the same VG.']);
   }
-  if (base.lv === name.lv) throw new CommandError(EXIT.badUsage, ['A logical volume does not differ from itself.']);
-  return { name, baseName: base.lv, file };
+  if (base.lv === name.slice(name.lastIndexOf('/') + 1)) {
+    throw new CommandError(EXIT.badUsage, ['A logical volume does not differ from itself.']);
+  }
+  return { volume, baseName: base.lv, file };
 }
 
-function summaryOf(
-  { vg, lv }: LvName,
-  baseName: string | null,
-  file: string,
-  { dataBytes, zeroBytes }: Written,
-): string {
-  const what = baseName === null ? `${vg}/${lv}` : `Changes of ${vg}/${lv} since ${baseName}`;
+function summaryOf(name: string, baseName: string | null, file: string, { dataBytes, zeroBytes }: Written): string {
+  const what = baseName === null ? name : `Changes of ${name} since ${baseName}`;
   return `${what} backed up to ${file}: ${mebibytes(dataBytes)} MiB of data, ${mebibytes(zeroBytes)} MiB of zeroes.`;
 }
 

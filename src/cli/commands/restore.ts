@@ -9,10 +9,11 @@
 import { resolve } from 'node:path';
 import { interruptibly } from '../backup/interrupt.ts';
 import { ImageChain, ImageFile, type PlacedRecord } from '../backup/read-image.ts';
-import { withVolumes, type WorkVolume } from '../backup/volumes.ts';
+import { volumeArgument } from '../backup/volume-argument.ts';
+import { type VolumeName, withVolumes, type WorkVolume } from '../backup/volumes.ts';
 import { RecordKind } from '../../ondisk/backup-image.ts';
+import type { NbdPlace } from '../../daemon/client/nbd-uri.ts';
 import type { Command, CommandContext } from '../command.ts';
-import { splitLvName } from '../lv/names.ts';
 import { CommandError, EXIT } from '../messages.ts';
 import { ask } from '../prompt.ts';
 
@@ -22,7 +23,7 @@ const MAX_ZERO_BYTES = 2 ** 30;
 
 export const command: Command = {
   summary: 'Restore a logical volume from backups',
-  argumentsUsage: 'FILE ... VG/LV',
+  argumentsUsage: 'FILE ... VG/LV|NBD-URI',
   options: [
     {
       long: 'force',
@@ -37,15 +38,16 @@ export const command: Command = {
     const verifyOnly = context.options.has('verify');
     const [last, ...files] = verifyOnly ? ['', ...context.args] : [context.args.at(-1), ...context.args.slice(0, -1)];
     if (last === undefined || files.length === 0) {
-      const what = verifyOnly ? 'files' : 'files, and a logical volume as VG/LV';
+      const what = verifyOnly ? 'files' : 'files, and a logical volume as VG/LV or NBD URI';
       throw new CommandError(EXIT.badUsage, [`Please provide ${what}.`]);
     }
+    const target = verifyOnly ? null : volumeArgument(context, last);
     return interruptibly(context, async (signal) => {
       const chain = await openChain(context, files);
       try {
         await checkChain(context, chain);
-        if (verifyOnly) await checkBases(context, chain, null);
-        else await restoreTo(context, chain, last, signal);
+        if (target === null) await checkBases(context, chain, null);
+        else await restoreTo(context, chain, target, signal);
       } finally {
         context.terminal.progress?.end();
         await chain.close();
@@ -79,28 +81,33 @@ async function checkBases(context: CommandContext, chain: ImageChain, volume: Wo
   );
 }
 
-function restoreTo(context: CommandContext, chain: ImageChain, target: string, signal: AbortSignal): Promise<void> {
-  const { vg, lv } = splitLvName(context, target);
-  if (vg === null) throw new CommandError(EXIT.badUsage, [`"${target}" is no logical volume as VG/LV.`]);
-  return withVolumes(context, { vgName: vg, lvName: lv, baseName: null, writable: true }, async ({ volume }) => {
+function restoreTo(
+  context: CommandContext,
+  chain: ImageChain,
+  target: VolumeName | NbdPlace,
+  signal: AbortSignal,
+): Promise<void> {
+  const wanted = { volume: target, baseName: null, writable: true };
+  return withVolumes(context, wanted, async ({ volume }) => {
     refuseUnfit(context, chain, volume);
+    const shown = volume.place === undefined ? volume.name : `${volume.name} at ${volume.place}`;
     await checkBases(context, chain, volume);
     context.terminal.progress?.end();
     if (context.options.has('test')) return;
-    const question = `Do you really want to overwrite logical volume ${volume.name}? [y/n]: `;
+    const question = `Do you really want to overwrite logical volume ${shown}? [y/n]: `;
     const { options, output, terminal } = context;
     const silent = options.count('quiet') > 1;
     if (!(await ask(question, { yes: options.has('yes'), silent, output, ...terminal }))) {
-      throw new CommandError(EXIT.failed, [`Logical volume ${volume.name} not restored.`]);
+      throw new CommandError(EXIT.failed, [`Logical volume ${shown} not restored.`]);
     }
     signal.throwIfAborted();
     try {
       await write(context, chain, volume, signal);
     } catch (error) {
-      output.error(`WARNING: Logical volume ${volume.name} is restored only in part.`);
+      output.error(`WARNING: Logical volume ${shown} is restored only in part.`);
       throw error;
     }
-    output.print(`Logical volume ${volume.name} restored.`);
+    output.print(`Logical volume ${shown} restored.`);
   });
 }
 

@@ -1,8 +1,8 @@
 /**
- * An NBD client for commands that read or write a volume which the daemon serves: backup and restore. It speaks structured replies and
- * meta contexts; one connection, many requests at a time.
+ * An NBD client for commands that read or write a volume which a daemon serves, here or elsewhere: backup and restore. It speaks structured
+ * replies, meta contexts and TLS, and does without what a server lacks; one connection, many requests at a time.
  *
- *     greeting → STRUCTURED_REPLY → SET_META_CONTEXT → GO → requests, answered in any order
+ *     greeting → (STARTTLS → TLS) → STRUCTURED_REPLY → SET_META_CONTEXT → GO → requests, answered in any order
  *
  * Invariants
  *  - Every request settles once: with its answer, or with an NbdClientError that names the server, the export and the reason. When the
@@ -17,18 +17,7 @@ import {
   CHUNK_HEADER_BYTES,
   CHUNK_MAGIC,
   ChunkType,
-  CLIENT_FLAGS_BYTES,
   CommandType,
-  GREETING_BYTES,
-  GREETING_MAGIC,
-  HandshakeFlag,
-  InfoType,
-  OPTION_HEADER_BYTES,
-  OPTION_MAGIC_TEXT,
-  OPTION_REPLY_HEADER_BYTES,
-  OPTION_REPLY_MAGIC,
-  OptionType,
-  ReplyType,
   REQUEST_BYTES,
   REQUEST_MAGIC,
   SIMPLE_REPLY_BYTES,
@@ -37,10 +26,14 @@ import {
 } from '../../nbd/constants.ts';
 import { CHANGED_CONTEXT } from '../contexts.ts';
 import { parseListenUri } from '../listen-uri.ts';
+import type { Incoming } from './incoming.ts';
+import type { ClientTls } from './nbd-uri.ts';
+import { type Agreed, negotiateExport } from './negotiation.ts';
 
-const ERROR_BIT = 0x80000000;
 const CHUNK_ERROR_BIT = 0x8000;
 const MAX_REPLY_BYTES = 2 ** 26;
+/** For servers that zero nothing themselves. */
+const ZEROES = Buffer.alloc(2 ** 20);
 
 /** Meta contexts that commands use; a snapshot's name follows `changed`. */
 export const CONTEXTS: { readonly allocation: string; readonly changed: string } = {
@@ -59,6 +52,8 @@ export interface NbdClientTarget {
   readonly exportName: string;
   /** Meta contexts that are wanted; which there are, `contexts` says. */
   readonly contexts: readonly string[];
+  /** Absent or null: in plain text. */
+  readonly tls?: ClientTls | null;
   readonly timeoutMs: number;
 }
 
@@ -88,40 +83,18 @@ interface OpenRequest {
   readonly reject: (error: Error) => void;
 }
 
-/** Bytes as they come, given out in the pieces that are asked for. */
-class Incoming {
-  #chunks: Buffer[] = [];
-  #bytes = 0;
-
-  push(chunk: Buffer): void {
-    this.#chunks.push(chunk);
-    this.#bytes += chunk.length;
-  }
-
-  /** The next bytes without taking them; null: they are not all here. */
-  peek(length: number): Buffer | null {
-    if (this.#bytes < length) return null;
-    if (this.#chunks[0] === undefined || this.#chunks[0].length < length) this.#chunks = [Buffer.concat(this.#chunks)];
-    return (this.#chunks[0] ?? Buffer.alloc(0)).subarray(0, length);
-  }
-
-  take(length: number): Buffer | null {
-    const bytes = this.peek(length);
-    const [first] = this.#chunks;
-    if (bytes === null || first === undefined) return bytes;
-    if (first.length === length) this.#chunks.shift();
-    else this.#chunks[0] = first.subarray(length);
-    this.#bytes -= length;
-    return bytes;
-  }
-}
-
 export class NbdClient {
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /** What the server calls the export, and says of it. */
+  readonly exportName: string;
+  readonly description: string;
   /** Numbers of the contexts that the server gave, by name. */
   readonly contexts: ReadonlyMap<string, number>;
   readonly #where: string;
+  readonly #structured: boolean;
+  /** Bits of TransmissionFlag. */
+  readonly #flags: number;
   readonly #socket: Socket;
   readonly #incoming: Incoming;
   readonly #open = new Map<number, OpenRequest>();
@@ -135,32 +108,30 @@ export class NbdClient {
     if ('problem' in address) throw new NbdClientError(`${where}: ${address.problem}`);
     if (address.kind !== 'unix' && address.kind !== 'tcp') throw new NbdClientError(`${where}: it can't be reached`);
     const socket = address.kind === 'unix' ? connect(address.path) : connect({ ...address, noDelay: true });
-    const incoming = new Incoming();
-    socket.on('data', (chunk: Buffer) => incoming.push(chunk));
     const timer = setTimeout(() => socket.destroy(new Error('it did not answer in time')), target.timeoutMs);
     try {
-      return await new ClientSide(socket, incoming, where).negotiate(target);
+      const { exportName, contexts, tls = null } = target;
+      return new NbdClient(await negotiateExport(socket, { exportName, contexts, tls }), where);
     } catch (error) {
       socket.destroy();
-      if (error instanceof NbdClientError) throw error;
       throw new NbdClientError(`${where}: ${(error as Error).message}`, { cause: error });
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** For `connect`: a socket on which GO was acknowledged. */
-  constructor(
-    socket: Socket,
-    incoming: Incoming,
-    facts: { where: string; sizeBytes: number; flags: number; contexts: ReadonlyMap<string, number> },
-  ) {
+  private constructor(agreed: Agreed, where: string) {
+    const { socket, flags } = agreed;
     this.#socket = socket;
-    this.#incoming = incoming;
-    this.#where = facts.where;
-    this.sizeBytes = facts.sizeBytes;
-    this.readOnly = (facts.flags & TransmissionFlag.readOnly) !== 0;
-    this.contexts = facts.contexts;
+    this.#incoming = agreed.incoming;
+    this.#structured = agreed.structured;
+    this.#flags = flags;
+    this.#where = where;
+    this.sizeBytes = agreed.sizeBytes;
+    this.readOnly = (flags & TransmissionFlag.readOnly) !== 0;
+    this.exportName = agreed.exportName;
+    this.description = agreed.description;
+    this.contexts = agreed.contexts;
     socket.on('data', () => this.#receive());
     socket.on('error', ({ message }) => this.#fail(message));
     socket.on('close', () => this.#fail('the connection has ended'));
@@ -178,10 +149,18 @@ export class NbdClient {
   }
 
   async writeZeroes(offset: number, length: number): Promise<void> {
-    await this.#request(CommandType.writeZeroes, { offset, length });
+    if ((this.#flags & TransmissionFlag.sendWriteZeroes) !== 0) {
+      await this.#request(CommandType.writeZeroes, { offset, length });
+      return;
+    }
+    for (let done = 0; done < length; done += ZEROES.length) {
+      await this.write(offset + done, ZEROES.subarray(0, Math.min(ZEROES.length, length - done)));
+    }
   }
 
+  /** A server without FLUSH has nothing that is not durable. */
   async flush(): Promise<void> {
+    if ((this.#flags & TransmissionFlag.sendFlush) === 0) return;
     await this.#request(CommandType.flush, { offset: 0, length: 0 });
   }
 
@@ -244,12 +223,16 @@ export class NbdClient {
     const magic = incoming.peek(4)?.readUInt32BE(0);
     if (magic === undefined) return false;
     if (magic === SIMPLE_REPLY_MAGIC) {
-      const bytes = incoming.take(SIMPLE_REPLY_BYTES);
+      const head = incoming.peek(SIMPLE_REPLY_BYTES);
+      if (head === null) return false;
+      const request = this.#requestOf(head);
+      const error = head.readUInt32BE(4);
+      const data = error === 0 ? request.buffer : null;
+      if (data !== null && this.#structured) throw new Error('a READ without structured replies');
+      const bytes = incoming.take(SIMPLE_REPLY_BYTES + (data?.length ?? 0));
       if (bytes === null) return false;
-      const request = this.#requestOf(bytes);
-      const error = bytes.readUInt32BE(4);
       if (error !== 0) request.error = `error ${error}`;
-      else if (request.buffer !== null) throw new Error('a READ without structured replies');
+      if (data !== null) request.received = bytes.copy(data, 0, SIMPLE_REPLY_BYTES);
       this.#settle(bytes, request);
       return true;
     }
@@ -309,94 +292,4 @@ function header(type: number, cookie: number, offset: number, length: number): B
   bytes.writeBigUInt64BE(BigInt(offset), 16);
   bytes.writeUInt32BE(length, 24);
   return bytes;
-}
-
-/** The handshake. */
-class ClientSide {
-  readonly #socket: Socket;
-  readonly #incoming: Incoming;
-  readonly #where: string;
-
-  constructor(socket: Socket, incoming: Incoming, where: string) {
-    this.#socket = socket;
-    this.#incoming = incoming;
-    this.#where = where;
-  }
-
-  async negotiate({ exportName, contexts }: NbdClientTarget): Promise<NbdClient> {
-    const greeting = await this.#take(GREETING_BYTES);
-    if (greeting.toString('latin1', 0, 16) !== `${GREETING_MAGIC}${OPTION_MAGIC_TEXT}`) {
-      throw new Error('it does not speak NBD');
-    }
-    const flags = Buffer.alloc(CLIENT_FLAGS_BYTES);
-    flags.writeUInt32BE(greeting.readUInt16BE(16) & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes), 0);
-    this.#socket.write(flags);
-    await this.#ask(OptionType.structuredReply, Buffer.alloc(0));
-    const name = counted(exportName);
-    const given = new Map<string, number>();
-    if (contexts.length > 0) {
-      const queries = Buffer.concat([name, word(contexts.length), ...contexts.map(counted)]);
-      for (const payload of await this.#ask(OptionType.setMetaContext, queries, ReplyType.metaContext)) {
-        given.set(payload.toString('utf8', 4), payload.readUInt32BE(0));
-      }
-    }
-    const infos = await this.#ask(OptionType.go, Buffer.concat([name, Buffer.alloc(2)]), ReplyType.info);
-    const info = infos.find((payload) => payload.readUInt16BE(0) === InfoType.export);
-    if (info === undefined) throw new Error('it does not describe the export');
-    const sizeBytes = Number(info.readBigUInt64BE(2));
-    this.#socket.removeAllListeners('close');
-    this.#socket.removeAllListeners('error');
-    const facts = { where: this.#where, sizeBytes, flags: info.readUInt16BE(10), contexts: given };
-    return new NbdClient(this.#socket, this.#incoming, facts);
-  }
-
-  /** Sends an option; gives the payloads of its replies of one type. Throws when it is refused. */
-  async #ask(option: number, payload: Buffer, wanted: number = ReplyType.ack): Promise<readonly Buffer[]> {
-    const head = Buffer.alloc(OPTION_HEADER_BYTES);
-    head.write(OPTION_MAGIC_TEXT, 0, 'latin1');
-    head.writeUInt32BE(option, 8);
-    head.writeUInt32BE(payload.length, 12);
-    this.#socket.write(Buffer.concat([head, payload]));
-    const found: Buffer[] = [];
-    for (;;) {
-      const reply = await this.#take(OPTION_REPLY_HEADER_BYTES);
-      const { high, low } = OPTION_REPLY_MAGIC;
-      if (reply.readUInt32BE(0) !== high || reply.readUInt32BE(4) !== low) throw new Error('it does not speak NBD');
-      const type = reply.readUInt32BE(12);
-      const length = reply.readUInt32BE(16);
-      if (length > MAX_REPLY_BYTES) throw new Error(`its answer has ${length} bytes`);
-      const body = await this.#take(length);
-      if (type >= ERROR_BIT) throw new Error(body.toString('utf8') || `it refuses with error ${type - ERROR_BIT}`);
-      if (type === ReplyType.ack) return found;
-      if (type === wanted) found.push(body);
-    }
-  }
-
-  async #take(length: number): Promise<Buffer> {
-    for (;;) {
-      const bytes = this.#incoming.take(length);
-      if (bytes !== null) return bytes;
-      const { promise, resolve, reject } = Promise.withResolvers<undefined>();
-      const ended = (): void => reject(new Error('it closed the connection'));
-      const more = (): void => resolve(undefined);
-      this.#socket.once('data', more).once('error', reject).once('close', ended);
-      try {
-        if (this.#socket.closed) ended();
-        await promise;
-      } finally {
-        this.#socket.off('data', more).off('error', reject).off('close', ended);
-      }
-    }
-  }
-}
-
-function word(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value, 0);
-  return bytes;
-}
-
-function counted(text: string): Buffer {
-  const bytes = Buffer.from(text);
-  return Buffer.concat([word(bytes.length), bytes]);
 }
