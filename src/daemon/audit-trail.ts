@@ -55,14 +55,17 @@ export class AuditTrail {
     this.#log = log;
   }
 
-  /** Opens the log, and records the start. Throws an AuditError. */
+  /** Opens the log. Throws an AuditError. */
   static async open(options: TrailOptions): Promise<AuditTrail> {
     const { audit } = options;
     const onRotated = (last: ChainLink): void => tellPlace(options, last, 'the audit log was rotated');
-    const trail = new AuditTrail(audit === null ? null : await AuditLog.open({ ...audit, onRotated }), options);
-    await trail.#append({ event: 'start', pid: process.pid, version: packageVersion(), text: 'orion-lvmd started' });
-    trail.#tellPlace('the audit log goes on');
-    return trail;
+    return new AuditTrail(audit === null ? null : await AuditLog.open({ ...audit, onRotated }), options);
+  }
+
+  /** Records the start. */
+  async started(): Promise<void> {
+    await this.#append({ event: 'start', pid: process.pid, version: packageVersion(), text: 'orion-lvmd started' });
+    this.#tellPlace('the audit log goes on');
   }
 
   /** Why the log can't be written; null: it can, or there is none. */
@@ -111,10 +114,14 @@ export class AuditTrail {
     await this.#append(event);
   }
 
-  /** Records the stop and lets the log go. */
-  async close(): Promise<void> {
+  /** Records the stop. */
+  async stopped(): Promise<void> {
     await this.#append({ event: 'stop', pid: process.pid, version: packageVersion(), text: 'orion-lvmd stops' });
     this.#tellPlace('the audit log ends here for now');
+  }
+
+  /** Lets the log go. */
+  async close(): Promise<void> {
     await this.#audit?.close();
   }
 

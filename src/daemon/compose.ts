@@ -25,7 +25,7 @@ import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
 import { acceptNewcomers, dropListeners, follow, inheritedLock, serveClients } from './handover/follow.ts';
 import { estateOf, type Possessions } from './handover/estate.ts';
-import { handOver } from './handover/hand-over.ts';
+import { handOver, type Patience } from './handover/hand-over.ts';
 import type { Estate } from './handover/messages.ts';
 import type { Predecessor } from './handover/predecessor.ts';
 import { FdList, type Program, Successor } from './handover/successor.ts';
@@ -216,7 +216,10 @@ export class Daemon {
     this.#opened.defer(() => this.#upkeep.close());
     this.#upkeep.start(settings, control.own);
     this.#state = 'serving';
-    await observer.start(estate?.metrics ?? null);
+    await observer.start(estate?.metrics ?? null).catch((error: unknown) => {
+      if (estate === null || !(error instanceof DaemonError)) throw error;
+      this.#log.error({ reason: error.message }, 'metrics are left out');
+    });
   }
 
   async #takeLock(estate: Estate | null): Promise<void> {
@@ -232,6 +235,7 @@ export class Daemon {
   /** Makes volumes active as the settings and the metadata say. */
   async #activate(settings: Settings): Promise<Observer> {
     const observer = await this.#openObserver(settings);
+    await observer.begin();
     await this.#openWorkers();
     await this.#scans.refresh({ settings, starting: true });
     return observer;
@@ -240,6 +244,8 @@ export class Daemon {
   /** Makes volumes active, and serves clients, as another process did. */
   async #follows(settings: Settings, predecessor: Predecessor): Promise<Observer> {
     const [log, devices, workers] = [this.#log, this.#devices, this.#workers];
+    // What can fail is tried while the other process can go on.
+    const observer = await this.#openObserver(settings);
     await this.#openWorkers();
     const parts = { settings, devices, workers, stock: this.#stock, live: this.#live, log };
     const { inventory, taken } = await this.#scans.inTurn(() => follow(parts, predecessor));
@@ -248,7 +254,7 @@ export class Daemon {
     const problems = await this.#volumes.apply(inventory.volumes, (path) => devices.find(path));
     for (const { volume, reason } of problems) log.error({ lv: volume.name, reason }, 'not taken over');
     serveClients({ volumes: this.#volumes, nbd: this.#nbd, log }, predecessor, taken);
-    const observer = await this.#openObserver(settings);
+    await observer.begin().catch((err: unknown) => log.error({ err }, 'the audit log cannot be read'));
     observer.scanned(inventory.scan);
     this.#stock.tell(inventory);
     await this.#scans.letDevicesGo();
@@ -403,9 +409,9 @@ export class Daemon {
 
   /**
    * Hands everything over to a process of the same program; gives its id. Throws a DaemonError HAND_OVER, after which everything goes
-   * on as it was, or HAND_OVER_LOST. Afterwards nothing is left to close: the process is to be ended without.
+   * on as it was, or HAND_OVER_LOST: that process is ended, too. Afterwards nothing is left to close: the process is to be ended without.
    */
-  async handOver(program: Program): Promise<Successor> {
+  async handOver(program: Program, patience: Partial<Patience> = {}): Promise<Successor> {
     const [control, inventory] = [this.#control, this.#scans.inventory];
     if (this.#state !== 'serving' || control === null || inventory === null) {
       throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
@@ -434,6 +440,7 @@ export class Daemon {
         knowledge: () => ({ decisions: this.#live.decisions, added: this.#stock.added }),
         inTurn: (work) => this.#scans.inTurn(work),
         letGo: () => this.#letGo(control),
+        patience,
       },
       successor,
     );

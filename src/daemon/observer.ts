@@ -5,7 +5,8 @@
  *  - Nothing that serves waits for anything here but a command's end, which waits for its audit record.
  *  - Looks at the numbers follow one another; a look that fails is logged, and the next one comes.
  *  - Whoever is refused again and again is counted (refusals.ts): neither log grows with how often he asks.
- *  - Closing records the stop last, after everything that may still be recorded.
+ *  - What is opened has recorded nothing: the start is `begin`'s, when all of it is this process's to tell.
+ *  - Closing records the stop last, after everything that may still be recorded; of what has not begun nothing.
  */
 import type { LiveGroup } from '../lvm/live.ts';
 import type { Scan } from '../lvm/model.ts';
@@ -47,7 +48,7 @@ export interface ObserverOptions {
 export class Observer {
   readonly #options: ObserverOptions;
   readonly #trail: AuditTrail;
-  readonly #watch: MetadataWatch;
+  #watch: MetadataWatch = new MetadataWatch(new Map());
   readonly #alerts = new Map<string, number>();
   readonly #fillRates = new FillRates();
   readonly #health: HealthMonitor;
@@ -63,35 +64,38 @@ export class Observer {
     this.#options.log.warn({ client, count, reason }, 'refused again and again');
   });
 
-  private constructor(options: ObserverOptions, trail: AuditTrail, recorded: ReadonlyMap<string, number>) {
+  #begun = false;
+
+  private constructor(options: ObserverOptions, trail: AuditTrail) {
     this.#options = options;
-    this.#watch = new MetadataWatch(recorded);
     this.#trail = trail;
     this.#settings = options.settings;
     this.#health = new HealthMonitor(() => this.#settings.events);
     this.#sender = new AlertSender(options.settings.events, options.log);
   }
 
-  /** Opens the audit log and records the start. Throws an AuditError. */
+  /** Opens the audit log. Throws an AuditError. */
   static async open(options: ObserverOptions): Promise<Observer> {
     const { settings, log } = options;
-    const trail = await AuditTrail.open({ audit: settings.audit, accounts: new Accounts(), log });
-    return new Observer(
-      options,
-      trail,
-      settings.audit === null ? new Map() : await recordedSeqnos(settings.audit.path),
-    );
+    return new Observer(options, await AuditTrail.open({ audit: settings.audit, accounts: new Accounts(), log }));
   }
 
-  /** Begins to look, and to answer on TCP where that is wished; `left`: where the process before did. Throws an error with the system's code. */
+  /** Records the start, and goes by what was recorded before. Throws an error with the system's code where that can't be read. */
+  async begin(): Promise<void> {
+    this.#begun = true;
+    const { audit } = this.#settings;
+    await this.#trail.started();
+    if (audit !== null) this.#watch = new MetadataWatch(await recordedSeqnos(audit.path));
+  }
+
+  /** Begins to look, and to answer on TCP where that is wished; `left`: where the process before did. Throws a DaemonError LISTEN_FAILED. */
   async start(left: MetricsPlace | null = null): Promise<void> {
-    const { metricsListen: wished } = this.#settings;
-    if (wished !== null) {
-      const isLeft = left !== null && left.host === wished.host && left.port === wished.port;
-      this.#metrics = new MetricsServer(() => this.metrics(), this.#options.log);
-      await this.#metrics.listen(isLeft ? left : wished);
-    }
     this.#lookLater();
+    const { metricsListen: wished } = this.#settings;
+    if (wished === null) return;
+    const isLeft = left !== null && left.host === wished.host && left.port === wished.port;
+    this.#metrics = new MetricsServer(() => this.metrics(), this.#options.log);
+    await this.#metrics.listen(isLeft ? left : wished);
   }
 
   /** Where it answers on TCP, and by which descriptor; null: nowhere. */
@@ -189,6 +193,7 @@ export class Observer {
     await this.#sender.close();
     this.#refusals.close();
     this.#exportRefusals.close();
+    if (this.#begun) await this.#trail.stopped();
     await this.#trail.close();
   }
 

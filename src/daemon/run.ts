@@ -13,6 +13,7 @@ import { Daemon } from './compose.ts';
 import { daemonSurroundings, loadSettings, type Settings } from './config.ts';
 import { DaemonError, EXIT_FAILED, isOperatingError, reasonOf, singleErrors } from './errors.ts';
 import { parseFlags } from './flags.ts';
+import type { Patience } from './handover/hand-over.ts';
 import { Predecessor } from './handover/predecessor.ts';
 import type { Program } from './handover/successor.ts';
 import { createLog, type Logger } from './log.ts';
@@ -68,6 +69,8 @@ export interface ServeOptions {
   readonly load: () => Settings;
   /** What is started to hand everything over to, for SIGUSR2; null: nothing. */
   readonly program?: Program | null;
+  /** How long that process is waited for, where not as usual. */
+  readonly patience?: Partial<Patience>;
   /** The process that this one follows. */
   readonly predecessor?: Predecessor | null;
   /** Told once, when clients can connect. */
@@ -76,7 +79,7 @@ export interface ServeOptions {
 
 /** Serves until SIGTERM or SIGINT; gives the exit code. Throws the DaemonError of a start that fails. */
 export async function serve(options: ServeOptions): Promise<number> {
-  const { settings, load, onReady, program = null, predecessor = null } = options;
+  const { settings, load, onReady, program = null, patience = {}, predecessor = null } = options;
   const log = createLog({ level: settings.logLevel, format: settings.logFormat });
   const signals = new Signals(log);
   process.once('uncaughtException', (error, origin) => failUnexpected(log, error, origin));
@@ -95,8 +98,9 @@ export async function serve(options: ServeOptions): Promise<number> {
   for (;;) {
     const next = await signals.next();
     if (next === 'reload') await reload(daemon, load, notifier, log);
-    else if (next === 'hand over') await handOver(daemon, { program: settings.stdio ? null : program, signals, log });
-    else break;
+    else if (next === 'hand over') {
+      await handOver(daemon, { program: settings.stdio ? null : program, patience, signals, log });
+    } else break;
   }
   watchdog.stop();
   return stop(daemon, notifier, log);
@@ -104,25 +108,29 @@ export async function serve(options: ServeOptions): Promise<number> {
 
 interface HandOverParts {
   readonly program: Program | null;
+  readonly patience: Partial<Patience>;
   readonly signals: Signals;
   readonly log: Logger;
 }
 
 /** Ends this process when another one serves in its place; comes back when everything goes on here. */
-async function handOver(daemon: Daemon, { program, signals, log }: HandOverParts): Promise<void> {
+async function handOver(daemon: Daemon, { program, patience, signals, log }: HandOverParts): Promise<void> {
   if (program === null) {
     log.error('SIGUSR2: what runs here can be handed over to nobody');
     return;
   }
   log.info(program, 'starting the program again, to hand everything over to it');
   try {
-    const successor = await daemon.handOver(program);
+    const successor = await daemon.handOver(program, patience);
     log.info({ successor: successor.pid }, 'handed over: this process ends');
     if (signals.stopping) successor.kill('SIGTERM');
   } catch (error) {
     if (!(error instanceof DaemonError)) throw error;
-    log.error({ reason: error.message }, 'everything stays here, as it was');
-    if (error.code === 'HAND_OVER') return;
+    if (error.code === 'HAND_OVER') {
+      log.error({ reason: error.message }, 'everything stays here, as it was');
+      return;
+    }
+    log.fatal({ reason: error.message }, 'the process that followed failed: both end');
     process.exit(EXIT_FAILED);
   }
   // Without the end of the listeners, which would remove the files of their sockets.

@@ -12,6 +12,7 @@ import { dirname, join } from 'node:path';
 import { after, describe, test, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
+import { handOver, pidOf, stopLast } from '../helpers/hand-over.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
@@ -43,25 +44,6 @@ async function makeStand(t: TestContext, workers: string): Promise<Stand> {
     await rm(folder, { recursive: true, force: true });
   });
   return { folder, group, daemon, config };
-}
-
-/** The process that serves now. */
-async function pidOf(daemon: RunningDaemon): Promise<number> {
-  return (await statusOf(daemon)).pid;
-}
-
-/** SIGTERM to whoever serves; waits until nobody does. */
-async function stopLast(daemon: RunningDaemon): Promise<void> {
-  const control = join(dirname(daemon.socket), 'control.sock');
-  if (!existsSync(control)) return;
-  process.kill(await pidOf(daemon), 'SIGTERM');
-  await waitFor('the end of the last process', () => !existsSync(control));
-}
-
-async function handOver(daemon: RunningDaemon): Promise<void> {
-  const before = await pidOf(daemon);
-  process.kill(before, 'SIGUSR2');
-  await waitFor('the next process', async () => (await pidOf(daemon)) !== before);
 }
 
 /** Requests of which a part is sent before, and the rest after. */

@@ -7,10 +7,10 @@ set -eu
 vg=$1 lv=$2 bytes=$3 name=$1/$2
 fail() {
   echo "FAILED: $*"; systemctl status --no-pager -n0 'orion*' 2>&1 | head -60 || :
-  tail -60 /run/systemd.log; dmesg | tail -5; exit 1
+  tail -60 /run/systemd.log; tail -40 /run/orion-lvmd.log; dmesg | tail -5; exit 1
 }
 trap 'echo "FAILED in line $LINENO"; tail -30 /run/systemd.log' ERR
-ok() { echo "ok $*"; }
+ok() { echo "ok $* ($SECONDS s)"; }
 wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
   local end=$((SECONDS + $1)); shift
   until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "waiting for: $*"; read -rt 0.2 <> <(:) || :; done
@@ -36,10 +36,13 @@ WatchdogSec=10
 TimeoutAbortSec=2
 TimeoutStartSec=200
 Environment=NODE_COMPILE_CACHE=$PWD/node_modules/.cache/compile
+StandardOutput=append:/run/orion-lvmd.log
+StandardError=append:/run/orion-lvmd.log
 END
 mkdir -p "$units/orion-lvm-attach@.service.d"
 printf '[Service]\nTimeoutStartSec=240\nTimeoutStopSec=240\n' >"$units/orion-lvm-attach@.service.d/test.conf"
-printf 'devices = ["/dev/vda"]\ncontrol = "/run/orion-lvm/control.sock"\nworkers = 1\n' >/etc/orion-lvm/lvm.toml
+printf 'devices = ["/dev/vda"]\ncontrol = "/run/orion-lvm/control.sock"\nworkers = 1\n[access]\noperators = ["user:12345"]\n[audit]\nfile = "/run/audit.log"\n' \
+  >/etc/orion-lvm/lvm.toml
 systemd-tmpfiles --create "$PWD/packaging/orion-lvm.tmpfiles.conf" || fail "tmpfiles"
 printf '[Unit]\nDefaultDependencies=no\nWants=systemd-udevd.service\n' >"$units/nothing.target"
 mountpoint -q /sys/fs/cgroup || mount -t cgroup2 none /sys/fs/cgroup
@@ -61,12 +64,87 @@ served "$name" >/run/size || fail "the first client"
 grep -qx "$bytes" /run/size || fail "size $(cat /run/size)"
 wait_for 200 is ActiveState active
 wait_for 60 is StatusText "1 logical volumes served"
+restarts=$(property NRestarts)
 [ "$(property WatchdogTimestampMonotonic)" -gt 0 ] || fail "no watchdog"
 ok "a client starts the daemon in its sandbox, which says when it is ready"
 
+# Whoever is not root has it done by the daemon. A command of its own would compile its code first, for each of them.
+chmod 666 /run/orion-lvm/control.sock
+order() { # order UID NAME ARGUMENTS: of the daemon's, and its end
+  inside setpriv --reuid "$1" --regid "$1" --clear-groups curl -sN --unix-socket /run/orion-lvm/control.sock \
+    http://localhost/v1/commands -d '{"name":"'"$2"'","argv":['"$3"'],"cwd":"/","env":{},"devices":null,
+      "terminal":{"isTTY":false,"columns":80},"configFile":null,"configDevices":[]}' >/run/command.log
+  grep -q '"type":"exit","code":0' /run/command.log || fail "$2 by user $1: $(cat /run/command.log)"
+}
+order 12345 attach "\"$name\",\"/dev/nbd0\",\"--reconnect\",\"600\""
+links "/dev/$name" || fail "no /dev/$name"
+grep -q '"uid":12345.*"argv":\["attach"' /run/audit.log || fail "the audit log: $(cat /run/audit.log)"
+ok "an operator has it attached by the daemon, in its sandbox"
+
+mkfs.ext4 -q /dev/nbd0; mkdir -p /run/mnt; mount /dev/nbd0 /run/mnt
+bytes=$((bytes + 1048576))
+order 0 lvextend "\"-L${bytes}b\",\"$name\""
+has_size "$bytes" || fail "the sandboxed daemon could not set the size: $(cat /run/command.log)"
+order 0 lvrename "\"$vg\",\"$lv\",\"other\""
+if grep -q WARNING /run/command.log; then fail "a warning: $(cat /run/command.log)"; fi
+wait_for 60 links "/dev/$vg/other"
+[ ! -e "/dev/$name" ] || fail "the old link stays"
+[ -s "/etc/lvm/backup/$vg" ] && compgen -G "/etc/lvm/archive/${vg}_*" >/dev/null || fail "no backup or no archive of the metadata"
+name=$vg/other
+ok "a mounted volume grows and is renamed by the sandboxed daemon"
+
+round=0
+works() { # works WHAT: the mounted volume takes bytes and gives them
+  round=$((round + 1))
+  head -c 300000 /dev/urandom >/run/bytes
+  timeout 240 dd if=/run/bytes of=/run/mnt/$round bs=64k conv=fsync status=none || fail "$1: a write"
+  echo 3 >/proc/sys/vm/drop_caches
+  cmp /run/bytes /run/mnt/$round || fail "$1: wrong bytes"
+}
+works "before everything"
+dmesg -C
+systemctl service-watchdogs yes
+systemctl kill --kill-whom=main -s STOP orion-lvmd.service
+wait_for 120 is NRestarts $((restarts + 1))
+# Starting takes the emulated machine longer than the time between two signs of life.
+systemctl service-watchdogs no
+wait_for 200 is ActiveState active
+works "after the restart"
+if dmesg | grep -iE 'I/O error|EXT4-fs (error|warning)|Aborting journal'; then fail "the kernel saw errors"; fi
+ok "a daemon that hangs is started again behind the same sockets, and the mounted volume goes on"
+
+dmesg -C
+before=$(property MainPID)
+systemctl kill --kill-whom=main -s USR2 orion-lvmd.service
+works "while the next process starts"
+handed_over() { local pid; pid=$(property MainPID); [ "$pid" != "$before" ] && [ "$pid" != 0 ] && ! inside test -e "/proc/$before"; }
+wait_for 240 handed_over
+works "after the hand-over"
+is ActiveState active && is SubState running && is NRestarts $((restarts + 1)) || fail "systemd took the hand-over for an end"
+if dmesg | grep -iE 'nbd|I/O error|EXT4-fs|Aborting'; then fail "the kernel noticed the hand-over"; fi
+served "$name" >/dev/null || fail "systemd's socket after the hand-over"
+systemctl reload orion-lvmd || fail "reload"
+wait_for 60 grep -q '"msg":"reloaded: ' /run/orion-lvmd.log
+pinged=$(property WatchdogTimestampMonotonic)
+later() { [ "$(property WatchdogTimestampMonotonic)" -gt "$pinged" ]; }
+wait_for 60 later
+ok "the daemon is replaced: systemd knows the next process and hears that it is alive, the kernel's connection is the same"
+
+umount /run/mnt
+fsck.ext4 -fn /dev/nbd0 >/run/fsck.log 2>&1 || fail "fsck: $(cat /run/fsck.log)"
+order 12345 detach '"/dev/nbd0"'
 instance=orion-lvm-attach@$(systemd-escape "$name").service
 systemctl start "$instance" || fail "attach"
 has_size "$bytes" || fail "the size of /dev/nbd0"
 links "/dev/$name" || fail "no /dev/$name: $(cat /run/orion-lvm/attached/nbd0; ls -l /dev/$vg 2>&1)"
-ok "the unit of a volume attaches it, and udev gives it its name"
+systemctl stop "$instance" || fail "detach"
+[ ! -e /sys/block/nbd0/pid ] || fail "still attached"
+[ ! -e "/dev/$name" ] || fail "the link stays"
+ok "the unit of a volume attaches it, udev gives it its name, and its end takes both away"
+
+# systemd waits only for a main process that was its own child when it was told of it.
+systemctl stop orion-lvmd.socket orion-lvmd-control.socket orion-lvmd.service || fail "stop"
+is Result success || fail "it ended with $(property Result)"
+grep -q 'stopped: everything acknowledged is durable' /run/orion-lvmd.log || fail "it was not left the time to stop"
+ok "a daemon that has followed another is left its time to stop"
 echo done

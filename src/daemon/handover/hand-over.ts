@@ -5,8 +5,8 @@
  *
  * Invariants
  *  - Left of the bar each step can be undone, and is when one fails: what was served goes on, and nobody was refused.
- *  - Right of it nothing here writes any more. If the successor fails then, this process ends with an error: clients
- *    lose their connection, and whoever watches over the daemon starts it again.
+ *  - Right of it nothing here writes any more. If the successor fails then, or is not heard of, it is ended, and so is this process, with an
+ *    error: clients lose their connection, and whoever watches over the daemon starts it again, by himself alone.
  *  - New clients wait in the listeners' queues or at the gates, and go the way that everything goes.
  */
 import type { VolumeId } from '../../lvm/live.ts';
@@ -22,18 +22,34 @@ import type { WorkerPool } from '../worker/pool.ts';
 import type { Knowledge } from './messages.ts';
 import type { Successor } from './successor.ts';
 
-/** To be ready: processes have to start. Nobody waits for it meanwhile. */
-const READY_MS = 300_000;
-/** Commands that run are waited for. */
-const COMMANDS_MS = 30_000;
-const LOOK_MS = 120_000;
-/** Clients that negotiate have this long to choose. */
-const NEGOTIATIONS_MS = 500;
+/** How long is waited, in ms. */
+export interface Patience {
+  /** For the successor to be ready: processes have to start. Nobody waits for it meanwhile. */
+  readonly ready: number;
+  /** For commands that run. */
+  readonly commands: number;
+  /** For the successor to have looked. */
+  readonly look: number;
+  /** For clients that negotiate, to choose. */
+  readonly negotiations: number;
+  /** For the successor to serve: its end would be noticed earlier. */
+  readonly serving: number;
+  /** For peers of the control socket, to take their answers. */
+  readonly answers: number;
+  /** For a successor that is told to end. */
+  readonly end: number;
+}
+
+const PATIENCE: Patience = {
+  ready: 300_000,
+  commands: 30_000,
+  look: 120_000,
+  negotiations: 500,
+  serving: 300_000,
+  answers: 2000,
+  end: 10_000,
+};
 const QUIET = { workMs: 10_000, answerMs: 500 };
-/** Its end would be noticed earlier. */
-const SERVING_MS = 300_000;
-/** Peers of the control socket have this long to take their answers. */
-const ANSWERED_MS = 2000;
 
 export interface HandedOver {
   readonly workers: WorkerPool;
@@ -47,43 +63,48 @@ export interface HandedOver {
   readonly inTurn: (work: () => Promise<void>) => Promise<void>;
   /** Nothing is undone any more: what writes for itself, ends. */
   readonly letGo: () => Promise<void>;
+  /** Where it is not as usual. */
+  readonly patience: Partial<Patience>;
   readonly log: Logger;
 }
 
 /** Settles when the successor serves. Throws a DaemonError HAND_OVER, after which everything goes on, or HAND_OVER_LOST. */
 export async function handOver(parts: HandedOver, successor: Successor): Promise<void> {
   const { control } = parts;
+  const patience = { ...PATIENCE, ...parts.patience };
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => successor.end());
-  await successor.hear('ready', READY_MS);
+  undo.defer(() => successor.end(patience.end));
+  await successor.hear('ready', patience.ready);
   undo.defer(() => control.gate.open());
   control.gate.hold();
   undo.defer(() => control.admitCommands());
-  const running = await control.holdCommands(COMMANDS_MS);
+  const running = await control.holdCommands(patience.commands);
   if (running.length > 0) throw refused(`${running.join(', ')} still runs: end it, or wait for its end`);
   // Commands need turns to come to their end.
   await parts.inTurn(async () => {
-    const quietSince = await makeQuiet(parts, successor, undo);
+    const quietSince = await makeQuiet({ ...parts, patience }, successor, undo);
     // From here on there is no way back.
     undo.move();
-    await give(parts, successor, quietSince);
+    await give({ ...parts, patience }, successor, quietSince);
   });
 }
 
+type Patiently = Omit<HandedOver, 'patience'> & { readonly patience: Patience };
+
 /** The rest of what can be undone. Gives when clients began to wait, as Date.now(). */
-async function makeQuiet(parts: HandedOver, successor: Successor, undo: AsyncDisposableStack): Promise<number> {
-  const { workers, volumes, nbd } = parts;
+async function makeQuiet(parts: Patiently, successor: Successor, undo: AsyncDisposableStack): Promise<number> {
+  const { workers, volumes, nbd, patience } = parts;
   const inventory = parts.inventory();
   await volumes.settled(inventory.scan.volumeGroups.map(({ vg }) => vg.id));
   const stuck = volumes.stuck();
   if (stuck !== null) throw refused(stuck);
   successor.say({ kind: 'look', knowledge: { ...parts.knowledge(), inventory, served: servedBy(volumes) } });
-  const { lost } = await successor.hear('looked', LOOK_MS);
+  const { lost } = await successor.hear('looked', patience.look);
   const [first] = lost;
   if (first !== undefined) throw refused(`${first.name} would not be served any more: ${first.reason}`);
   undo.defer(() => nbd.gate.open());
   nbd.gate.hold();
-  await nbd.settled(NEGOTIATIONS_MS);
+  await nbd.settled(patience.negotiations);
   // Who chooses from now on waits, and is let go: a worker that is quiet takes nobody.
   const ids = volumes.status().map(({ id }) => id);
   undo.defer(() => volumes.clients.release(ids));
@@ -92,11 +113,12 @@ async function makeQuiet(parts: HandedOver, successor: Successor, undo: AsyncDis
   const quietSince = Date.now();
   const problem = await workers.quiesce(QUIET);
   if (problem !== null) throw refused(problem);
+  successor.mustLive();
   return quietSince;
 }
 
-async function give(parts: HandedOver, successor: Successor, quietSince: number): Promise<void> {
-  const { workers, nbd, control, letGo, log } = parts;
+async function give(parts: Patiently, successor: Successor, quietSince: number): Promise<void> {
+  const { workers, nbd, control, letGo, patience, log } = parts;
   const passOn = async (address: NbdAddress | null, handle: object): Promise<void> => {
     try {
       await successor.give({ kind: 'accepted', address }, handle);
@@ -112,12 +134,14 @@ async function give(parts: HandedOver, successor: Successor, quietSince: number)
     successor.say({ kind: 'take', taken: { quietSince, nextId: nbd.nextId } });
     nbd.gate.divert((handle, address) => void passOn(address, handle));
     control.gate.divert((handle) => void passOn(null, handle));
-    await successor.hear('serving', SERVING_MS);
+    await successor.hear('serving', patience.serving);
   } catch (error) {
+    // Whoever starts the daemon again does not know of it.
+    successor.kill('SIGKILL');
     throw new DaemonError({ code: 'HAND_OVER_LOST', reason: reasonOf(error) }, { cause: error });
   }
   // Who was about to leave, leaves.
-  await Promise.all([workers.drain(), nbd.endNegotiations(), control.answered(ANSWERED_MS)]);
+  await Promise.all([workers.drain(), nbd.endNegotiations(), control.answered(patience.answers)]);
   await successor.given();
 }
 

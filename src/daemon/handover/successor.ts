@@ -1,21 +1,27 @@
 /**
- * The process that is to follow this one, as this one sees it: a child with the same arguments, which inherits descriptors.
+ * The process that is to follow this one, as this one sees it: one with the same arguments, which inherits descriptors.
+ *
+ * It is a grandchild, of a shell that has ended: a child of whoever adopts orphans, as it will be in the end. systemd waits for a main
+ * process to stop only if it was a child of its own when it was told of it, and otherwise kills it at once (seen with 252).
  *
  * Invariants
- *  - What is waited for comes, or fails with a DaemonError when the child ends or takes too long.
+ *  - What is waited for comes, or fails with a DaemonError when the process ends or takes too long.
  *  - A handle that was given is closed by the giver when `give` has settled; a message never overtakes one before it.
+ *  - It has ended when nobody holds the other end of a pipe any more, which it never uses.
  */
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import type { Readable } from 'node:stream';
 import { DaemonError } from '../errors.ts';
 import { sendHandle } from '../worker/handles.ts';
 import type { Estate, FromSuccessor, ToSuccessor, WithHandle } from './messages.ts';
 
 /** Tells a process that it follows another. */
 export const FOLLOWS = 'ORION_LVM_FOLLOWS';
-/** After stdin, stdout, stderr and the channel. */
-const FIRST_FD = 4;
-const END_MS = 10_000;
+/** After stdin, stdout, stderr, the channel, and the pipe. */
+const FIRST_FD = 5;
+/** Starts its arguments, and says which process that is. */
+const STARTER = '"$@" & echo $! >&4';
 
 /** How this process was started. */
 export interface Program {
@@ -35,20 +41,29 @@ export class FdList {
 
 export class Successor {
   readonly #child: ChildProcess;
+  /** Where it says its number, and its end is seen. */
+  readonly #pipe: Readable;
   readonly #heard: FromSuccessor[] = [];
   #wake: () => void = () => undefined;
+  #pid: number | null = null;
   /** Why it can't follow any more; null: it may. */
   #ended: string | null = null;
   readonly #giving = new Set<Promise<void>>();
 
-  private constructor(child: ChildProcess) {
+  private constructor(child: ChildProcess, pipe: Readable) {
     this.#child = child;
+    this.#pipe = pipe;
+    let said = '';
+    pipe.on('data', (chunk: Buffer) => {
+      said += chunk.toString('latin1');
+      if (said.endsWith('\n')) this.#pid = Number(said);
+    });
+    pipe.once('close', () => this.#over('it has ended, and has said why'));
+    // Its 'close' follows.
+    pipe.on('error', () => undefined);
     child.on('message', (message: FromSuccessor) => {
       this.#heard.push(message);
       this.#wake();
-    });
-    child.once('exit', (code, signal) => {
-      this.#over(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
     });
     child.once('error', (error) => this.#over(error.message));
   }
@@ -56,18 +71,19 @@ export class Successor {
   /** Starts it with the descriptors, and tells it what they are. */
   static start({ main, args }: Program, { fds }: FdList, estate: Estate): Successor {
     const { WATCHDOG_PID: _, ...env } = process.env;
-    const child = fork(main, [...args], {
+    const child = spawn('/bin/sh', ['-c', STARTER, 'sh', process.execPath, ...process.execArgv, main, ...args], {
       serialization: 'advanced',
-      stdio: ['inherit', 'inherit', 'inherit', 'ipc', ...fds],
+      stdio: ['inherit', 'inherit', 'inherit', 'ipc', 'pipe', ...fds],
       env: { ...env, [FOLLOWS]: String(process.pid) },
     });
-    const successor = new Successor(child);
+    const successor = new Successor(child, child.stdio[4] as Readable);
     successor.say({ kind: 'estate', estate });
     return successor;
   }
 
-  get pid(): number {
-    return this.#child.pid ?? -1;
+  /** Null: not known yet. */
+  get pid(): number | null {
+    return this.#pid;
   }
 
   #over(reason: string): void {
@@ -124,18 +140,28 @@ export class Successor {
     return this.#giving.size;
   }
 
-  /** Lets it end; it has taken nothing yet. Settles when it has. */
-  async end(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const exited = once(this.#child, 'exit');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), END_MS);
+  /** Throws a DaemonError if it has ended. */
+  mustLive(): void {
+    if (this.#ended !== null) throw failed(this.#ended);
+  }
+
+  /** Lets it end; it has taken nothing yet. Settles when it has: it is killed where that takes longer than `timeoutMs`. */
+  async end(timeoutMs: number): Promise<void> {
+    if (this.#pipe.closed) return;
+    const closed = once(this.#pipe, 'close');
+    const timer = setTimeout(() => this.kill('SIGKILL'), timeoutMs);
     if (this.#child.connected) this.#child.disconnect();
-    await exited;
+    await closed;
     clearTimeout(timer);
   }
 
   kill(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
+    if (this.#pid === null || this.#pipe.closed) return;
+    try {
+      process.kill(this.#pid, signal);
+    } catch {
+      // It has ended.
+    }
   }
 }
 

@@ -1,0 +1,201 @@
+/**
+ * A process that was to follow a daemon (SIGUSR2) and fails, at every step: until it is told to take everything the daemon goes on, and
+ * nobody notices; from then on both end, whatever the other one does.
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { type IncomingMessage, request as askFor } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test, type TestContext } from 'node:test';
+import { accepts, startDaemon, waitFor } from '../helpers/daemon.ts';
+import { handOver, pidOf, stopLast } from '../helpers/hand-over.ts';
+import { mustRun } from '../helpers/run.ts';
+import { CHECKOUT } from '../helpers/shared.ts';
+import { CMD, request, WireClient } from '../nbd/wire.ts';
+import { TestGroup } from './images.ts';
+import { statusOf } from './status-of.ts';
+
+const HERE = import.meta.dirname;
+const PATIENCE = { ready: 5000, commands: 500, look: 1000, serving: 1000, end: 500 };
+
+class Stand {
+  readonly folder: string;
+  readonly socket: string;
+  readonly child: ChildProcess;
+  log = '';
+
+  private constructor(folder: string, image: string, workers: string) {
+    this.folder = folder;
+    this.socket = join(folder, 'nbd.sock');
+    const own = [join(HERE, 'fake-successor.ts'), join(folder, 'step'), JSON.stringify(PATIENCE)];
+    const flags = `--devices ${image} --listen unix:${this.socket} --control ${join(folder, 'control.sock')} --workers ${workers}`;
+    this.child = spawn(process.execPath, [join(HERE, 'handing-daemon.ts'), ...own, ...flags.split(' ')], {
+      env: { ...process.env, ORION_LVM_CONFIG: join(folder, 'lvm.toml') },
+    });
+    for (const stream of [this.child.stdout, this.child.stderr]) {
+      stream?.on('data', (chunk: Buffer) => (this.log += chunk.toString()));
+    }
+  }
+
+  static async open(t: TestContext, workers: string): Promise<Stand> {
+    const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-handover-'));
+    const { path } = await new TestGroup(join(folder, 'vg.img'), 'vg').write([{ name: 'one', extent: 0, extents: 2 }]);
+    await writeFile(join(folder, 'lvm.toml'), '');
+    const stand = new Stand(folder, path, workers);
+    const ended = once(stand.child, 'exit');
+    t.after(async () => {
+      stand.child.kill();
+      await ended;
+      await rm(folder, { recursive: true, force: true });
+    });
+    await waitFor('the daemon to listen', () => accepts(stand.socket));
+    return stand;
+  }
+
+  async attached(): Promise<WireClient> {
+    const client = await WireClient.open(this.socket);
+    await client.attach('vg/one');
+    return client;
+  }
+
+  /** Begins a hand-over to a process that fails so; gives where the log was. */
+  async begin(step: string): Promise<number> {
+    await writeFile(join(this.folder, 'step'), step);
+    const at = this.log.length;
+    this.child.kill('SIGUSR2');
+    return at;
+  }
+
+  /** The process that was started last. */
+  successor(): number {
+    return Number([...this.log.matchAll(/fake successor (\d+)/g)].at(-1)?.[1]);
+  }
+}
+
+function isThere(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
+}
+
+async function write(client: WireClient, byte: number): Promise<void> {
+  const payload = Buffer.alloc(8192, byte);
+  client.send(request({ type: CMD.write, offset: 512, payload }));
+  assert.equal((await client.reply()).error, 0);
+  client.send(request({ type: CMD.read, offset: 512, length: payload.length }));
+  assert.ok((await client.reply(payload.length)).data.equals(payload));
+}
+
+const REFUSED: readonly (readonly [step: string, reason: RegExp])[] = [
+  ['start: exit', /it has ended/],
+  ['estate: exit', /it has ended/],
+  ['estate: hang', /it is not ready after 5000 ms/],
+  ['estate: lie', /it said serving instead of ready/],
+  ['look: exit', /it has ended/],
+  ['look: hang', /it is not looked after 1000 ms/],
+  ['look: lie', /it said serving instead of looked/],
+  ['look: lose', /vg\/one would not be served any more: it is not liked/],
+];
+
+for (const workers of ['0', '1']) {
+  describe(`with --workers ${workers}`, { timeout: 120_000 }, () => {
+    test('a process that fails before everything is its changes nothing', async (t) => {
+      const stand = await Stand.open(t, workers);
+      const client = await stand.attached();
+      let byte = 0;
+      for (const [step, reason] of REFUSED) {
+        const at = await stand.begin(step);
+        await waitFor(`the refusal at ${step}`, () => /everything stays here/.test(stand.log.slice(at)));
+        assert.match(stand.log.slice(at), reason, step);
+        await waitFor(`the end of the process that fails at ${step}`, () => !isThere(stand.successor()));
+        await write(client, ++byte);
+        (await stand.attached()).close();
+        assert.equal((await statusOf(stand)).state, 'serving');
+      }
+      const env = { ORION_LVM_CONTROL: join(stand.folder, 'control.sock'), LVM_SYSTEM_DIR: stand.folder };
+      await mustRun(join(CHECKOUT, 'bin/lvchange'), ['--addtag', 'x', 'vg/one'], { env });
+      client.close();
+      stand.child.kill();
+      await once(stand.child, 'exit');
+      assert.equal(stand.child.exitCode, 0, stand.log);
+    });
+
+    for (const act of ['exit', 'hang']) {
+      test(`a process that has everything and fails (${act}) ends with the daemon`, async (t) => {
+        const stand = await Stand.open(t, workers);
+        const client = await stand.attached();
+        await write(client, 1);
+        const ended = once(stand.child, 'exit');
+        await stand.begin(`take: ${act}`);
+        assert.deepEqual(await ended, [5, null], stand.log);
+        assert.match(stand.log, /both end/);
+        await waitFor('its end', () => !isThere(stand.successor()));
+        await client.rest();
+        // Nobody is left who has the devices, the lock, or the sockets.
+        const next = await startDaemon(
+          [join(stand.folder, 'vg.img')],
+          ['--control', join(stand.folder, 'control.sock')],
+        );
+        const other = await WireClient.open(next.socket);
+        await other.attach('vg/one');
+        other.send(request({ type: CMD.read, offset: 512, length: 8192 }));
+        assert.ok((await other.reply(8192)).data.equals(Buffer.alloc(8192, 1)));
+        other.close();
+        assert.equal(await next.stop(), 0);
+      });
+    }
+  });
+}
+
+test('a command that does not end keeps the daemon, and goes on', { timeout: 60_000 }, async (t) => {
+  const stand = await Stand.open(t, '1');
+  const asked = askFor({ socketPath: join(stand.folder, 'control.sock'), path: '/v1/commands', method: 'POST' });
+  const surroundings = { env: { LVM_SYSTEM_DIR: stand.folder }, terminal: { isTTY: true, columns: 80 } };
+  const settings = { devices: null, configFile: null, configDevices: [] };
+  asked.end(JSON.stringify({ name: 'lvremove', argv: ['vg/one'], cwd: stand.folder, ...surroundings, ...settings }));
+  const [response] = (await once(asked, 'response')) as [IncomingMessage];
+  let told = '';
+  response.on('data', (chunk: Buffer) => (told += chunk.toString()));
+  await waitFor('the prompt', () => told.includes('"prompt"'));
+  const at = await stand.begin('take: exit');
+  await waitFor('the refusal', () => /lvremove still runs[\s\S]*everything stays here/.test(stand.log.slice(at)));
+  assert.ok(!told.includes('"exit"'));
+  asked.destroy();
+  await write(await stand.attached(), 1);
+});
+
+test('what the settings name and can’t be had is told before, or left out', { timeout: 60_000 }, async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-handover-'));
+  const { path } = await new TestGroup(join(folder, 'vg.img'), 'vg').write([{ name: 'one', extent: 0, extents: 2 }]);
+  const config = join(folder, 'lvm.toml');
+  await writeFile(config, '');
+  const daemon = await startDaemon([path], ['--config', config, '--workers', '1']);
+  t.after(async () => {
+    await stopLast(daemon);
+    await daemon.stop();
+    await rm(folder, { recursive: true, force: true });
+  });
+  const client = await WireClient.open(daemon.socket);
+  await client.attach('vg/one');
+  const pid = await pidOf(daemon);
+  // An audit log that can't be opened: nothing would be recorded.
+  await mkdir(join(folder, 'audit.log'));
+  await writeFile(config, `[audit]\nfile = "${join(folder, 'audit.log')}"\n`);
+  process.kill(pid, 'SIGUSR2');
+  await waitFor('the refusal', () => /audit\.log[\s\S]*everything stays here/.test(daemon.log()));
+  await write(client, 1);
+  assert.equal(await pidOf(daemon), pid);
+  // An address that is taken.
+  const server = createServer().listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  await writeFile(config, `[metrics]\nlisten = "tcp:127.0.0.1:${port}"\n`);
+  await handOver(daemon);
+  await waitFor('the log to say so', () => /metrics are left out/.test(daemon.log()));
+  await write(client, 2);
+  client.close();
+});
