@@ -1,11 +1,24 @@
 /** `orion-lvm tls init`: what it makes, what it leaves alone, and what it refuses. (That peers take it is test/peers/tls.test.ts's.) */
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { readTlsMaterial, type TlsFiles } from '../../src/daemon/tls/material.ts';
-import { withTemporaryFolder } from '../helpers/shared.ts';
+import { mustRun } from '../helpers/run.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { tlsCommand } from '../helpers/tls.ts';
 
 function filesOf(directory: string): Record<string, string> {
@@ -122,6 +135,57 @@ test('keys: each client has his own, the daemon all; and what the daemon says of
     }
     assert.match(problemsOf({ pskFile: path, verifyClients: true }), /tls\.verify_clients: needs tls\.certificates/);
     assert.match(problemsOf({ verifyClients: true }), /tls\.verify_clients: needs tls\.certificates/);
+  });
+});
+
+test('a file of keys: added to by many at once, whole or not at all, and never behind a line that is none', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const dir = join(folder, 'tls');
+    const path = join(dir, 'keys.psk');
+    const names = Array.from({ length: 8 }, (_, index) => `client${index}`);
+    const env = { ...process.env, LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
+    const program = join(CHECKOUT, 'bin/orion-lvm');
+    await Promise.all(
+      names.map((name) => mustRun(program, ['tls', 'init', '--psk', '--dir', dir, '--client', name], { env })),
+    );
+    const keys = readFileSync(path, 'utf8').trimEnd().split('\n');
+    assert.deepEqual(keys.map((line) => line.split(':')[0] ?? '').toSorted(), names);
+    assert.equal(problemsOf({ pskFile: path }), '');
+
+    // As an administrator has it: for a group, behind a link, without a last line end.
+    const real = join(folder, 'real.psk');
+    renameSync(path, real);
+    symlinkSync(real, path);
+    writeFileSync(real, readFileSync(real, 'utf8').trimEnd());
+    chmodSync(real, 0o644);
+    const { ino } = statSync(real);
+    assert.equal((await tlsCommand(['init', '--psk', '--dir', dir, '--client', 'link'])).code, 0);
+    assert.ok(lstatSync(path).isSymbolicLink());
+    assert.notEqual(statSync(real).ino, ino);
+    assert.equal(statSync(real).mode & 0o777, 0o640);
+    assert.equal(problemsOf({ pskFile: path }), '');
+    assert.equal(readFileSync(real, 'utf8').split('\n').length, names.length + 2);
+    assert.deepEqual(readdirSync(folder).toSorted(), ['real.psk', 'tls']);
+
+    const whole = readFileSync(real, 'utf8');
+    writeFileSync(real, `${whole}zoe:0011`);
+    const cut = await tlsCommand(['init', '--psk', '--dir', dir, '--client', 'next']);
+    assert.equal(cut.code, 5);
+    assert.match(cut.err, /keys\.psk:10: the key of zoe has 2 bytes[^]*is not changed: mend or remove that first/);
+    assert.deepEqual([readFileSync(real, 'utf8'), existsSync(join(dir, 'next'))], [`${whole}zoe:0011`, false]);
+    writeFileSync(real, whole);
+    // What a crash between the two files leaves.
+    mkdirSync(join(dir, 'next'));
+    writeFileSync(join(dir, 'next/keys.psk'), 'next:00');
+    const left = await tlsCommand(['init', '--psk', '--dir', dir, '--client', 'next']);
+    assert.deepEqual(
+      [left.code, /next\/keys\.psk exists, and .*has no key of next: remove it first/.test(left.err)],
+      [5, true],
+    );
+    // Nothing is left of what can't be done to its end.
+    mkdirSync(join(folder, 'real.psk.new'));
+    assert.equal((await tlsCommand(['init', '--psk', '--dir', dir, '--client', 'last'])).code, 5);
+    assert.deepEqual([readFileSync(real, 'utf8'), existsSync(join(dir, 'last/keys.psk'))], [whole, false]);
   });
 });
 

@@ -10,17 +10,19 @@
  *     DIR/NAME/keys.psk                                                   a client's
  *
  * Invariants
- *  - No file is ever written over: on a directory where an authority is, it signs for more clients.
- *  - Everything is looked at before anything is written; files with secrets are made with mode 0600, directories with 0700.
+ *  - No key is ever written over: on a directory where an authority is, it signs for more clients; to a file of keys more are added.
+ *  - Everything is looked at before anything is written, while no other `tls init` does; files with secrets are made with mode 0600,
+ *    directories with 0700 (tls/key-file.ts).
  */
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import type { SignedKey } from '../tls/certificates.ts';
+import { alone, type NewFile, readKeys, replaceKeys, writeNew } from '../tls/key-file.ts';
 
 const DEFAULT_DAYS = 1825;
 const MAX_DAYS = 36_500;
@@ -31,12 +33,6 @@ const KEY_BYTES = 32;
 const CLIENT_NAME = /^[A-Za-z0-9_@][A-Za-z0-9_.@-]{0,63}$/;
 const HOST_NAME = /^(\*\.)?[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?$/;
 
-interface NewFile {
-  readonly path: string;
-  readonly text: string;
-  readonly secret: boolean;
-}
-
 async function run(context: CommandContext): Promise<ExitCode> {
   const { args, cwd, options } = context;
   if (args.length !== 1 || args[0] !== 'init') {
@@ -46,8 +42,11 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const given = listOf(options.groups.flatMap((group) => group.get('client') ?? []));
   const clients = given.length === 0 ? ['client'] : given;
   try {
-    if (options.has('psk')) makeKeys(directory, clients, context);
-    else await makeCertificates(directory, clients, given.length > 0, context);
+    await alone(directory, () =>
+      options.has('psk')
+        ? makeKeys(directory, clients, context)
+        : makeCertificates(directory, clients, given.length > 0, context),
+    );
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;
     throw new CommandError(EXIT.failed, [`${error.message}.`]);
@@ -85,7 +84,7 @@ async function makeCertificates(
     files.push({ path: join(folder, 'ca-cert.pem'), text: authority.certificate, secret: false });
     files.push(...signedFiles(folder, 'client', await makeClient(name, authority, days, now)));
   }
-  write(directory, clients, files);
+  write(files);
   if (known === null)
     output.print(
       `Made an authority: ${join(directory, 'ca-cert.pem')}. Its key, ca-key.pem, signs for others: keep it safe.`,
@@ -123,21 +122,25 @@ function ownNames(): readonly string[] {
 
 function makeKeys(directory: string, clients: readonly string[], { output }: CommandContext): void {
   const common = join(directory, 'keys.psk');
-  const before = existsSync(common) ? readFileSync(common, 'utf8') : '';
-  const known = new Set(before.split('\n').map((line) => line.slice(0, line.lastIndexOf(':'))));
+  const { text: before, names } = readKeys(common);
   for (const name of clients) {
-    if (known.has(name)) throw new CommandError(EXIT.failed, [`${common} has a key of ${name} already.`]);
-    refuseExisting(join(directory, name, 'keys.psk'));
+    if (names.has(name)) throw new CommandError(EXIT.failed, [`${common} has a key of ${name} already.`]);
+    const own = join(directory, name, 'keys.psk');
+    if (existsSync(own)) {
+      throw new CommandError(EXIT.failed, [`${own} exists, and ${common} has no key of ${name}: remove it first.`]);
+    }
   }
   const lines = clients.map((name) => `${name}:${randomBytes(KEY_BYTES).toString('hex')}\n`);
   const files = clients.map((name, index): NewFile => {
     return { path: join(directory, name, 'keys.psk'), text: lines[index] ?? '', secret: true };
   });
-  if (before === '') {
-    write(directory, clients, [{ path: common, text: lines.join(''), secret: true }, ...files]);
-  } else {
-    write(directory, clients, files);
-    appendFileSync(common, `${before.endsWith('\n') ? '' : '\n'}${lines.join('')}`);
+  write(files);
+  try {
+    if (existsSync(common)) replaceKeys(common, `${before}${/[^\n]$/.test(before) ? '\n' : ''}${lines.join('')}`);
+    else write([{ path: common, text: lines.join(''), secret: true }]);
+  } catch (error) {
+    for (const { path } of files) rmSync(path);
+    throw error;
   }
   output.print(`The daemon's keys: tls.psk_file = "${common}".`);
   for (const name of clients)
@@ -148,11 +151,9 @@ function refuseExisting(path: string): void {
   if (existsSync(path)) throw new CommandError(EXIT.failed, [`${path} exists: nothing is written over.`]);
 }
 
-function write(directory: string, clients: readonly string[], files: readonly NewFile[]): void {
+function write(files: readonly NewFile[]): void {
   for (const { path } of files) refuseExisting(path);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  for (const name of clients) mkdirSync(join(directory, name), { recursive: true, mode: 0o700 });
-  for (const { path, text, secret } of files) writeFileSync(path, text, { flag: 'wx', mode: secret ? 0o600 : 0o644 });
+  writeNew(files);
 }
 
 export const command: Command = {

@@ -23,6 +23,7 @@ import {
 } from 'node:tls';
 import { codeOf, reasonOf } from '../errors.ts';
 import type { ClientTls } from './nbd-uri.ts';
+import { parsePskFile } from './psk-file.ts';
 
 /** TLS 1.3 first, whose keys OpenSSL binds to SHA-256; for TLS 1.2 with forward secrecy. */
 const PSK_CIPHERS =
@@ -98,21 +99,17 @@ function keyOptions(path: string, user: string | null): ConnectionOptions {
 
 function chosenKey(path: string, user: string | null): { readonly name: string; readonly key: Buffer } {
   const text = readNeeded(path, 'lines "name:key in hexadecimal"').toString('utf8');
-  const lines = text.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('#'));
-  const keys = lines.map((line): readonly [string, string] => {
-    const colon = line.lastIndexOf(':');
-    return [line.slice(0, Math.max(colon, 0)), line.slice(colon + 1).trim()];
-  });
-  const names = keys.map(([name]) => name).join(', ');
-  if (user === null && keys.length !== 1) {
-    throw new Error(`${path} has ${keys.length} keys: say whose in the URI, as in nbds://USER@HOST (${names})`);
+  const problems: string[] = [];
+  const keys = parsePskFile(text, (line, problem) => problems.push(`${path}:${line}: ${problem}`));
+  if (problems.length > 0) throw new Error(problems.join('; '));
+  const names = Object.keys(keys);
+  if (user === null && names.length !== 1) {
+    const all = names.join(', ');
+    throw new Error(`${path} has ${names.length} keys: say whose in the URI, as in nbds://USER@HOST (${all})`);
   }
-  const found = keys.find(([name]) => user === null || name === user);
-  if (found === undefined) throw new Error(`${path} has no key of ${user}, only of ${names}`);
-  const [name, key] = found;
-  if (name === '' || !/^([0-9A-Fa-f]{2})+$/.test(key)) {
-    throw new Error(`${path}: the line of ${name === '' ? 'nobody' : name} is no "name:key in hexadecimal"`);
-  }
+  const name = user ?? names[0] ?? '';
+  const key = keys[name];
+  if (key === undefined) throw new Error(`${path} has no key of ${name}, only of ${names.join(', ')}`);
   return { name, key: Buffer.from(key, 'hex') };
 }
 

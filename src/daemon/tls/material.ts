@@ -14,6 +14,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSecureContext } from 'node:tls';
 import { codeOf, reasonOf } from '../errors.ts';
+import { parsePskFile } from '../client/psk-file.ts';
 
 export interface TlsMaterial {
   /** PEM; null: clients can only use pre-shared keys. */
@@ -31,12 +32,6 @@ export interface TlsFiles {
   readonly pskFile: string | null;
   readonly verifyClients: boolean;
 }
-
-/** Shorter keys can be guessed. */
-const MIN_KEY_BYTES = 16;
-/** OpenSSL takes no longer ones. */
-const MAX_KEY_BYTES = 64;
-const MAX_NAME_BYTES = 128;
 
 /** Reads the files; adds what is wrong with them to `problems`, each a sentence. Null: no files were named, or something is wrong. */
 export function readTlsMaterial(files: TlsFiles, problems: string[]): TlsMaterial | null {
@@ -118,25 +113,9 @@ function refuseOpenFile(path: string, problems: string[]): void {
 
 function readPskFile(path: string, problems: string[]): Record<string, string> {
   refuseOpenFile(path, problems);
-  const keys: Record<string, string> = Object.create(null);
-  for (const [index, line] of readNeeded(path, problems).split('\n').entries()) {
-    if (line.trim() === '' || line.startsWith('#')) continue;
-    const colon = line.lastIndexOf(':');
-    const name = line.slice(0, colon);
-    const key = line.slice(colon + 1).trim();
-    const problem = colon < 1 ? 'no "name:key"' : problemOf(name, key, keys);
-    if (problem === null) keys[name] = key.toLowerCase();
-    else problems.push(`tls: ${path}:${index + 1}: ${problem}`);
-  }
+  const keys = parsePskFile(readNeeded(path, problems), (line, problem) => {
+    problems.push(`tls: ${path}:${line}: ${problem}`);
+  });
   if (Object.keys(keys).length === 0 && problems.length === 0) problems.push(`tls: ${path} holds no key`);
-  return { ...keys };
-}
-
-function problemOf(name: string, key: string, known: Readonly<Record<string, string>>): string | null {
-  if (Buffer.byteLength(name) > MAX_NAME_BYTES) return `a name of more than ${MAX_NAME_BYTES} bytes`;
-  if (known[name] !== undefined) return `a second key for ${name}`;
-  if (!/^([0-9A-Fa-f]{2})+$/.test(key)) return `the key of ${name} is not in hexadecimal`;
-  const bytes = key.length / 2;
-  if (bytes >= MIN_KEY_BYTES && bytes <= MAX_KEY_BYTES) return null;
-  return `the key of ${name} has ${bytes} bytes, ${MIN_KEY_BYTES} to ${MAX_KEY_BYTES} are possible`;
+  return keys;
 }
