@@ -7,11 +7,13 @@
  *  - Tables are loaded, and their devices opened, before anything is suspended.
  *  - Extents never belong to two tables that do I/O: what is new begins when everything that changed has its new table. If something
  *    can't be let go or suspended (a device hangs), all that changes goes on with the table that it had, and its problem is told.
+ *  - No origin waits for a snapshot that can't be loaded: it goes on without one that is new, and without one that it had takes no writes.
  *  - A worker that dies in between is no failure: the next one gets what was to be, and the change is done again.
  */
 import type { SnapshotOriginParams } from '../dm/snapshot/params.ts';
 import type { Table } from '../dm/table.ts';
 import type { LiveProblem, VolumeId } from '../lvm/live.ts';
+import { lossOf } from './lost-snapshots.ts';
 import type { ActivePlan, DesiredVolume, Load } from './served-volume.ts';
 import { preferredBlockBytes, ServedVolume } from './served-volume.ts';
 import { deviceKey, type DeviceSpec, type VolumeFacts, type VolumeSpec, type WorkerHost } from './worker/host.ts';
@@ -86,7 +88,11 @@ export class GroupChange {
     for (const volume of this.#desired) {
       if (!volume.plan.active) this.#set.refuse(volume, volume.plan.reason);
     }
-    if (!(await this.#letGo())) return this.#problems;
+    const stuck = await this.#letGo();
+    if (stuck.length > 0) {
+      await this.#giveUp(`it can't follow before ${stuck.join(', ')} is let go`);
+      return this.#problems;
+    }
     for (let attempt = 1; ; attempt++) {
       try {
         await this.#follow(this.#steps());
@@ -100,34 +106,41 @@ export class GroupChange {
     }
   }
 
+  /** Nothing follows any more: tells it of all that would have to. */
   async #giveUp(reason: string): Promise<void> {
     for (const desired of this.#desired) {
+      const { plan } = desired;
       const served = this.#set.servedById(desired.id);
-      if (!desired.plan.active || served === undefined) continue;
-      if (served.planKey === '') {
-        await this.#set.retire(served, reason);
+      if (!plan.active || served?.leaving === true) continue;
+      if (served === undefined || served.planKey === '') {
+        if (served !== undefined) await this.#set.retire(served, reason);
         this.#refuse(desired, reason);
-      } else {
-        this.#problems.push({ volume: { id: desired.id, name: desired.name }, reason });
-      }
+      } else if (served.planKey !== plan.key || !served.live) this.#stay(served, desired, reason);
     }
   }
 
-  /** Retires what leaves. False: something can't be let go, and nothing may take its extents. */
-  async #letGo(): Promise<boolean> {
+  /** It goes on with the table that it has. */
+  #stay(served: ServedVolume, { id, name }: DesiredVolume, reason: string): void {
+    served.problem = reason;
+    this.#set.warn(served.name, reason);
+    this.#problems.push({ volume: { id, name }, reason });
+  }
+
+  /** Retires what leaves. Gives the names of what can't be let go: nothing may take its extents. */
+  async #letGo(): Promise<readonly string[]> {
     const wanted = new Map(this.#desired.map((volume) => [volume.id, volume]));
     const strangers = this.#strangers();
     const outcomes = await Promise.all(
       this.#set.servedOf(this.#vgId).map(async (served) => {
         const moves = strangers.has(served) ? 'it moves to the worker of what it shares something with' : null;
         const reason = endOf(served, wanted.get(served.id)) ?? moves;
-        if (reason === null || (await this.#set.retire(served, reason))) return true;
+        if (reason === null || (await this.#set.retire(served, reason))) return [];
         const { id, name } = served;
         this.#problems.push({ volume: { id, name }, reason: `${name} can't be let go: its device does not answer` });
-        return false;
+        return [name];
       }),
     );
-    return outcomes.every(Boolean);
+    return outcomes.flat();
   }
 
   /** Volumes that from now on share something with others, which are with another worker. */
@@ -231,12 +244,38 @@ export class GroupChange {
       answers.flat().flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
     );
     const good: Step[] = [];
+    const lost = new Map<VolumeId, string>();
     for (const step of steps) {
       const problem = failed.get(step.served.id);
-      if (problem === undefined) good.push(step);
-      else await this.#drop(step, problem);
+      if (problem === undefined) {
+        good.push(step);
+        continue;
+      }
+      await this.#drop(step, problem);
+      lost.set(step.served.id, `its snapshot ${step.desired.name} can't be loaded: ${problem}`);
     }
-    return good;
+    return lost.size === 0 ? good : this.#withoutLost(good, lost, hostOf);
+  }
+
+  /** Those that can go on without what could not be loaded, as they can. */
+  async #withoutLost(
+    steps: readonly Step[],
+    lost: ReadonlyMap<VolumeId, string>,
+    hostOf: HostOf,
+  ): Promise<readonly Step[]> {
+    const good: Step[] = [];
+    const mute: Step[] = [];
+    for (const step of steps) {
+      const { served, load, desired, plan } = step;
+      const reason = lossOf(load.spec, lost);
+      if (reason === null) good.push(step);
+      else if (served.live && !served.held && keepsExtents(step) && lossOf(served.load.spec, lost) === null) {
+        await hostOf(step).clear([served.id]);
+        served.next = null;
+        this.#stay(served, desired, reason);
+      } else mute.push({ ...step, plan: { ...plan, readOnly: true, note: `read-only: ${reason}` }, load: muted(load) });
+    }
+    return mute.length === 0 ? good : [...good, ...(await this.#load(mute, hostOf))];
   }
 
   async #drop(step: Step, problem: string): Promise<void> {
@@ -301,11 +340,7 @@ export class GroupChange {
       if (isNew) {
         await this.#set.retire(served, reason);
         this.#refuse(desired, reason);
-      } else {
-        served.problem = reason;
-        this.#set.warn(served.name, reason);
-        this.#problems.push({ volume: { id: served.id, name: desired.name }, reason });
-      }
+      } else this.#stay(served, desired, reason);
     }
     await this.#set.resume(steps.map(({ served }) => served.id));
   }
@@ -343,6 +378,11 @@ function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string
 /** Whether a volume has the same extents by its new table as by its old one: it became an origin, or has other snapshots. */
 function keepsExtents({ served, load }: Step): boolean {
   return JSON.stringify(ownLines(served.load.spec.table)) === JSON.stringify(ownLines(load.spec.table));
+}
+
+/** The same table for reading only. */
+function muted({ spec, key }: Load): Load {
+  return { spec: { ...spec, readOnly: true }, key: `${key} read-only` };
 }
 
 function ownLines(table: Table): Table {

@@ -13,6 +13,7 @@
 import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
+import { lossOf } from './lost-snapshots.ts';
 import { Placement } from './placement.ts';
 import { byName, type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
 import type { ServedSnapshot } from './snapshot-watch.ts';
@@ -21,7 +22,7 @@ import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './w
 import type { WorkerSlot } from './worker/pool.ts';
 
 /** A volume that goes away is waited for this long; then its end goes on behind our back. */
-const RETIRE_TIMEOUT_MS = 30_000;
+export const RETIRE_TIMEOUT_MS = 30_000;
 
 const SNAPSHOT_TARGETS: ReadonlySet<string> = new Set(['snapshot', 'snapshot-merge']);
 
@@ -203,6 +204,10 @@ export class VolumeSet implements ChangedSet {
     const failed = new Map(
       loaded.flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
     );
+    for (const { id, load } of volumes) {
+      const loss = failed.has(id) ? null : lossOf(load.spec, failed);
+      if (loss !== null) failed.set(id, `its snapshot can't: ${loss}`);
+    }
     // What began to leave or to change meanwhile is seen to by whoever does that.
     const good = volumes.filter((served) => !failed.has(served.id) && served.shown && !served.held);
     for (const answer of await host.resume(good.map(({ id }) => id))) {

@@ -37,9 +37,14 @@ import { withServed } from './served.ts';
 
 /** What a command says of a commit besides its plan. */
 interface ApplyWishes extends Omit<LiveWishes, 'force'> {
+  /** Names of LVs without which the change is not what was asked for: where the daemon can't make them follow, `apply` throws Unfollowed. */
+  readonly mustFollow?: readonly string[];
   /** Called before the first write, when the daemon holds its volumes ready for the change; when it throws, nothing is written. */
   readonly ready?: () => Promise<void>;
 }
+
+/** What was committed is on the disks, and the volumes that it was for are not what it says. */
+export class Unfollowed extends CommandError {}
 
 /** Work under locks. */
 export class Changes {
@@ -182,7 +187,7 @@ export class Changes {
    */
   async #applyLive(
     plan: Plan,
-    { ready, ...wishes }: ApplyWishes,
+    { ready, mustFollow = [], ...wishes }: ApplyWishes,
     around: Omit<CommitContext, 'open'>,
   ): Promise<VolumeGroup | null> {
     const { live = NO_LIVE_VOLUMES, force } = this.context;
@@ -201,6 +206,7 @@ export class Changes {
     }
     const group = this.#follow(plan, outcome);
     let complete = false;
+    let problems: readonly LiveProblem[] = [];
     try {
       if (outcome.metadata !== null) await this.#files.backup(outcome.metadata, this.context.writer, around.print);
       if (outcome.problems.length > 0) throw new CommandError(outcome.problems);
@@ -208,14 +214,18 @@ export class Changes {
       complete = true;
     } finally {
       // Whatever went wrong after the commit, the volumes are what the metadata says before the lock is let go.
-      if (change !== null) this.#tellProblems(await live.committed(complete ? change : withoutNew(change)));
+      if (change !== null) problems = await live.committed(complete ? change : withoutNew(change));
+      this.#tellProblems(problems);
     }
+    const needed = new Set(mustFollow.map((name) => `${group?.vg.name}/${name}`));
+    if (problems.some(({ volume }) => needed.has(volume.name))) throw new Unfollowed([]);
     await this.#runEffects(plan, group, ({ kind }) => kind === 'erase');
     return group;
   }
 
   #tellProblems(problems: readonly LiveProblem[]): void {
-    for (const { volume, reason } of problems) this.context.err(`WARNING: ${volume.name} is not served: ${reason}.`);
+    for (const { volume, reason } of problems)
+      this.context.err(`WARNING: ${volume.name} is not served as its metadata says: ${reason}.`);
   }
 
   #pretend(plan: Plan, header: TextHeader, print: PrintContext): Committed {
@@ -232,7 +242,7 @@ export class Changes {
     const { hintsDirectory } = this.context;
     // Before, for a crash; and after, since LVM2 may have made new hints meanwhile.
     if (changesPvs && hintsDirectory !== null) await dropHints(hintsDirectory);
-    const committed = await reported(() => commitPlan(plan, { ...around, open: (device) => this.#open(device) }));
+    const committed = await reported(() => commitPlan(plan, { ...around, open: (device) => this.openDevice(device) }));
     if (changesPvs && hintsDirectory !== null) await dropHints(hintsDirectory);
     if (changesPvs) await this.context.pvsChanged?.(plan, this.scan);
     if (before !== null && before.vg.name !== after?.name) await this.#files.remove(before.vg.name);
@@ -248,13 +258,14 @@ export class Changes {
   }
 
   async #runEffects(plan: Plan, group: VolumeGroup | null, isDue: (effect: Effect) => boolean): Promise<void> {
-    const around: EffectContext = { group, open: (device) => this.#open(device), change: this.context };
+    const around: EffectContext = { group, open: (device) => this.openDevice(device), change: this.context };
     for (const effect of plan.effects) {
       if (isDue(effect)) await reported(() => runEffect(this.context.effects, effect, around));
     }
   }
 
-  async #open(device: ScannedDevice): Promise<OpenedDevice> {
+  /** Opens a device for writing. Throws CommandError: it can't be had, or is no longer the one that was read. */
+  async openDevice(device: ScannedDevice): Promise<OpenedDevice> {
     const open = this.context.open ?? openExclusively;
     const opened = await open(device.path);
     if (opened.identity === device.identity) return opened;

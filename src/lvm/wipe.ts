@@ -6,7 +6,10 @@
  *  - An LV that can't be served can't be written to either.
  */
 import type { BlockDevice, OpenedDevice } from '../block/device.ts';
+import { DeviceError } from '../block/errors.ts';
 import { discard, flush, writeBytes, writeZeroes } from '../block/sync-io.ts';
+import { TableError } from '../dm/errors.ts';
+import { markInvalid } from '../dm/snapshot/persistent-store.ts';
 import { targets } from '../dm/targets.ts';
 import { Volume } from '../dm/volume.ts';
 import { randomFillSync } from 'node:crypto';
@@ -19,6 +22,7 @@ import type { Effect, EraseMethod } from './edit/plan.ts';
 import type { PhysicalVolume, ScannedDevice, VolumeGroup } from './model.ts';
 import { openExclusively } from './open.ts';
 import { areaExtents, segmentAreas } from './references.ts';
+import { relationsOf } from './relations.ts';
 import { wipeSignatures } from './wipe-signatures.ts';
 
 /** A signature was found on a new LV and is to stay: the LV is not wanted then. */
@@ -61,7 +65,8 @@ export async function openLv(
     return { device: volume, close };
   } catch (error) {
     await close();
-    throw error;
+    if (!(error instanceof TableError)) throw error;
+    throw new CommandError(error.message, 5, { cause: error });
   }
 }
 
@@ -84,6 +89,25 @@ export async function wipeNewLv(
     }
     if (zeroBytes > 0) await writeZeroes(device, 0, Math.min(zeroBytes, device.limits.sizeBytes));
     await flush(device);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** Makes a COW snapshot invalid in its store, durably; of an LV that is none nothing is touched. Nobody may serve it. Throws CommandError. */
+export async function invalidateStore(
+  group: VolumeGroup,
+  lvName: string,
+  open: (device: ScannedDevice) => Promise<OpenedDevice>,
+): Promise<void> {
+  const link = relationsOf(group.vg).lvs.get(lvName)?.snapshot ?? null;
+  if (link === null) return;
+  const opened = await openLv(group, lvName, open);
+  try {
+    await markInvalid(opened.device, link.segment.chunkSizeSectors);
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+    throw new CommandError(error.message, 5, { cause: error });
   } finally {
     await opened.close();
   }

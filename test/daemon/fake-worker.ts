@@ -33,12 +33,14 @@ export interface FakeRules {
   readonly unsuspendable: Set<VolumeId>;
   /** Volumes whose tables can't be loaded. */
   readonly unloadable: Set<VolumeId>;
+  /** Volumes that can't be let go: their devices do not answer. */
+  readonly endless: Set<VolumeId>;
   /** The worker dies when it is asked this: "0 swap a", once. */
   deadly: string | null;
 }
 
 export function noRules(): FakeRules {
-  return { log: [], unsuspendable: new Set(), unloadable: new Set(), deadly: null };
+  return { log: [], unsuspendable: new Set(), unloadable: new Set(), endless: new Set(), deadly: null };
 }
 
 export class FakeWorker implements WorkerHost {
@@ -174,6 +176,7 @@ export class FakeWorker implements WorkerHost {
   retire(id: VolumeId): Promise<Outcome<object> | Failure> {
     return Promise.try(() => {
       this.#asked(`retire ${shortOf(id)}`);
+      if (this.#rules.endless.has(id)) return new Promise<never>(() => undefined);
       this.volumes.delete(id);
       return { id };
     });

@@ -3,10 +3,9 @@
  * others, the control socket and a scan don't; and when it goes on, so do they, with the right bytes.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { mkdir, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { ControlClient } from '../../src/daemon/client/control-client.ts';
@@ -14,6 +13,7 @@ import type { DaemonStatus } from '../../src/daemon/status.ts';
 import { startDaemon, waitFor } from '../helpers/daemon.ts';
 import { runProgram } from '../helpers/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
+import { SlowFile } from '../helpers/slow-file.ts';
 import { DATA_START, EXTENT, TestGroup } from './images.ts';
 
 const EXTENTS = 16;
@@ -41,45 +41,6 @@ for i in range(150):
     longest = max(longest, time.monotonic() - began)
 print(int(longest * 1000))
 `;
-
-/** Serves `image` as a file of a FUSE file system, until it is stopped. */
-class SlowFile implements AsyncDisposable {
-  readonly path: string;
-  readonly #server: ChildProcess;
-  readonly #fuse: ChildProcess;
-
-  private constructor(path: string, server: ChildProcess, fuse: ChildProcess) {
-    this.path = path;
-    this.#server = server;
-    this.#fuse = fuse;
-  }
-
-  static async mount(image: string, folder: string): Promise<SlowFile> {
-    const [socket, mount] = [join(folder, 'slow.sock'), join(folder, 'slow')];
-    await mkdir(mount);
-    const server = spawn('nbdkit', ['-f', '-U', socket, 'file', image], { stdio: 'ignore' });
-    await waitFor('nbdkit', () => existsSync(socket));
-    const fuse = spawn('nbdfuse', [`${mount}/`, '--unix', socket], { stdio: 'ignore' });
-    await waitFor('the FUSE file', () => existsSync(join(mount, 'nbd')));
-    return new SlowFile(join(mount, 'nbd'), server, fuse);
-  }
-
-  hang(): void {
-    this.#server.kill('SIGSTOP');
-  }
-  goOn(): void {
-    this.#server.kill('SIGCONT');
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.goOn();
-    const ended = [once(this.#fuse, 'exit'), once(this.#server, 'exit')];
-    await runProgram('fusermount3', ['-u', dirname(this.path)]);
-    this.#fuse.kill();
-    this.#server.kill();
-    await Promise.all(ended);
-  }
-}
 
 /** The groups: "slow" with a page of its own number at the start of each stretch, and "quick". */
 async function makeImages(folder: string): Promise<{ readonly slow: string; readonly quick: string }> {

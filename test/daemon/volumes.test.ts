@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict';
 import { Socket } from 'node:net';
 import { describe, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { pino } from 'pino';
-import type { DesiredVolume } from '../../src/daemon/served-volume.ts';
-import { VolumeSet } from '../../src/daemon/volumes.ts';
+import type { DesiredVolume, ExportStatus } from '../../src/daemon/served-volume.ts';
+import { RETIRE_TIMEOUT_MS, VolumeSet } from '../../src/daemon/volumes.ts';
 import type { DeviceSpec, WorkerHost } from '../../src/daemon/worker/host.ts';
 import { WorkerPool } from '../../src/daemon/worker/pool.ts';
 import type { LiveProblem } from '../../src/lvm/live.ts';
@@ -26,19 +27,24 @@ interface Wish {
   readonly name?: string;
   readonly reason?: string;
   readonly vg?: string;
+  /** It is an origin of these. */
+  readonly snapshots?: readonly string[];
 }
 
 function wished(id: string, wish: Wish = {}): DesiredVolume {
   const { sectors = 100, shareKey = null, vg = 'vg', readOnly = false } = wish;
   const volume = { id: `${vg} ${id}`, name: wish.name ?? `${vg}/${id}`, description: '', contexts: [] };
   if (wish.reason !== undefined) return { ...volume, plan: { active: false, reason: wish.reason } };
-  const table = [{ start: 0, length: sectors, target: 'linear', params: { device: '/d', offset: 0 } }];
+  const own = [{ start: 0, length: sectors, target: 'linear', params: { device: '/d', offset: 0 } }];
+  const snapshots = wish.snapshots?.map((snapshot) => `${vg} ${snapshot}`);
+  const params = { origin: { name: 'real', table: own }, originId: volume.id, snapshots };
+  const table = snapshots === undefined ? own : [{ start: 0, length: sectors, target: 'snapshot-origin', params }];
   const plan = {
     active: true as const,
     table,
     devices: ['/d'],
     readOnly,
-    key: `${sectors}${readOnly ? ' ro' : ''}`,
+    key: `${sectors}${readOnly ? ' ro' : ''}${snapshots?.join() ?? ''}`,
     shareKey,
   };
   return { ...volume, plan };
@@ -176,6 +182,61 @@ describe('a change of a volume group', () => {
       [['vg/a', 'told so by the test']],
     );
     assert.deepEqual(bench.states(), [{ 'vg/b': '150' }]);
+  });
+
+  test('an origin does not wait for a snapshot that cannot be loaded: new, it is not followed; known, it ends the writes', async () => {
+    const bench = await Bench.open(1);
+    const key = { shareKey: 'o' };
+    await bench.apply([wished('o', key), wished('x')]);
+    bench.rules.unloadable.add('vg s');
+    const first = [wished('o', { ...key, snapshots: ['s'] }), wished('s', key), wished('x', { sectors: 7 })];
+    const problems = await bench.apply(first);
+    assert.deepEqual(problems.map(({ volume }) => volume.name).toSorted(), ['vg/o', 'vg/s']);
+    const table = (): string | undefined => bench.hosts[0]?.volumes.get('vg o')?.live?.table[0]?.target;
+    const status = (): ExportStatus | undefined => bench.volumes.status().find(({ name }) => name === 'vg/o');
+    assert.deepEqual([table(), status()?.readOnly, bench.states()[0]?.['vg/x']], ['linear', false, '7']);
+    assert.match(status()?.problem ?? '', /its snapshot vg\/s can't be loaded: told so/);
+
+    bench.rules.unloadable.clear();
+    assert.deepEqual(await bench.apply(first), []);
+    assert.deepEqual([table(), status()?.readOnly, status()?.problem], ['snapshot-origin', false, undefined]);
+
+    bench.rules.unloadable.add('vg s');
+    await bench.apply([
+      wished('o', { ...key, snapshots: ['s', 't'] }),
+      wished('s', { ...key, sectors: 9 }),
+      wished('t', key),
+    ]);
+    assert.deepEqual([table(), status()?.readOnly], ['snapshot-origin', true]);
+    assert.match(status()?.note ?? '', /^read-only: its snapshot vg\/s can't be loaded/);
+    bench.rules.unloadable.clear();
+    await bench.apply(first);
+    assert.equal(status()?.readOnly, false);
+  });
+
+  test('a new worker that cannot load a snapshot does not let its origin go on either', async () => {
+    const bench = await Bench.open(1);
+    const key = { shareKey: 'o' };
+    await bench.apply([wished('o', { ...key, snapshots: ['s'] }), wished('s', key), wished('x')]);
+    bench.rules.unloadable.add('vg s');
+    const [first] = bench.hosts;
+    first?.die();
+    await waitFor('the next worker', () => bench.hosts[0] !== first && bench.states()[0]?.['vg/x'] === '100');
+    assert.equal(bench.hosts[0]?.volumes.get('vg o')?.live, null);
+    assert.match(bench.volumes.status().find(({ name }) => name === 'vg/o')?.problem ?? '', /its snapshot/);
+  });
+
+  test('what cannot follow because something else cannot be let go is told', async (t) => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a'), wished('b'), wished('c')]);
+    bench.rules.endless.add('vg a');
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const applied = bench.apply([wished('b', { sectors: 50 }), wished('c'), wished('n')]);
+    while (!bench.asked().includes('0 retire a')) await nextTurn();
+    t.mock.timers.tick(RETIRE_TIMEOUT_MS);
+    const problems = await applied;
+    assert.deepEqual(problems.map(({ volume }) => volume.name).toSorted(), ['vg/a', 'vg/b', 'vg/n']);
+    assert.equal(bench.states()[0]?.['vg/b'], '100');
   });
 
   test('a new name is no reason to touch the table', async () => {

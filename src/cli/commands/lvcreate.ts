@@ -9,9 +9,7 @@ import type { NewSize, LvCreateRequest } from '../../lvm/edit/lv-create.ts';
 import { createLv } from '../../lvm/edit/lv-create.ts';
 import { createSnapshots, type SnapshotRequest } from '../../lvm/edit/lv-snapshot.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
-import { removeLv } from '../../lvm/edit/lv-remove.ts';
-import { emptyPlan } from '../../lvm/edit/plan.ts';
-import type { Changes } from '../../lvm/changes.ts';
+import { type Changes, Unfollowed } from '../../lvm/changes.ts';
 import { withChanges } from '../../lvm/command.ts';
 import { WipeRefused } from '../../lvm/wipe.ts';
 import { changeContext } from '../change.ts';
@@ -21,6 +19,7 @@ import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { allocationSettings, noted } from '../lv/edit.ts';
 import { defaultVg, findPv, vgNameOf } from '../lv/names.ts';
 import { namePattern, type NamePattern, type Origins, readOrigins } from '../lv/snapshot-origins.ts';
+import { takeBack, takeBackUnserved } from '../lv/take-back.ts';
 import * as option from '../lv/options.ts';
 import {
   badUsage,
@@ -216,10 +215,13 @@ async function create(context: CommandContext, changes: Changes, { snapshots, ..
     const created = createLv(group, request, notes);
     return { plan: created.plan, lvNames: [created.lvName] };
   });
+  const activate = isToBeActive(context) ? lvNames : [];
+  const origins = (snapshots ?? []).flatMap(({ origin }) => ('name' in origin ? [origin.name] : []));
   try {
-    await changes.apply(plan, { activate: isToBeActive(context) ? lvNames : [] });
+    await changes.apply(plan, { activate, mustFollow: [...activate, ...origins] });
   } catch (error) {
     if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvNames);
+    if (error instanceof Unfollowed) await takeBackUnserved(changes, parsed.vgName, lvNames);
     throw error;
   }
 }
@@ -236,15 +238,6 @@ function isToBeActive({ options }: CommandContext): boolean {
   const { activate, auto } = readActivation(options.value('activate'));
   if (isYes(options.value('setactivationskip')) && !options.has('ignoreactivationskip')) return false;
   return activate && !(auto && ['n', '0'].includes(options.value('setautoactivation') ?? 'y'));
-}
-
-/** An LV whose head keeps what was found there is not kept. */
-async function takeBack(changes: Changes, vgName: string, lvNames: readonly string[]): Promise<void> {
-  for (const lvName of lvNames) {
-    const group = await changes.volumeGroup({ vgName });
-    const { vg } = await removeLv(group.vg, lvName, () => Promise.resolve(true));
-    await changes.apply(emptyPlan(group, vg));
-  }
 }
 
 /** -Z and -W; an LV that won't be active, or won't be writable, can't be zeroed. */

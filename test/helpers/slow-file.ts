@@ -1,0 +1,50 @@
+/** A device that hangs, or is slow, for real: a file of a FUSE file system whose server is stopped, or made to wait. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { waitFor } from './daemon.ts';
+import { runProgram } from './run.ts';
+
+/** Serves `image` as a file of a FUSE file system, until it is disposed of. */
+export class SlowFile implements AsyncDisposable {
+  readonly path: string;
+  readonly #server: ChildProcess;
+  readonly #fuse: ChildProcess;
+
+  private constructor(path: string, server: ChildProcess, fuse: ChildProcess) {
+    this.path = path;
+    this.#server = server;
+    this.#fuse = fuse;
+  }
+
+  /** `delays`: what nbdkit's delay filter makes requests wait, as "wdelay=10". */
+  static async mount(image: string, folder: string, delays: readonly string[] = []): Promise<SlowFile> {
+    const [socket, mount] = [join(folder, 'slow.sock'), join(folder, 'slow')];
+    await mkdir(mount);
+    const server = spawn('nbdkit', ['-f', '-U', socket, '--filter=delay', 'file', image, ...delays], {
+      stdio: 'ignore',
+    });
+    await waitFor('nbdkit', () => existsSync(socket));
+    const fuse = spawn('nbdfuse', [`${mount}/`, '--unix', socket], { stdio: 'ignore' });
+    await waitFor('the FUSE file', () => existsSync(join(mount, 'nbd')));
+    return new SlowFile(join(mount, 'nbd'), server, fuse);
+  }
+
+  hang(): void {
+    this.#server.kill('SIGSTOP');
+  }
+  goOn(): void {
+    this.#server.kill('SIGCONT');
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.goOn();
+    const ended = [once(this.#fuse, 'exit'), once(this.#server, 'exit')];
+    await runProgram('fusermount3', ['-u', dirname(this.path)]);
+    this.#fuse.kill();
+    this.#server.kill();
+    await Promise.all(ended);
+  }
+}
