@@ -2,12 +2,15 @@
  * Connected sockets that are read and written by one call each, into and from memory of ours, without a stream of Node's around
  * them: JavaScript is told in one call which sockets are ready, and asks for the rest.
  *
- *     ready list   u32 count, then for each socket: number << 3 | what (1 readable, 2 writable, 4 no longer watched: an error)
+ *     ready list   u32 count, then for each socket: number << 3 | what (1 readable, 2 writable, 4 no longer watched: an error;
+ *                  0: nothing, it was closed since)
  *
  * Invariants
  *  - Nothing waits here and no memory is kept: receive and send do what can be done at once, in a Buffer that the caller holds.
  *  - A socket is a duplicate of a descriptor, known by a number until it is closed; wrong numbers and ranges are exceptions.
- *  - What became ready in one turn of the loop is told together, after all events were looked at (uv_check).
+ *  - What became ready in one turn of the loop is told together, after all events were looked at (uv_check); where the list is too
+ *    short for that, in several calls, the first of them between events. libuv drops events of a socket that was closed meanwhile, and we
+ *    drop its entries: what is said of a number is of the socket that has it.
  *  - A socket that is watched keeps the loop alive, as any connection does.
  *  - A unix socket whose client does not take a long answer at once gets SEND_BUFFER_BYTES: with what the system gives by default
  *    a reply of 1 MiB takes five wake-ups of both sides. TCP finds its own size.
@@ -95,7 +98,11 @@ static void on_stream_closed(uv_handle_t *handle) {
 static void on_check_closed(uv_handle_t *handle) { on_home_closed(handle->data); }
 
 static void close_stream(struct stream *stream) {
-  stream->home->streams[stream->number] = NULL;
+  struct streams *home = stream->home;
+  home->streams[stream->number] = NULL;
+  /* Another socket may get the number before the list is looked at, or looked at to its end. */
+  for (uint32_t i = 1; i <= home->ready[0]; i++)
+    if (home->ready[i] >> 3 == stream->number) home->ready[i] = stream->number << 3;
   uv_close((uv_handle_t *)&stream->poll, on_stream_closed);
   if (stream->fd >= 0) close(stream->fd);
 }
@@ -298,7 +305,7 @@ static napi_value stream_shutdown(napi_env env, napi_callback_info info) {
   return make_integer(env, shutdown(stream->fd, SHUT_WR) == 0 ? 0 : errno);
 }
 
-/* streamClose(stream): its number may be another one's from now on, as may that of entries that are not looked at yet. */
+/* streamClose(stream): its number may be another one's from now on; entries about it that are not looked at yet say nothing any more. */
 static napi_value stream_close(napi_env env, napi_callback_info info) {
   napi_value arguments[1];
   struct stream *stream = take_stream(env, info, 1, arguments);

@@ -8,6 +8,7 @@
  *  - A pause costs nothing if it is over before more bytes have come.
  *  - A piece is in nobody's hands but ours until its last byte was taken: nothing refers to it after that, or after the close.
  */
+import { closeSync } from 'node:fs';
 import { type BoundSocket, Socket, type SocketConstructorOpts } from 'node:net';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
@@ -39,7 +40,9 @@ export interface StreamCalls {
 /** What Node has under a plain socket. */
 interface PlainHandle {
   readonly fd: number;
+  /** 0, or minus an errno. */
   open(fd: number): number | undefined;
+  close(): void;
 }
 /** Of handles: a connected socket, not a listener. */
 const SOCKET_KIND = 0;
@@ -119,8 +122,16 @@ class DirectStream implements ByteStream {
   release(): Socket | null {
     if (this.#left || this.#pieces.length > 0) return null;
     const handle: PlainHandle & BoundSocket = Reflect.construct(this.#handleClass, [SOCKET_KIND]);
-    handle.open(this.#calls.streamRelease(this.#number));
+    const fd = this.#calls.streamRelease(this.#number);
     this.#leave();
+    const failure = handle.open(fd) ?? 0;
+    if (failure !== 0) {
+      handle.close();
+      closeSync(fd);
+      this.#user.failed(getSystemErrorName(failure));
+      process.nextTick(tellClosed, this.#user);
+      return null;
+    }
     const options: SocketConstructorOpts & { readonly pauseOnCreate: boolean } = {
       handle,
       allowHalfOpen: true,
@@ -255,7 +266,11 @@ export function directStreams(calls: StreamCalls): StreamOpener {
     calls.streamsOpen(() => {
       turnClock.beginBatch();
       const count = ready[0]!;
-      for (let i = 1; i <= count; i++) streams[ready[i]! >>> 3]?.ready(ready[i]! & 7);
+      for (let i = 1; i <= count; i++) {
+        // Read anew each time: a close takes back what was said of the closed one.
+        const entry = ready[i]!;
+        if ((entry & 7) !== 0) streams[entry >>> 3]?.ready(entry & 7);
+      }
       turnClock.endBatch();
     }),
   );
