@@ -287,14 +287,14 @@ export class GroupChange {
   /** Suspends all, then resumes all with their new tables, and what is new. Gives why some can't be suspended; null: all went well. */
   async #swap(all: readonly Step[], hostOf: HostOf): Promise<string | null> {
     const steps = all.filter(({ isNew }) => !isNew);
-    const [first] = steps;
-    if (steps.length === 1 && first !== undefined) return this.#swapOne(first, all, hostOf);
+    const [host, other] = new Set(steps.map(hostOf));
+    if (host !== undefined && other === undefined) return this.#swapTogether(host, all, hostOf);
     // A worker that dies now does not give them to the next one before all are suspended.
     for (const { served } of steps) served.held = true;
     const answers = await Promise.all(
       byHost(steps, hostOf).map(([host, own]) => {
         const ids = own.filter(({ served }) => served.liveOn === host).map(({ served }) => served.id);
-        return host.suspend({ ids, timeoutMs: SUSPEND_TIMEOUT_MS });
+        return host.suspend({ ids, timeoutMs: SUSPEND_TIMEOUT_MS, keepsDevices: own.every(keepsDevices) });
       }),
     );
     const problem = answers.flat().find((answer) => answer.problem !== undefined)?.problem;
@@ -304,22 +304,27 @@ export class GroupChange {
     return null;
   }
 
-  /** In one go, without a way to the worker and back while it is suspended. */
-  async #swapOne(step: Step, all: readonly Step[], hostOf: HostOf): Promise<string | null> {
-    const host = hostOf(step);
+  /** In one go, without a way to the worker and back while they are suspended: all are with the same one. */
+  async #swapTogether(host: WorkerHost, all: readonly Step[], hostOf: HostOf): Promise<string | null> {
+    const steps = all.filter(({ isNew }) => !isNew);
     const others = all.filter(({ isNew }) => isNew);
     const beside = others.filter((other) => hostOf(other) === host);
-    const before = step.served.load;
-    step.served.load = step.load;
-    const begin = beside.map(({ served }) => served.id);
-    const answers = await host.swap({ ids: [step.served.id], begin, timeoutMs: SUSPEND_TIMEOUT_MS });
-    const answer = answers.find(({ id }) => id === step.served.id);
-    if (answer === undefined || answer.problem !== undefined) {
-      step.served.load = before;
-      return answer?.problem ?? 'no answer';
+    const before = steps.map(({ served }) => ({ served, load: served.load }));
+    for (const { served, load } of steps) served.load = load;
+    const answers = await host.swap({
+      ids: steps.map(({ served }) => served.id),
+      begin: beside.map(({ served }) => served.id),
+      timeoutMs: SUSPEND_TIMEOUT_MS,
+      keepsDevices: steps.every(keepsDevices),
+    });
+    const answerOf = ({ served }: Step): (typeof answers)[number] | undefined =>
+      answers.find(({ id }) => id === served.id);
+    if (steps.every((step) => answerOf(step)?.problem !== undefined || answerOf(step) === undefined)) {
+      for (const { served, load } of before) served.load = load;
+      return answers[0]?.problem ?? 'no answer';
     }
-    for (const each of [step, ...beside]) {
-      const own = answers.find(({ id }) => id === each.served.id);
+    for (const each of [...steps, ...beside]) {
+      const own = answerOf(each);
       if (own?.problem === undefined && own !== undefined) this.#went(each, host, own);
       else await this.#drop(each, own?.problem ?? 'no answer');
     }
@@ -378,6 +383,12 @@ function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string
 /** Whether a volume has the same extents by its new table as by its old one: it became an origin, or has other snapshots. */
 function keepsExtents({ served, load }: Step): boolean {
   return JSON.stringify(ownLines(served.load.spec.table)) === JSON.stringify(ownLines(load.spec.table));
+}
+
+/** Whether its next table, too, is over these extents of the devices that it has. */
+function keepsDevices(step: Step): boolean {
+  const [before, after] = [step.served.load.spec, step.load.spec].map(({ devices }) => devices.map(deviceKey));
+  return keepsExtents(step) && JSON.stringify(before) === JSON.stringify(after);
 }
 
 /** The same table for reading only. */

@@ -199,18 +199,21 @@ export class Volume implements BlockDevice {
    * Holds new requests back and settles when all others have ended and everything written is flushed. An abort takes the
    * suspend back. A flush that fails doesn't keep the volume from being suspended (a broken device can only be replaced
    * that way): the next flush of a user reports it.
+   *
+   * Without `flushes`, what was written stays in the devices' caches: only where the next table is over the same ones, whose flushes
+   * then cover it, and whoever promises that it is durable calls `flush`.
    */
-  async suspend(signal?: AbortSignal): Promise<void> {
+  async suspend(signal?: AbortSignal, flushes = true): Promise<void> {
     this.#refuseClosed();
     const table = this.#live;
     if (this.#state !== 'active' || table === null) {
       throw new VolumeError('NOT_ACTIVE', this.name, `can't be suspended: it is ${this.#state}`);
     }
-    this.#suspending = this.#quiesce(table, signal);
+    this.#suspending = this.#quiesce(table, signal, flushes);
     await this.#suspending;
   }
 
-  async #quiesce(table: LoadedTable<Volume>, signal: AbortSignal | undefined): Promise<void> {
+  async #quiesce(table: LoadedTable<Volume>, signal: AbortSignal | undefined, flushes: boolean): Promise<void> {
     this.#state = 'suspending';
     this.#mapper.pause();
     this.#presuspend(table);
@@ -221,10 +224,10 @@ export class Volume implements BlockDevice {
         quieted.add(target);
         if (target.suspend !== undefined) await this.#unlessAborted(target.suspend(), signal);
       }
-      await this.#unlessAborted(this.#flushForSuspend(), signal);
+      if (flushes) await this.#unlessAborted(this.#ownFlush(), signal);
       await this.#unlessAborted(leaveRanges(table), signal);
       for (const layer of table.layers) {
-        await layer.suspend(signal);
+        await layer.suspend(signal, flushes);
         this.#refuseClosed();
       }
       this.#state = 'suspended';
@@ -387,9 +390,18 @@ export class Volume implements BlockDevice {
     return errno;
   }
 
+  /** Makes durable what has been written, while requests go on; its error is for the next flush of a user. Only while active. */
+  async flush(signal?: AbortSignal): Promise<void> {
+    await this.#unlessAborted(this.#ownFlush(), signal);
+  }
+
   /** A flush whose error is not lost, even when nobody waits for it any more. */
-  async #flushForSuspend(): Promise<void> {
-    const errno = await this.#mapper.flush();
+  async #ownFlush(): Promise<void> {
+    // An error that waits for a user's flush is still his.
+    const unreported = this.#mapper.takeFlushError();
+    const flushed = this.#mapper.flush();
+    this.#mapper.reportFlushErrorLater(unreported);
+    const errno = await flushed;
     if (errno !== 0) this.#mapper.reportFlushErrorLater(errno);
   }
 

@@ -152,11 +152,10 @@ export class FakeWorker implements WorkerHost {
   }
 
   swap({ ids, begin }: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
-    let stuck = false;
+    const stuck = ids.some((id) => this.volumes.get(id)?.live !== null && this.#rules.unsuspendable.has(id));
     return this.#each('swap', [...ids, ...begin], (volume, id): Resumed | Failure => {
-      const failed = volume.live === null ? { problem: undefined } : this.#suspend(volume, id);
-      stuck ||= failed.problem !== undefined;
-      if (stuck) return { id, problem: failed.problem ?? 'another could not be suspended' };
+      if (stuck) return { id, problem: 'its device hangs' };
+      if (volume.live !== null) this.#suspend(volume, id);
       return this.#resume(volume, id);
     });
   }

@@ -134,6 +134,22 @@ describe('a change of a volume group', () => {
     assert.ok(Math.max(...resumes) < Math.min(...fresh), asked.join());
   });
 
+  test('what changes with one worker is exchanged in one go, or not at all', async () => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.asked();
+    bench.rules.unsuspendable.add('vg b');
+    const changed = [wished('a', { sectors: 50 }), wished('b', { snapshots: ['c'] }), wished('c')];
+    const problems = await bench.apply(changed);
+    assert.deepEqual(problems.map(({ volume }) => volume.name).toSorted(), ['vg/a', 'vg/b', 'vg/c']);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '100', 'vg/b': '100' }]);
+    bench.rules.unsuspendable.clear();
+    bench.asked();
+    assert.deepEqual(await bench.apply(changed), []);
+    assert.deepEqual(bench.asked(), ['0 load a b c', '0 swap a b c']);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '50', 'vg/b': '100', 'vg/c': '100' }]);
+  });
+
   test('what leaves is gone before anything else is touched', async () => {
     const bench = await Bench.open(2);
     await bench.apply([wished('a'), wished('b')]);

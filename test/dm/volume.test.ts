@@ -144,6 +144,23 @@ describe('verbs', () => {
     assert.equal(await perform(volume, { op: Op.flush }), 0);
   });
 
+  test('a suspend that is not to flush leaves that to a flush beside requests, whose error is for the next one of a user', async () => {
+    const { volume, a } = make([linear(0, 64, 'a', 0)]);
+    await volume.suspend(undefined, false);
+    volume.resume();
+    assert.equal(a.submitted[Op.flush], 0);
+    a.decide = (request) => (request.op === Op.flush ? { kind: 'fail', errno: Errno.ENOSPC } : { kind: 'pass' });
+    await volume.flush();
+    // The second one is not a user's either: what waits for him is still there.
+    a.decide = (request) => (request.op === Op.flush ? { kind: 'hold' } : { kind: 'pass' });
+    const flushed = volume.flush();
+    a.decide = () => ({ kind: 'pass' });
+    assert.equal(await perform(volume, { op: Op.flush }), Errno.ENOSPC, 'told while the other one is on its way');
+    for (const request of a.held) a.release(request);
+    await flushed;
+    assert.equal(await perform(volume, { op: Op.flush }), 0);
+  });
+
   test('a volume that shrank refuses what waited past its end', async () => {
     const { volume, load } = make([linear(0, 64, 'a', 0)]);
     await volume.suspend();

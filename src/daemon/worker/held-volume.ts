@@ -6,6 +6,7 @@
  *  - A client that may only read finds a volume that can only be read, whatever its table allows.
  */
 import type { StatusSource } from '../../block/extents.ts';
+import { VolumeError } from '../../dm/errors.ts';
 import { targets } from '../../dm/targets.ts';
 import { Volume } from '../../dm/volume.ts';
 import type { VolumeId } from '../../lvm/live.ts';
@@ -27,6 +28,8 @@ export class HeldVolume {
   contexts: ReadonlyMap<string, StatusSource> = new Map();
   /** performance.now() when the suspend in force began; null: it is not suspended. */
   suspendedAt: number | null = null;
+  /** The suspend did not flush, and nothing has since. */
+  #owesFlush = false;
 
   constructor(spec: VolumeSpec) {
     this.id = spec.id;
@@ -53,20 +56,42 @@ export class HeldVolume {
     return { ...this.volume.status(), id: this.id, name: this.name, io: this.volume.stats.snapshotIfUsed() };
   }
 
-  /** Holds requests back. Throws what `Volume.suspend` throws; one that is suspended stays so. */
-  async suspend(timeoutMs: number): Promise<void> {
-    if (this.volume.state === 'suspended') return;
+  /**
+   * Holds requests back. Throws what `Volume.suspend` throws; one that is suspended stays so. What was written so far is flushed before,
+   * while requests go on; with `keepsDevices` (the next table flushes the same devices) the rest is flushed by `settle`.
+   */
+  async suspend(timeoutMs: number, keepsDevices: boolean): Promise<void> {
+    const { volume } = this;
+    if (volume.state === 'suspended') return;
+    const signal = AbortSignal.timeout(timeoutMs);
+    if (volume.state === 'active') await volume.flush(signal);
     const begun = performance.now();
-    await this.volume.suspend(AbortSignal.timeout(timeoutMs));
+    await volume.suspend(signal, !keepsDevices);
     this.suspendedAt = begun;
+    this.#owesFlush = keepsDevices;
   }
 
-  resume(): Resumed {
+  resume(): void {
     this.volume.resume();
     this.preferredBlockSize = this.nextBlockSize;
-    const suspendedMs = this.suspendedAt === null ? null : performance.now() - this.suspendedAt;
+  }
+
+  /** What `resume` has done, at `now` of performance.now(), when everything that goes on together with it did. */
+  resumed(now: number): Resumed {
+    const suspendedMs = this.suspendedAt === null ? null : now - this.suspendedAt;
     this.suspendedAt = null;
     return { id: this.id, ...this.facts(), suspendedMs };
+  }
+
+  /** Flushes what a suspend has left to be flushed. What hangs is not waited for: the flushes of clients wait for it, too. */
+  async settle(timeoutMs: number): Promise<void> {
+    if (!this.#owesFlush || this.volume.state !== 'active') return;
+    this.#owesFlush = false;
+    try {
+      await this.volume.flush(AbortSignal.timeout(timeoutMs));
+    } catch (error) {
+      if (!(error instanceof VolumeError)) throw error;
+    }
   }
 }
 

@@ -78,6 +78,8 @@ export interface SuspendRequest {
   readonly ids: readonly VolumeId[];
   /** What is not suspended by then goes on as it was. */
   readonly timeoutMs: number;
+  /** The next tables of all of them are over the devices and extents of the live ones: what was written may be flushed after the resume. */
+  readonly keepsDevices?: boolean;
 }
 
 export interface SwapRequest extends SuspendRequest {
@@ -88,7 +90,7 @@ export interface SwapRequest extends SuspendRequest {
 export interface Resumed extends VolumeFacts {
   readonly id: VolumeId;
   readonly problem?: never;
-  /** Milliseconds from the begin of the suspend to this resume; null for a volume that is new. */
+  /** Milliseconds from the begin of the suspend until all that went on together had done so; null for a volume that is new. */
   readonly suspendedMs: number | null;
 }
 
@@ -158,9 +160,9 @@ export interface WorkerCommands {
   /** Drops inactive tables, and volumes that never had a live one. */
   clear(ids: readonly VolumeId[]): Promise<void>;
   suspend(request: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]>;
-  /** Makes inactive tables live, where there are any, and lets requests go on. */
+  /** Makes inactive tables live, where there are any, and lets requests go on. What was written before the suspend is durable then. */
   resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]>;
-  /** `suspend` and `resume` without a moment between them: what is new is only resumed. */
+  /** `suspend` and `resume` without a moment between them: what is new is only resumed. If one can't be suspended, all go on as they were. */
   swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]>;
   describe(description: VolumeDescription): Promise<void>;
   /** Lets the clients of a volume go; settles when none of them holds anything of it. */

@@ -9,6 +9,7 @@
 import type { Socket } from 'node:net';
 import type { BlockDevice } from '../../block/device.ts';
 import { lookBeforeSleep } from '../../block/ring.ts';
+import { rehearse } from '../../dm/rehearsal.ts';
 import type { VolumeId } from '../../lvm/live.ts';
 import type { NbdLog } from '../../nbd/connection.ts';
 import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
@@ -35,6 +36,9 @@ import type {
   WorkerStats,
   WorkerVolume,
 } from './host.ts';
+
+/** How long the answer of a resume waits for the flush that its suspend has left. */
+const SETTLE_MS = 20_000;
 
 /** What a worker is started with; plain data. */
 export interface WorkerSettings {
@@ -83,7 +87,9 @@ export class Worker implements WorkerCommands {
     return Promise.resolve();
   }
 
-  load(volumes: readonly VolumeSpec[]): Promise<readonly (Outcome<object> | Failure)[]> {
+  async load(volumes: readonly VolumeSpec[]): Promise<readonly (Outcome<object> | Failure)[]> {
+    // The first time, nobody waits yet; later, what has been forgotten since is ready again before something is suspended.
+    if (this.#volumes.size === 0 || volumes.some(({ id }) => this.#volumes.has(id))) await rehearse();
     return Promise.all(
       volumes.map((spec) =>
         attempt(spec.id, async () => {
@@ -119,30 +125,36 @@ export class Worker implements WorkerCommands {
     return Promise.resolve();
   }
 
-  suspend({ ids, timeoutMs }: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
+  suspend({ ids, timeoutMs, keepsDevices = false }: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
     return Promise.all(
       ids.map((id) =>
         attempt(id, async () => {
-          await this.#held(id).suspend(timeoutMs);
+          await this.#held(id).suspend(timeoutMs, keepsDevices);
           return { id };
         }),
       ),
     );
   }
 
-  resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]> {
+  async resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]> {
     // Not one after the other with a wait between them: all of them go on in this turn.
-    return Promise.all(ids.map((id) => attempt(id, () => this.#held(id).resume())));
+    const going = ids.map((id) => attempt(id, () => this.#held(id).resume()));
+    const now = performance.now();
+    const failures = await Promise.all(going);
+    await Promise.all(ids.map((id) => this.#volumes.get(id)?.settle(SETTLE_MS) ?? Promise.resolve()));
+    return ids.map((id, i) => failures[i] ?? this.#held(id).resumed(now));
   }
 
-  async swap({ ids, timeoutMs, begin }: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
+  async swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]> {
+    const { ids, begin } = request;
     const own = ids.filter((id) => this.#volumes.get(id)?.volume.state !== 'empty');
-    const suspended = await this.suspend({ ids: own, timeoutMs });
-    const stuck = new Map(suspended.flatMap((answer) => (answer.problem === undefined ? [] : [[answer.id, answer]])));
+    const suspended = await this.suspend({ ...request, ids: own });
+    const stuck = suspended.find((answer) => answer.problem !== undefined);
     // In one turn: what begins may be what the others wait for.
-    const going = ids.filter((id) => !stuck.has(id));
-    const resumed = this.resume(stuck.size === 0 ? [...going, ...begin] : going);
-    return [...stuck.values(), ...(await resumed)];
+    if (stuck === undefined) return this.resume([...ids, ...begin]);
+    await this.clear(own);
+    await this.resume(own.filter((id) => this.#volumes.get(id)?.volume.state === 'suspended'));
+    return ids.map((id) => ({ id, problem: stuck.problem ?? '' }));
   }
 
   describe({ id, name, contexts }: VolumeDescription): Promise<void> {

@@ -1,0 +1,131 @@
+/** An exchange of tables by a worker: all in one turn, what is left to be flushed afterwards, and all as they were when one is stuck. */
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { openBlockDevice } from '../../src/block/open.ts';
+import { createLog } from '../../src/daemon/log.ts';
+import type { DeviceSpec, VolumeSpec } from '../../src/daemon/worker/host.ts';
+import { LocalWorker } from '../../src/daemon/worker/local.ts';
+import { VolumeError } from '../../src/dm/errors.ts';
+import type { Table } from '../../src/dm/table.ts';
+import { Volume } from '../../src/dm/volume.ts';
+import { DEFAULT_LIMITS } from '../../src/nbd/server.ts';
+
+const SECTORS = 64;
+
+interface Stand {
+  readonly worker: LocalWorker;
+  /** A part of the device, from a sector on. */
+  readonly linear: (offset: number) => Table;
+  readonly spec: (name: string, table: Table) => VolumeSpec;
+}
+
+async function stand(t: TestContext): Promise<Stand> {
+  const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-swap-'));
+  const path = join(folder, 'image');
+  await writeFile(path, '');
+  await truncate(path, 2 ** 20);
+  const opened = await openBlockDevice(path);
+  const { identity } = opened;
+  await opened.close();
+  const device: DeviceSpec = { path, identity, generation: 1, readOnly: false, sizeBytes: 2 ** 20 };
+  const direct = { otherwise: false, direct: [], buffered: [] };
+  const engine = { engine: 'threads' as const, direct, cache: null, scheduler: 'none' as const, busyPoll: 0 };
+  const settings = { limits: DEFAULT_LIMITS, engine, logLevel: 'silent', logFormat: 'json' as const };
+  const events = { connectionClosed: (): void => undefined, client: (): Promise<void> => Promise.resolve() };
+  const worker = new LocalWorker(settings, createLog({ level: 'silent', format: 'json' }), events);
+  t.after(async () => {
+    await worker.drain();
+    await rm(folder, { recursive: true });
+  });
+  return {
+    worker,
+    linear: (offset) => [{ start: 0, length: SECTORS, target: 'linear', params: { device: path, offset } }],
+    spec: (name, table) => ({
+      id: name,
+      name,
+      description: '',
+      contexts: [],
+      table,
+      readOnly: false,
+      preferredBlockSize: 4096,
+      devices: [device],
+    }),
+  };
+}
+
+type Verb = (...words: readonly unknown[]) => unknown;
+
+/** Has each call of a volume's verb go to `instead`, with the verb itself. */
+function replace(
+  t: TestContext,
+  name: 'flush' | 'suspend' | 'resume',
+  instead: (volume: Volume, verb: Verb) => Verb,
+): void {
+  const verb = Reflect.get(Volume.prototype, name) as Verb;
+  t.mock.method(Volume.prototype, name, function (this: Volume, ...words: readonly unknown[]) {
+    return instead(this, verb.bind(this))(...words);
+  });
+}
+
+/** What volumes are asked, in order: "flush NAME", "suspend NAME", "suspend NAME and flush", "resume NAME". */
+function recorded(t: TestContext): string[] {
+  const log: string[] = [];
+  for (const name of ['flush', 'resume', 'suspend'] as const) {
+    replace(t, name, (volume, verb) => (...words) => {
+      log.push(`${name} ${volume.name}${name === 'suspend' && words[1] !== false ? ' and flush' : ''}`);
+      return verb(...words);
+    });
+  }
+  return log;
+}
+
+/** Three volumes: `a` and `b` live and with tables to follow, and one that is to begin with them. */
+async function twoAndNew(t: TestContext): Promise<Stand> {
+  const made = await stand(t);
+  const { worker, spec, linear } = made;
+  const live = [spec('a', linear(0)), spec('b', linear(64))];
+  await worker.load(live);
+  await worker.resume(['a', 'b']);
+  await worker.load([...live, spec('new', linear(128))]);
+  return made;
+}
+
+test('all go on in one turn; what was written is flushed before the suspend, and where the devices stay once more after it', async (t) => {
+  const { worker } = await twoAndNew(t);
+  const log = recorded(t);
+  const request = { ids: ['a', 'b'], begin: ['new'], timeoutMs: 10_000, keepsDevices: true };
+  const answers = await worker.swap(request);
+  assert.deepEqual(
+    answers.map(({ id, problem }) => [id, problem]),
+    ['a', 'b', 'new'].map((id) => [id, undefined]),
+  );
+  assert.ok(answers.every((answer) => answer.problem === undefined && answer.suspendedMs !== undefined));
+  const begun = ['flush a', 'flush b', 'suspend a', 'suspend b'];
+  assert.deepEqual(log, [...begun, 'resume a', 'resume b', 'resume new', 'flush a', 'flush b']);
+});
+
+test('where the devices do not stay, the suspend flushes and nothing is left to be done', async (t) => {
+  const { worker, spec, linear } = await twoAndNew(t);
+  await worker.load([spec('a', linear(192))]);
+  const log = recorded(t);
+  await worker.swap({ ids: ['a'], begin: [], timeoutMs: 10_000 });
+  assert.deepEqual(log, ['flush a', 'suspend a and flush', 'resume a']);
+});
+
+test('if one is stuck, all go on with the tables that they had, and nothing new begins', async (t) => {
+  const { worker, spec, linear } = await twoAndNew(t);
+  await worker.load([spec('a', linear(192))]);
+  replace(t, 'suspend', (volume, verb) => (...words) => {
+    if (volume.name === 'b') throw new VolumeError('SUSPEND_ABORTED', 'b', 'the suspend was aborted');
+    return verb(...words);
+  });
+  const answers = await worker.swap({ ids: ['a', 'b'], begin: ['new'], timeoutMs: 10_000 });
+  assert.ok(answers.length === 2 && answers.every(({ problem }) => /aborted/.test(problem ?? '')));
+  const a = await worker.volumeStatus('a');
+  assert.deepEqual([a?.state, a?.hasInactiveTable], ['active', false]);
+  assert.equal((await worker.volumeStatus('b'))?.state, 'active');
+  assert.equal((await worker.volumeStatus('new'))?.state, 'empty');
+});
