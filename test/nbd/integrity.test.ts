@@ -1,5 +1,5 @@
 /**
- * A data-integrity load through the whole path, on every engine, buffered and direct, on files and loop devices: four
+ * A data-integrity load through the whole path, on every engine, buffered, direct, and behind the block cache, on files and loop devices: four
  * connections with up to 16 commands each in flight, of mixed sizes, unaligned, with trims, zeroes, FUA and flushes between;
  * everything that is read, and at the end what is on the devices, is compared with a model.
  *
@@ -11,6 +11,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { BlockCache, type CacheOptions } from '../../src/block/cache/block-cache.ts';
 import type { OpenedDevice } from '../../src/block/device.ts';
 import { openBlockDevice, type OpenOptions } from '../../src/block/open.ts';
 import type { Table } from '../../src/dm/table.ts';
@@ -165,12 +166,21 @@ after(() => {
   rmSync(folder, { recursive: true });
 });
 
+interface How extends OpenOptions {
+  /** A block cache before the devices; default: none. */
+  readonly cache?: CacheOptions;
+}
+
 async function openVolume(
   paths: readonly string[],
-  how: OpenOptions,
+  how: How,
 ): Promise<{ readonly volume: Volume; readonly close: () => Promise<void> }> {
   const devices: OpenedDevice[] = [];
-  for (const path of paths) devices.push(await openBlockDevice(path, how));
+  const cache = how.cache === undefined ? null : new BlockCache(how.cache);
+  for (const path of paths) {
+    const device = await openBlockDevice(path, how);
+    devices.push(cache === null ? device : cache.attach(device));
+  }
   const volume = new Volume('vg/lv', { targets });
   volume.load(TABLE, (name) => devices[name === 'a' ? 0 : 1]!);
   volume.resume();
@@ -181,7 +191,7 @@ async function openVolume(
   return { volume, close };
 }
 
-async function load(made: readonly TemporaryFile[], how: OpenOptions): Promise<void> {
+async function load(made: readonly TemporaryFile[], how: How): Promise<void> {
   const seed = Math.floor(Math.random() * 2 ** 31);
   const paths = made.map(({ path }) => path);
   const { volume, close } = await openVolume(paths, how);
@@ -230,6 +240,18 @@ describe('data integrity', () => {
         await load(made, { engine, direct });
         for (const { dispose } of made) await dispose();
       });
+    }
+    for (const policy of ['writethrough', 'writeback'] as const) {
+      // All of it has room in the one; the other writes back and evicts all the time.
+      for (const sizeBytes of [64 * MIB, MIB]) {
+        const cache = { sizeBytes, policy, scheduler: 'deadline', writeDeadlineMs: 20 } as const;
+        const how = `${engine}, direct, ${policy}, ${sizeBytes / MIB} MiB of cache`;
+        test(`on a file and a loop device (${how})`, async () => {
+          const made = [await temporaryFile(DEVICE_BYTES), await temporaryLoop(DEVICE_BYTES)];
+          await load(made, { engine, direct: true, cache });
+          for (const { dispose } of made) await dispose();
+        });
+      }
     }
     test(`on tmpfs (${engine})`, async () => {
       const made = [await temporaryFile(DEVICE_BYTES, '/dev/shm'), await temporaryFile(DEVICE_BYTES, '/dev/shm')];
