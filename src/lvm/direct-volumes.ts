@@ -4,7 +4,7 @@
  *
  * Invariants
  *  - The devices are held exclusively until `close`: nobody else serves the LV meanwhile.
- *  - `close` settles when everything written is durable.
+ *  - `close` settles when everything written is durable. What fails in it keeps nothing else open, and all of it is told.
  */
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
@@ -19,7 +19,7 @@ import { activationPlan, type ActiveLv, type LvActivation } from './activate.ts'
 import { CommandError } from './edit/errors.ts';
 import { type VolumeId, volumeId } from './live.ts';
 import type { VolumeGroup } from './model.ts';
-import { openExclusively } from './open.ts';
+import { closeAll, openExclusively } from './open.ts';
 
 /** Extents of one answer. */
 const ANSWER_EXTENTS = 512;
@@ -133,11 +133,8 @@ export async function openDirectly(
   const devices = new Map<string, OpenedDevice>();
   const loaded: Volume[] = [];
   const volumes = new Map<string, DirectVolume>();
-  const close = async (): Promise<void> => {
-    // The origin comes first: its writes need the snapshots.
-    for (const volume of volumes.values()) await volume.close();
-    for (const device of devices.values()) await device.close();
-  };
+  // The origin comes first: its writes need the snapshots.
+  const close = (): Promise<void> => closeAll([...volumes.values(), ...devices.values()]);
   try {
     for (const path of new Set(family.flatMap((entry) => entry.devices))) {
       devices.set(path, await (readOnly ? openToRead(path) : openExclusively(path)));
@@ -154,7 +151,7 @@ export async function openDirectly(
     if (own === undefined) throw new TypeError(`${lvName} is not among its own volumes`);
     return { own, volumes, close };
   } catch (error) {
-    for (const device of devices.values()) await device.close();
+    await Promise.allSettled([closeAll(devices.values())]);
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Opening devices to be changed.
+ * Opening devices to be changed, and closing them.
  *
  * Invariant: nobody else may have them, but the daemon that runs this command: its claim covers what the command does, under
  * the VG's lock, outside the extents of volumes that are served.
@@ -39,4 +39,22 @@ async function openHeld(path: string, live: LiveVolumes): Promise<OpenedDevice> 
   }
   await device.close();
   return openExclusively(path);
+}
+
+/** Closes one after the other; a failure keeps none of the others open. Throws a CommandError that tells of every failure. */
+export async function closeAll(things: Iterable<{ close(): Promise<void> }>): Promise<void> {
+  const failures: CommandError[] = [];
+  const faults: unknown[] = [];
+  for (const thing of things) {
+    try {
+      await thing.close();
+    } catch (error) {
+      if (error instanceof CommandError) failures.push(error);
+      else if (error instanceof DeviceError) failures.push(new CommandError(error.message, 5, { cause: error }));
+      else faults.push(error);
+    }
+  }
+  if (faults.length > 0) throw faults[0];
+  if (failures.length === 0) return;
+  throw new CommandError([...new Set(failures.flatMap(({ lines }) => lines))], 5, { cause: failures[0] });
 }

@@ -20,7 +20,7 @@ import { CommandError } from './edit/errors.ts';
 import { withStatus } from './edit/lv-facts.ts';
 import type { Effect, EraseMethod } from './edit/plan.ts';
 import type { PhysicalVolume, ScannedDevice, VolumeGroup } from './model.ts';
-import { openExclusively } from './open.ts';
+import { closeAll, openExclusively } from './open.ts';
 import { areaExtents, segmentAreas } from './references.ts';
 import { relationsOf } from './relations.ts';
 import { wipeSignatures } from './wipe-signatures.ts';
@@ -46,9 +46,7 @@ export async function openLv(
   if (entry === undefined) throw new CommandError(`Failed to find logical volume ${name} to write to.`);
   if (!entry.active) throw new CommandError(`Cannot write to logical volume ${name}: ${entry.reason}.`);
   const opened = new Map<string, OpenedDevice>();
-  const close = async (): Promise<void> => {
-    for (const device of opened.values()) await device.close();
-  };
+  const close = (): Promise<void> => closeAll(opened.values());
   try {
     for (const path of entry.devices) {
       const device = group.pvs.find((pv) => pv.found?.device.path === path)?.found?.device;
@@ -64,7 +62,7 @@ export async function openLv(
     volume.resume();
     return { device: volume, close };
   } catch (error) {
-    await close();
+    await Promise.allSettled([close()]);
     if (!(error instanceof TableError)) throw error;
     throw new CommandError(error.message, 5, { cause: error });
   }

@@ -298,7 +298,7 @@ export class ImageChain {
 async function readAt(file: FileHandle, position: number, length: number, where: Where): Promise<Buffer> {
   const buffer = Buffer.allocUnsafe(length);
   for (let done = 0; done < length;) {
-    const { bytesRead } = await file.read(buffer, done, length - done, position + done);
+    const { bytesRead } = await readSome(file, buffer, done, position, where);
     if (bytesRead === 0) {
       const problem = 'the file ends in the middle of the image';
       throw new FormatError({ code: 'TRUNCATED', ...where, what: WHAT, problem, expected: length, actual: done });
@@ -306,6 +306,20 @@ async function readAt(file: FileHandle, position: number, length: number, where:
     done += bytesRead;
   }
   return buffer;
+}
+
+async function readSome(
+  file: FileHandle,
+  buffer: Buffer,
+  done: number,
+  position: number,
+  { device }: Where,
+): Promise<{ readonly bytesRead: number }> {
+  try {
+    return await file.read(buffer, done, buffer.length - done, position + done);
+  } catch (error) {
+    throw failed(`${device}: can't be read: ${(error as Error).message}`);
+  }
 }
 
 function failed(message: string): CommandError {

@@ -6,7 +6,7 @@
  *  - A volume that the daemon serves is used through it, so that clients may go on.
  *  - `close` settles when everything written is durable, or rejects.
  */
-import { CONTEXTS, NbdClient } from '../../daemon/client/nbd-client.ts';
+import { CONTEXTS, NbdClient, type NbdClientTarget } from '../../daemon/client/nbd-client.ts';
 import type { NbdPlace } from '../../daemon/client/nbd-uri.ts';
 import { findControlSocket } from '../../daemon/client/socket-path.ts';
 import type { Changes } from '../../lvm/changes.ts';
@@ -50,6 +50,8 @@ export interface Wanted {
   /** A snapshot of the same VG, to compare with; null: none. */
   readonly baseName: string | null;
   readonly writable: boolean;
+  /** Aborted: nothing more is waited for. */
+  readonly signal: AbortSignal;
 }
 
 export interface VolumeName {
@@ -68,11 +70,16 @@ export async function withVolumes<Result>(
   wanted: Wanted,
   body: (set: WorkSet) => Promise<Result>,
 ): Promise<Result> {
-  const { volume, baseName } = wanted;
-  if ('server' in volume) return elsewhere(volume, baseName, body);
+  const { volume, baseName, signal } = wanted;
+  const onSilence = (message: string): void => context.output.error(`WARNING: ${message}. Interrupt to give it up.`);
+  const connect: Connect = (target) => NbdClient.connect({ ...target, timeoutMs: CONNECT_MS, signal, onSilence });
+  if ('server' in volume) return elsewhere(connect, volume, baseName, body);
   const served = await servedBy(context, volume);
-  return served === null ? directly(context, volume, wanted, body) : hereOverNbd(served, volume, baseName, body);
+  if (served === null) return directly(context, volume, wanted, body);
+  return hereOverNbd(connect, served, volume, baseName, body);
 }
+
+type Connect = (target: Omit<NbdClientTarget, 'timeoutMs'>) => Promise<NbdClient>;
 
 /** The parts of `GET /v1/status` that matter here. */
 interface Status {
@@ -114,6 +121,7 @@ async function servedBy(context: CommandContext, { vgName, lvName }: VolumeName)
 type Open = (exportName: string, contexts: readonly string[]) => Promise<ServedVolume>;
 
 function hereOverNbd<Result>(
+  connect: Connect,
   { server, exports }: Served,
   { vgName, lvName }: VolumeName,
   baseName: string | null,
@@ -122,19 +130,20 @@ function hereOverNbd<Result>(
   const open: Open = async (exportName, contexts) => {
     const found = exports.get(exportName);
     if (found === undefined) throw failed(`The daemon does not serve logical volume ${exportName}.`);
-    const client = await NbdClient.connect({ server, exportName, contexts, timeoutMs: CONNECT_MS });
+    const client = await connect({ server, exportName, contexts });
     return new ServedVolume({ ...found, id: found.id.replace(' ', '/') }, client, contexts);
   };
   return overNbd(open, `${vgName}/${lvName}`, baseName, body);
 }
 
 function elsewhere<Result>(
+  connect: Connect,
   { server, exportName: asked, tls }: NbdPlace,
   baseName: string | null,
   body: (set: WorkSet) => Promise<Result>,
 ): Promise<Result> {
   const open: Open = async (exportName, contexts) => {
-    const client = await NbdClient.connect({ server, exportName, contexts, tls, timeoutMs: CONNECT_MS });
+    const client = await connect({ server, exportName, contexts, tls });
     // What another server says has no ids of ours; then it is the place that is known again.
     const id = VOLUME_ID.exec(client.description)?.[1] ?? `${server} ${client.exportName}`;
     return new ServedVolume({ name: client.exportName, id, place: server }, client, contexts);
@@ -269,13 +278,18 @@ async function directly<Result>(
       opened.own.compareWith(base ?? null);
       result = await body({ volume: opened.own, base: base ?? null });
     } catch (error) {
-      // What went wrong first is what counts.
-      await Promise.allSettled([opened.close()]);
+      // What went wrong first is what counts; the rest is told too.
+      const [closed] = await Promise.allSettled([opened.close()]);
+      if (closed.status === 'rejected') for (const line of linesOf(closed.reason)) change.err(line);
       throw error;
     }
     await opened.close();
     return result;
   });
+}
+
+function linesOf(error: unknown): readonly string[] {
+  return (error instanceof Error ? error.message : String(error)).split('\n');
 }
 
 function noBase(vgName: string, name: string, baseName: string): CommandError {

@@ -36,10 +36,9 @@ export const command: Command = {
   ],
   async run(context) {
     const { volume, baseName, file } = argumentsOf(context);
-    const wanted = { volume, baseName, writable: false };
     let name = exportNameOf(volume);
     const written = await interruptibly(context, (signal) =>
-      withVolumes(context, wanted, (set) => {
+      withVolumes(context, { volume, baseName, writable: false, signal }, (set) => {
         ({ name } = set.volume);
         const label = `Backing up ${name}`;
         const { progress } = context.terminal;

@@ -7,6 +7,8 @@
  * Invariants
  *  - Every request settles once: with its answer, or with an NbdClientError that names the server, the export and the reason. When the
  *    connection ends, all that are open fail.
+ *  - No request has a time limit, as a device may be slow and alive: whoever uses it hears when the server has been silent, and `signal`
+ *    ends the waiting. The handshake and the good-bye have one.
  *  - A READ gives exactly the bytes that were asked for; an answer with parts missing is a failure.
  */
 import { once } from 'node:events';
@@ -32,6 +34,10 @@ import { type Agreed, negotiateExport } from './negotiation.ts';
 
 const CHUNK_ERROR_BIT = 0x8000;
 const MAX_REPLY_BYTES = 2 ** 26;
+const SILENCE_MS = 30_000;
+const GOODBYE_MS = 10_000;
+/** After so much silence the kernel asks whether the server's host is there at all. */
+const KEEPALIVE_MS = 30_000;
 /** For servers that zero nothing themselves. */
 const ZEROES = Buffer.alloc(2 ** 20);
 
@@ -54,7 +60,14 @@ export interface NbdClientTarget {
   readonly contexts: readonly string[];
   /** Absent or null: in plain text. */
   readonly tls?: ClientTls | null;
+  /** For the handshake. */
   readonly timeoutMs: number;
+  /** Aborted: whatever is waited for fails. */
+  readonly signal?: AbortSignal;
+  /** Told once for each time in which requests are open and nothing comes; they are waited for all the same. */
+  readonly onSilence?: (message: string) => void;
+  /** How long that is; default 30 s. */
+  readonly silenceMs?: number;
 }
 
 /** Bytes with one status. */
@@ -100,6 +113,9 @@ export class NbdClient {
   readonly #open = new Map<number, OpenRequest>();
   #lastCookie = 0;
   #failure: NbdClientError | null = null;
+  /** Something came since `#watch` has looked. */
+  #heard = false;
+  #watched: NodeJS.Timeout | null = null;
 
   /** Connects to an export. Throws NbdClientError. */
   static async connect(target: NbdClientTarget): Promise<NbdClient> {
@@ -108,10 +124,19 @@ export class NbdClient {
     if ('problem' in address) throw new NbdClientError(`${where}: ${address.problem}`);
     if (address.kind !== 'unix' && address.kind !== 'tcp') throw new NbdClientError(`${where}: it can't be reached`);
     const socket = address.kind === 'unix' ? connect(address.path) : connect({ ...address, noDelay: true });
+    if (address.kind === 'tcp') socket.setKeepAlive(true, KEEPALIVE_MS);
     const timer = setTimeout(() => socket.destroy(new Error('it did not answer in time')), target.timeoutMs);
+    const { signal } = target;
+    let client: NbdClient | null = null;
+    const abort = (): void => void (client === null ? socket : client.#socket).destroy(new Error('interrupted'));
+    signal?.addEventListener('abort', abort);
+    socket.once('close', () => signal?.removeEventListener('abort', abort));
     try {
+      signal?.throwIfAborted();
       const { exportName, contexts, tls = null } = target;
-      return new NbdClient(await negotiateExport(socket, { exportName, contexts, tls }), where);
+      client = new NbdClient(await negotiateExport(socket, { exportName, contexts, tls }), where);
+      if (target.onSilence !== undefined) client.#watch(target.silenceMs ?? SILENCE_MS, target.onSilence);
+      return client;
     } catch (error) {
       socket.destroy();
       throw new NbdClientError(`${where}: ${(error as Error).message}`, { cause: error });
@@ -134,7 +159,23 @@ export class NbdClient {
     this.contexts = agreed.contexts;
     socket.on('data', () => this.#receive());
     socket.on('error', ({ message }) => this.#fail(message));
-    socket.on('close', () => this.#fail('the connection has ended'));
+    socket.on('close', () => {
+      if (this.#watched !== null) clearInterval(this.#watched);
+      this.#fail('the connection has ended');
+    });
+  }
+
+  #watch(silenceMs: number, onSilence: (message: string) => void): void {
+    let open = false;
+    let told = false;
+    this.#watched = setInterval(() => {
+      // What was open the last time is as old as that.
+      const silent = open && !this.#heard && this.#open.size > 0;
+      if (silent && !told) onSilence(`${this.#where}: no answer for ${silenceMs / 1000} seconds; waiting for it`);
+      told = silent;
+      open = this.#open.size > 0;
+      this.#heard = false;
+    }, silenceMs);
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
@@ -179,7 +220,14 @@ export class NbdClient {
     this.#failure = new NbdClientError(`${this.#where}: closed`);
     this.#socket.end(header(CommandType.disc, 0, 0, 0));
     this.#socket.resume();
-    if (!this.#socket.closed) await once(this.#socket, 'close');
+    if (this.#socket.closed) return;
+    // Whoever does not take a good-bye is left without: everything was answered.
+    const timer = setTimeout(() => this.#socket.destroy(), GOODBYE_MS);
+    try {
+      await once(this.#socket, 'close');
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   #request(type: number, { offset, length, buffer = null, payload }: Asked): Promise<OpenRequest> {
@@ -209,6 +257,7 @@ export class NbdClient {
   }
 
   #receive(): void {
+    this.#heard = true;
     try {
       while (this.#reply());
     } catch (error) {

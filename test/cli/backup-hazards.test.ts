@@ -1,0 +1,176 @@
+/**
+ * What can go wrong around a backup and a restore: two at the same time, a full disk, an interrupt while the server is slow, a volume
+ * that is larger than the image.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { withNewFile } from '../../src/cli/backup/image-sink.ts';
+import { CommandError, StreamOutput } from '../../src/cli/messages.ts';
+import { run } from '../../src/cli/run.ts';
+import { closeAll } from '../../src/lvm/open.ts';
+import { CommandError as Refusal } from '../../src/lvm/edit/errors.ts';
+import { DeviceError } from '../../src/block/errors.ts';
+import { waitFor } from '../helpers/daemon.ts';
+import type { Outcome } from '../helpers/run.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
+import { NOBODY } from '../helpers/terminal.ts';
+
+const MIB = 2 ** 20;
+
+async function command(folder: string, ...args: readonly string[]): Promise<Outcome> {
+  let [stdout, stderr] = ['', ''];
+  const output = new StreamOutput({ write: (text) => (stdout += text) }, { write: (text) => (stderr += text) });
+  const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
+  const status = await run(args, output, { env, cwd: folder, uid: 1000, now: 0, terminal: NOBODY });
+  output.flush();
+  return { status, stdout, stderr };
+}
+
+/** nbdkit with these arguments; gives its URI. */
+async function withServer(
+  folder: string,
+  name: string,
+  args: readonly string[],
+  use: (uri: string) => Promise<void>,
+): Promise<void> {
+  const socket = join(folder, name);
+  const server = spawn('nbdkit', ['-f', '-U', socket, ...args], { stdio: 'ignore' });
+  const ended = once(server, 'exit');
+  try {
+    await waitFor('nbdkit', () => existsSync(socket));
+    await use(`nbd+unix:///?socket=${socket}`);
+  } finally {
+    server.kill('SIGKILL');
+    await ended;
+  }
+}
+
+describe('the file of a backup', () => {
+  test('of two backups into one file one is made, and the other is told; --force replaces it', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const path = join(folder, 'image');
+      const first = withNewFile(path, { replace: false }, async (sink) => {
+        await sink.write(Buffer.from('one'));
+        // The other one ends first: this file has another name until it is whole.
+        await writeFile(path, 'two');
+      });
+      await assert.rejects(first, /image exists already: use --force to replace it\./);
+      assert.equal(await readFile(path, 'utf8'), 'two');
+      await withNewFile(path, { replace: true }, (sink) => sink.write(Buffer.from('three')));
+      assert.equal(await readFile(path, 'utf8'), 'three');
+      assert.deepEqual(await readdir(folder), ['image']);
+    });
+  });
+
+  test('on a full disk it goes away, and the reason is told', async (t) => {
+    await withTemporaryFolder(async (folder) => {
+      const path = join(folder, 'image');
+      await using probe = await open(folder);
+      const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+      t.mock.method(Object.getPrototypeOf(probe) as typeof probe, 'write', () => Promise.reject(full));
+      const failed = withNewFile(path, { replace: false }, (sink) => sink.write(Buffer.alloc(10)));
+      await assert.rejects(failed, (error) => {
+        assert(error instanceof CommandError);
+        assert.match(error.lines.join(), /image: can't be written: ENOSPC: no space left on device/);
+        return true;
+      });
+      assert.deepEqual(await readdir(folder), []);
+    });
+  });
+});
+
+test('a disk that can not be read any more ends a restore with its reason', async (t) => {
+  await withTemporaryFolder(async (folder) => {
+    await writeFile(join(folder, 'image'), 'ORIONBAK');
+    await using probe = await open(folder);
+    t.mock.method(Object.getPrototypeOf(probe) as typeof probe, 'read', () =>
+      Promise.reject(new Error('EIO: i/o error')),
+    );
+    const { status, stderr } = await command(folder, 'restore', '--verify', 'image');
+    assert.deepEqual(
+      [status, /^ {2}.*\/image: can't be read: EIO: i\/o error$/.test(stderr.trimEnd())],
+      [5, true],
+      stderr,
+    );
+  });
+});
+
+test('a volume that is larger than the image keeps what is beyond it', async () => {
+  await withTemporaryFolder(async (folder) => {
+    await writeFile(join(folder, 'small'), Buffer.alloc(2 * MIB, 5));
+    await writeFile(join(folder, 'large'), Buffer.alloc(3 * MIB, 9));
+    await withServer(folder, 'one', ['file', join(folder, 'small')], async (uri) => {
+      assert.equal((await command(folder, 'backup', uri, 'image')).status, 0);
+    });
+    await withServer(folder, 'two', ['file', join(folder, 'large')], async (uri) => {
+      const { status, stderr } = await command(folder, 'restore', '-y', 'image', uri);
+      assert.equal(status, 0, stderr);
+    });
+    const wanted = Buffer.concat([Buffer.alloc(2 * MIB, 5), Buffer.alloc(MIB, 9)]);
+    assert.ok((await readFile(join(folder, 'large'))).equals(wanted));
+  });
+});
+
+test('an interrupt does not wait for the server', { timeout: 60_000 }, async () => {
+  await withTemporaryFolder(async (folder) => {
+    await writeFile(join(folder, 'disk'), Buffer.alloc(4 * MIB, 5));
+    await withServer(folder, 'quick', ['file', join(folder, 'disk')], async (uri) => {
+      assert.equal((await command(folder, 'backup', uri, 'image')).status, 0);
+    });
+    const log = join(folder, 'log');
+    const slow = [
+      '--filter=log',
+      '--filter=delay',
+      'file',
+      join(folder, 'disk'),
+      `logfile=${log}`,
+      'rdelay=300',
+      'wdelay=300',
+    ];
+    await withServer(folder, 'slow', slow, async (uri) => {
+      for (const [args, asked, said] of [
+        [['backup', uri, 'other'], 'Read', /^ {2}Interrupted\.$/],
+        [['restore', '-y', 'image', uri], 'Write', /is restored only in part\.\n {2}Interrupted\.$/],
+      ] as const) {
+        const env = { ...process.env, LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
+        const child = spawn(join(CHECKOUT, 'bin/orion-lvm'), args, { cwd: folder, env });
+        let stderr = '';
+        child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+        const ended = once(child, 'close');
+        await waitFor(asked, async () => (await readFile(log, 'utf8').catch(() => '')).includes(` ${asked} `));
+        child.kill('SIGINT');
+        assert.deepEqual(await ended, [5, null], stderr);
+        assert.match(stderr.trimEnd(), said);
+      }
+    });
+    assert.equal(
+      (await readdir(folder)).some((name) => name.includes('other')),
+      false,
+    );
+  });
+});
+
+test('what fails when devices are closed keeps none of the others open, and all of it is told', async () => {
+  const closed: number[] = [];
+  const thing = (n: number, error?: Error): { close(): Promise<void> } => ({
+    close: () => {
+      closed.push(n);
+      return error === undefined ? Promise.resolve() : Promise.reject(error);
+    },
+  });
+  const device = new DeviceError('IO', '/dev/b', 'cannot be flushed');
+  const things = [thing(1), thing(2, new Refusal('vg/o: lost.')), thing(3), thing(4, device), thing(5)];
+  await assert.rejects(closeAll(things), (error) => {
+    assert(error instanceof Refusal);
+    assert.deepEqual(error.lines, ['vg/o: lost.', device.message]);
+    return true;
+  });
+  assert.deepEqual(closed, [1, 2, 3, 4, 5]);
+  await assert.rejects(closeAll([thing(6, new TypeError('a mistake')), thing(7)]), TypeError);
+  assert.equal(closed.at(-1), 7);
+});
