@@ -1,4 +1,4 @@
-/** A device that hangs, or is slow, for real: a file of a FUSE file system whose server is stopped, or made to wait. */
+/** A device that hangs, is slow, or fails, for real: a file of a FUSE file system whose server is stopped, made to wait, or made to fail. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
@@ -19,13 +19,12 @@ export class SlowFile implements AsyncDisposable {
     this.#fuse = fuse;
   }
 
-  /** `delays`: what nbdkit's delay filter makes requests wait, as "wdelay=10". */
-  static async mount(image: string, folder: string, delays: readonly string[] = []): Promise<SlowFile> {
+  /** `options`: what nbdkit's filters do: delay ("wdelay=10"), error ("error-pwrite=EIO"). */
+  static async mount(image: string, folder: string, options: readonly string[] = []): Promise<SlowFile> {
     const [socket, mount] = [join(folder, 'slow.sock'), join(folder, 'slow')];
     await mkdir(mount);
-    const server = spawn('nbdkit', ['-f', '-U', socket, '--filter=delay', 'file', image, ...delays], {
-      stdio: 'ignore',
-    });
+    const filters = ['--filter=delay', '--filter=error'];
+    const server = spawn('nbdkit', ['-f', '-U', socket, ...filters, 'file', image, ...options], { stdio: 'ignore' });
     await waitFor('nbdkit', () => existsSync(socket));
     const fuse = spawn('nbdfuse', [`${mount}/`, '--unix', socket], { stdio: 'ignore' });
     await waitFor('the FUSE file', () => existsSync(join(mount, 'nbd')));
