@@ -140,6 +140,7 @@ export class Daemon {
       isChanging: (vgId) => this.#live.isChanging(vgId),
       isEnding: () => this.#state === 'draining',
       scanned: (scan) => {
+        this.#live.scanned(scan.volumeGroups);
         this.#observer?.scanned(scan);
         this.#control?.scanned(scan);
       },

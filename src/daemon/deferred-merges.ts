@@ -6,13 +6,17 @@
  * Invariants
  *  - The note is there before the metadata says that the snapshot merges: a daemon that is killed in between does not begin the merge.
  *  - A merge that has begun never waits again: it begins when its note has gone.
+ *  - A merge that the metadata don't know (any more) does not stay noted: another one into the same origin would wait for nothing.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
+import { mergesOf } from '../lvm/deferred-merges.ts';
 import type { DeferredMerge, VolumeId } from '../lvm/live.ts';
+import type { VolumeGroup } from '../lvm/model.ts';
 import { reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
+import { groupOf } from './served-volume.ts';
 
 const NOTES = z.array(z.strictObject({ origin: z.string(), cow: z.string() }));
 
@@ -62,6 +66,22 @@ export class DeferredMerges {
     this.#waiting = next;
   }
 
+  /** Forgets merges that were read groups have none of: taken back, or ended by somebody else. `pending`: origins of changes not made yet. */
+  forget(groups: readonly VolumeGroup[], pending: ReadonlySet<VolumeId>): void {
+    if (this.#waiting.size === 0) return;
+    const gone: VolumeId[] = [];
+    // Of a VG with missing PVs the newest metadata may be what is missing.
+    for (const { vg, partial } of groups) {
+      if (partial) continue;
+      const merges = mergesOf(vg);
+      for (const [origin, { cow }] of this.#waiting) {
+        const known = pending.has(origin) || merges.some((merge) => merge.origin === origin && merge.cow === cow);
+        if (groupOf(origin) === vg.id && !known) gone.push(origin);
+      }
+    }
+    this.#endedNow(gone);
+  }
+
   /** The merge into an origin, if it waits. */
   find(origin: VolumeId): DeferredMerge | null {
     return this.#waiting.get(origin) ?? null;
@@ -73,15 +93,15 @@ export class DeferredMerges {
     if (waiting === undefined) return false;
     if (this.#options.isServed(origin)) waiting.seen = true;
     else if (waiting.seen) {
-      return !this.#endedNow(origin);
+      return !this.#endedNow([origin]);
     }
     return true;
   }
 
-  /** False: its note can't be taken away, and a restart would take a merge that has begun for one that waits. */
-  #endedNow(origin: VolumeId): boolean {
+  /** False: their notes can't be taken away, and a restart would take a merge that has begun for one that waits. */
+  #endedNow(origins: readonly VolumeId[]): boolean {
     try {
-      this.end([origin]);
+      this.end(origins);
       return true;
     } catch (error) {
       const { path, log } = this.#options;

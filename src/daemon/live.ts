@@ -78,6 +78,12 @@ export class DaemonVolumes implements LiveVolumes {
     return [...this.#changes.values()].some(({ groups }) => groups.some(({ id }) => id === vgId));
   }
 
+  /** Forgets merges that wait, and of which these groups, as they were just read, know nothing. */
+  scanned(groups: readonly VolumeGroup[]): void {
+    const pending = [...this.#changes.values()].flatMap(({ deferred }) => deferred.map(({ origin }) => origin));
+    this.#daemon.deferred.forget(groups, new Set(pending));
+  }
+
   holds(identity: string): Promise<boolean> {
     return Promise.resolve(this.#daemon.holds(identity));
   }
