@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type IncomingMessage, request as askFor } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
@@ -77,8 +77,13 @@ class Stand {
   }
 }
 
+/** A process that has ended and that nobody has waited for is not. */
 function isThere(pid: number): boolean {
-  return existsSync(`/proc/${pid}`);
+  try {
+    return !/^\d+ \(.*\) Z/s.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 async function write(client: WireClient, byte: number): Promise<void> {

@@ -5,38 +5,63 @@ import { truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { type RunningDaemon, startDaemon } from './daemon.ts';
+import { stopLast } from './hand-over.ts';
 import { mustRun, type Outcome, runProgram } from './run.ts';
 import { CHECKOUT, withTemporaryFolder } from './shared.ts';
 
 const MIB = 2 ** 20;
 
+export interface StandOptions {
+  /** Of each PV. Default 256. */
+  readonly pvMib?: number;
+  /** Of vg/o. Default 40. */
+  readonly originMib?: number;
+  /** How many PVs; vg/o is on the first. Default 1. */
+  readonly pvs?: number;
+  /** On loop devices, which a daemon opens with O_EXCL; takes root. */
+  readonly loops?: boolean;
+}
+
 export class SnapshotStand {
   readonly folder: string;
-  readonly image: string;
+  /** Paths of the PVs. */
+  readonly pvs: readonly string[];
   #daemon: RunningDaemon | null = null;
 
-  private constructor(folder: string) {
+  private constructor(folder: string, pvs: readonly string[]) {
     this.folder = folder;
-    this.image = join(folder, 'pv0');
+    this.pvs = pvs;
   }
 
-  /** vg with vg/o of 40 MiB, on one PV; nothing serves it. */
-  static async with(
-    use: (stand: SnapshotStand) => Promise<void>,
-    options: { readonly pvMib?: number } = {},
-  ): Promise<void> {
+  /** vg with vg/o; nothing serves it. */
+  static async with(use: (stand: SnapshotStand) => Promise<void>, options: StandOptions = {}): Promise<void> {
+    const { pvMib = 256, originMib = 40, pvs: count = 1, loops = false } = options;
     await withTemporaryFolder(async (folder) => {
-      const stand = new SnapshotStand(folder);
-      await writeFile(stand.image, '');
-      await truncate(stand.image, (options.pvMib ?? 256) * MIB);
-      await stand.must('vgcreate', 'vg', stand.image);
-      await stand.must('lvcreate', '-L40M', '-no', 'vg');
-      try {
-        await use(stand);
-      } finally {
-        await stand.stop();
+      await using opened = new AsyncDisposableStack();
+      const pvs: string[] = [];
+      for (let index = 0; index < count; index++) {
+        const image = join(folder, `pv${index}`);
+        await writeFile(image, '');
+        await truncate(image, pvMib * MIB);
+        if (!loops) {
+          pvs.push(image);
+          continue;
+        }
+        const device = (await mustRun('losetup', ['-f', '--show', image])).trim();
+        opened.defer(async () => void (await mustRun('losetup', ['-d', device])));
+        pvs.push(device);
       }
+      const stand = new SnapshotStand(folder, pvs);
+      opened.defer(() => stand.stop());
+      await stand.must('vgcreate', 'vg', ...pvs);
+      await stand.must('lvcreate', `-L${originMib}M`, '-no', 'vg', stand.image);
+      await use(stand);
     });
+  }
+
+  /** The path of the first PV. */
+  get image(): string {
+    return this.pvs[0] ?? '';
   }
 
   get daemon(): RunningDaemon {
@@ -45,20 +70,23 @@ export class SnapshotStand {
   }
 
   async serve(workers: string): Promise<void> {
-    this.#daemon = await startDaemon([this.image], ['--workers', workers], { LVM_SYSTEM_DIR: this.folder });
+    this.#daemon = await startDaemon(this.pvs, ['--workers', workers], { LVM_SYSTEM_DIR: this.folder });
   }
 
   /** Ends the daemon; `signal`: as a power cut ends it. */
   async stop(signal?: 'SIGKILL'): Promise<void> {
     const daemon = this.#daemon;
     this.#daemon = null;
-    if (signal !== undefined) daemon?.child.kill(signal);
-    await daemon?.stop();
+    if (daemon === null) return;
+    if (signal !== undefined) daemon.child.kill(signal);
+    // Another process may serve in its place.
+    else await stopLast(daemon);
+    await daemon.stop();
   }
 
   get env(): Record<string, string> {
     const control = this.#daemon === null ? '' : join(dirname(this.#daemon.socket), 'control.sock');
-    return { ORION_LVM_DEVICES: this.image, ORION_LVM_CONTROL: control, LVM_SYSTEM_DIR: this.folder };
+    return { ORION_LVM_DEVICES: this.pvs.join(','), ORION_LVM_CONTROL: control, LVM_SYSTEM_DIR: this.folder };
   }
 
   run(command: string, ...args: readonly string[]): Promise<Outcome> {
