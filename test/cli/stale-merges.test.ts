@@ -38,3 +38,24 @@ test('a merge that was to wait and was taken back makes no other one wait', { ti
     assert.equal(existsSync(note), false);
   });
 });
+
+test('metadata from before a merge, restored in its middle, give the snapshot as it was, and it can be merged again', async () => {
+  await SnapshotStand.with(async (stand) => {
+    const before = join(stand.folder, 'before');
+    await stand.serve('1');
+    await stand.must('lvcreate', '-s', '-L44M', '-ns', 'vg/o');
+    await stand.write('o', 24, 1);
+    const content = await stand.hash('s');
+    await stand.must('vgcfgbackup', '-f', before, 'vg');
+    await stand.must('lvconvert', '--merge', '-b', 'vg/s');
+    await stand.stop('SIGKILL');
+    assert.deepEqual(await stand.volumes(), ['o Owi---s--- 40.00m', '[s] Swi---s--- 44.00m o']);
+    await stand.must('vgcfgrestore', '--force', '--yes', '-f', before, 'vg');
+    assert.deepEqual(await stand.volumes(), ['o owi---s--- 40.00m', 's swi---s--- 44.00m o']);
+    await stand.serve('1');
+    assert.equal(await stand.hash('s'), content);
+    await stand.must('lvconvert', '--merge', 'vg/s');
+    await waitFor('the end of the merge', async () => (await stand.volumes()).length === 1);
+    assert.equal(await stand.hash('o'), content);
+  });
+});

@@ -1,9 +1,10 @@
 /** Attached devices without a kernel that has nbd: connections that it would get, from a server of ours, and what is refused. */
 import assert from 'node:assert/strict';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
+import { refuseAttached } from '../../src/cli/lv/attached.ts';
 import { AttachedDevices } from '../../src/daemon/attached-devices.ts';
 import {
   type AttachedDevice,
@@ -218,5 +219,17 @@ test("a volume's new name is noted, for devices of this server only, and udev to
     await new AttachedDevices({ ...rest, servers: () => [device.server] }).follow();
     assert.equal(await readFile(join(folder, 'sys/nbd1/uevent'), 'utf8'), 'change');
     assert.deepEqual(await notedDevices(system), [{ ...device, exportName: 'vg/new' }]);
+  });
+});
+
+test('without a daemon no merge changes what the kernel still has attached', async () => {
+  await withBench(async ({ system, device, folder }) => {
+    await noteDevice(device, system);
+    const own = new Map([['vg-uuid lv-uuid', 'vg/lv']]);
+    await assert.rejects(refuseAttached(own, system), /vg\/lv in use: it is attached as \/dev\/nbd1, which waits/);
+    await refuseAttached(new Map([['vg-uuid other', 'vg/other']]), system);
+    // A note that nobody took away.
+    await rm(join(folder, 'sys/nbd1/pid'));
+    await refuseAttached(own, system);
   });
 });

@@ -18,6 +18,7 @@ import type { VolumeGroup } from '../../lvm/model.ts';
 import { relationsOf } from '../../lvm/relations.ts';
 import type { CommandContext } from '../command.ts';
 import { EXIT, type ExitCode, worse } from '../messages.ts';
+import { refuseAttached } from './attached.ts';
 import { goOnInBackground } from './background.ts';
 import { eachVgOfLvs, type Meant } from './each.ts';
 import { PollProgress } from './poll-progress.ts';
@@ -25,6 +26,7 @@ import { PollProgress } from './poll-progress.ts';
 /** A merge to be seen through. */
 export interface OwnMerge {
   readonly vgName: string;
+  readonly origin: VolumeId;
   readonly cow: VolumeId;
   readonly originName: string;
   readonly cowName: string;
@@ -86,13 +88,29 @@ async function begin(
   const open = inactive ? null : active.isOpen(origin.name) ? 'origin' : active.isOpen(name) ? 'snapshot' : null;
   if (open !== null) output.print(`Delaying merge since ${open} is open.`);
   const waits = inactive || open !== null;
+  const ids = { origin: volumeId(group.vg, origin.lv), cow: volumeId(group.vg, cow.lv) };
+  await refuseInUse(context, { vgName: group.vg.name, ...ids, originName: origin.name, cowName: name });
   const text = waits
     ? `Merging of snapshot ${full} will occur on next activation of ${into}.`
     : `Merging of volume ${full} started.`;
   const told = { ...plan, messages: [{ stream: 'stdout', when: 'after', text } as const] };
   await changes.apply(told, open === null ? { unused: [origin.name] } : { deferMerges: [origin.name] });
   if (waits) return null;
-  return { vgName: group.vg.name, cow: volumeId(group.vg, cow.lv), originName: origin.name, cowName: name };
+  return { vgName: group.vg.name, ...ids, originName: origin.name, cowName: name };
+}
+
+/** Where no daemon says who has them open, the kernel may. */
+async function refuseInUse(
+  { live }: CommandContext,
+  { vgName, origin, cow, originName, cowName }: OwnMerge,
+): Promise<void> {
+  if (live.present) return;
+  await refuseAttached(
+    new Map([
+      [origin, `${vgName}/${originName}`],
+      [cow, `${vgName}/${cowName}`],
+    ]),
+  );
 }
 
 async function isInvalid(
@@ -136,6 +154,7 @@ export async function seeThrough(
 async function seeOneThrough(context: CommandContext, change: ChangeContext, merge: OwnMerge): Promise<void> {
   const { vgName, cow, originName, cowName } = merge;
   const { output } = context;
+  await refuseInUse(context, merge);
   const origin = `${vgName}/${originName}`;
   const progress = new PollProgress(context, origin, MERGED);
   try {
