@@ -79,8 +79,8 @@ export class SnapshotStand {
     this.#daemon = null;
     if (daemon === null) return;
     if (signal !== undefined) daemon.child.kill(signal);
-    // Another process may serve in its place.
-    else await stopLast(daemon);
+    // It has handed over to another process.
+    else if (daemon.child.exitCode === 0) await stopLast(daemon);
     await daemon.stop();
   }
 
