@@ -185,7 +185,13 @@ export function deviceRules({
 }
 
 /** Surroundings of a command whose arguments `names` are devices: they are looked at besides, unless --devices restricts. */
-export function pvChangeContext(context: CommandContext, names: readonly string[]): Promise<ChangeContext> {
+export async function pvChangeContext(context: CommandContext, names: readonly string[]): Promise<ChangeContext> {
   const there = names.filter((name) => existsSync(resolve(context.cwd, name)));
-  return changeContext(context, context.options.has('devices') ? [] : there);
+  try {
+    return await changeContext(context, context.options.has('devices') ? [] : there);
+  } catch (error) {
+    // Where no device at all is known, that these are missing comes first.
+    if (!(error instanceof CommandError) || error.exitCode !== EXIT.failed || there.length > 0) throw error;
+    throw new CommandError(EXIT.failed, [...names.map((name) => `No device found for ${name}.`), ...error.lines]);
+  }
 }

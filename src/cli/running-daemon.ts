@@ -4,7 +4,7 @@
  * Invariant: a daemon that isn't there, or refuses, ends the command with its reason and exit code 5.
  */
 import type { ControlClient } from '../daemon/client/control-client.ts';
-import { controlSocketPath, findControlSocket } from '../daemon/client/socket-path.ts';
+import { findControlSocket, socketPlaces } from '../daemon/client/socket-path.ts';
 import type { CommandContext } from './command.ts';
 import { CommandError, EXIT } from './messages.ts';
 
@@ -14,9 +14,12 @@ export async function runningDaemon(context: CommandContext): Promise<ControlCli
   const around = { env, cwd, uid, config: toml?.config ?? null };
   const path = findControlSocket(around);
   if (path === null) {
-    const place = controlSocketPath(around);
-    const where = place === null ? '' : `: there is no socket ${place}`;
-    throw new CommandError(EXIT.failed, [`No orion-lvmd is running${where}.`]);
+    const places = socketPlaces(around);
+    const where =
+      places.length === 0 ? '$ORION_LVM_CONTROL is empty' : `there is no socket ${places.join(', and no ')}`;
+    // Whoever has said where it is knows how to say so.
+    const out = env['ORION_LVM_CONTROL'] === undefined ? '; $ORION_LVM_CONTROL or lvm.toml can name another' : '';
+    throw new CommandError(EXIT.failed, [`No orion-lvmd is running: ${where}${out}.`]);
   }
   const { ControlClient } = await import('../daemon/client/control-client.ts');
   return new ControlClient(path);

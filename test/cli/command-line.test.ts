@@ -153,6 +153,14 @@ describe('dispatch', () => {
     const { status, err } = await runHere('lvs');
     assert.equal(status, 5);
     assert.match(err.join('\n'), /No devices to look at: give --devices/);
+    for (const args of [
+      ['pvcreate', 'none.img'],
+      ['vgcreate', 'vg', 'none.img'],
+    ]) {
+      const missing = await runHere(...args);
+      assert.equal(missing.status, 5);
+      assert.deepEqual(missing.err[0], 'No device found for none.img.');
+    }
   });
   test('bad usage points to the help', async () => {
     const { status, err } = await runHere('lvs', '--units', 'x');

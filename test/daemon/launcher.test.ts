@@ -2,7 +2,19 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  cp,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -70,6 +82,20 @@ describe('launchers', () => {
     assert.equal(stdout, `ran ${root}/bin/../src/cli/main.ts lvs -a two words\n`);
     const direct = await runProgram(join(bin, 'orion-lvm'), ['vgs'], { env });
     assert.equal(direct.stdout, `ran ${root}/bin/../src/cli/main.ts vgs\n`);
+  });
+
+  test('a link to the directory of commands is as good as the directory', async () => {
+    const root = await installation('src');
+    const bin = join(folder, 'linked bin');
+    await symlink(join(root, 'bin'), bin);
+    const env = { PATH: await pathWithNode('v25.1.0'), CDPATH: folder };
+    for (const [path, cwd] of [
+      [join(bin, 'lvs'), '/'],
+      ['linked bin/lvs', folder],
+    ] as const) {
+      const { stdout } = await runProgram(path, ['-a'], { env, cwd });
+      assert.equal(stdout, `ran ${await realpath(root)}/bin/../src/cli/main.ts lvs -a\n`);
+    }
   });
 
   test('a package without sources runs its JavaScript', async () => {

@@ -63,7 +63,7 @@ export function writeNew(files: readonly NewFile[]): void {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
       const fd = openSync(path, 'wx', secret ? 0o600 : 0o644);
       made.push(path);
-      writeWhole(fd, text);
+      writeWhole(fd, path, text);
     }
     for (const directory of new Set(files.map(({ path }) => dirname(path)))) syncDirectory(directory);
   } catch (error) {
@@ -99,7 +99,7 @@ export function replaceKeys(path: string, text: string): void {
     const { uid, gid } = fstatSync(fd);
     if (uid !== before.uid || gid !== before.gid) fchownSync(fd, before.uid, before.gid);
     fchmodSync(fd, before.mode & 0o770);
-    writeWhole(fd, text);
+    writeWhole(fd, next, text);
     renameSync(next, target);
   } catch (error) {
     rmSync(next, { force: true });
@@ -108,11 +108,14 @@ export function replaceKeys(path: string, text: string): void {
   syncDirectory(dirname(target));
 }
 
-/** Writes, makes durable and closes. */
-function writeWhole(fd: number, text: string): void {
+/** Writes, makes durable and closes. Throws CommandError. */
+function writeWhole(fd: number, path: string, text: string): void {
   try {
     writeFileSync(fd, text);
     fsyncSync(fd);
+  } catch (error) {
+    // The system's own message does not say where.
+    throw new CommandError(EXIT.failed, [`${path}: can't be written: ${(error as Error).message}. Nothing was made.`]);
   } finally {
     closeSync(fd);
   }

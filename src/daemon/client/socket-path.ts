@@ -38,7 +38,7 @@ export function socketPlaces(around: SocketSurroundings): readonly string[] {
 }
 
 /** Where it would be; null where there is no run-time directory. */
-export function controlSocketPath({ env, cwd, uid, config }: SocketSurroundings): string | null {
+function controlSocketPath({ env, cwd, uid, config }: SocketSurroundings): string | null {
   const stated = env['ORION_LVM_CONTROL'];
   if (stated !== undefined) return stated === '' ? null : resolve(cwd, stated);
   const name = config?.control ?? DEFAULT_NAME;
