@@ -22,6 +22,8 @@ import { packageVersion } from './version.ts';
 
 /** Exit code of an error that nobody expected, as Node's own. */
 const EXIT_UNEXPECTED = 1;
+/** To tell systemd of the next process: not hearing of it, it would end the service. */
+const MAIN_ATTEMPTS = 3;
 
 /** Runs orion-lvmd with these arguments until it is told to stop; gives the exit code. */
 export async function runDaemon(args: readonly string[]): Promise<number> {
@@ -84,10 +86,11 @@ export async function serve(options: ServeOptions): Promise<number> {
   const signals = new Signals(log);
   process.once('uncaughtException', (error, origin) => failUnexpected(log, error, origin));
   const notifier = createNotifier(process.env, log);
+  // Something that it passes over.
+  if (predecessor !== null && !(await notifier.notify('X_ORION_LVM=1'))) throw unheard();
   const daemon = await Daemon.start(settings, log, predecessor);
   signals.onSecondStop = (): void => daemon.kill();
-  const main = predecessor === null ? [] : [`MAINPID=${process.pid}`];
-  await notifier.notify(...main, 'READY=1', `STATUS=${summary(daemon)}`);
+  await tellReady(daemon, notifier, predecessor !== null);
   // Now that systemd knows who is meant, the other one may end.
   predecessor?.serving();
   log.info({ pid: process.pid, config: settings.configFile }, `ready: ${summary(daemon)}`);
@@ -104,6 +107,24 @@ export async function serve(options: ServeOptions): Promise<number> {
   }
   watchdog.stop();
   return stop(daemon, notifier, log);
+}
+
+/** `follows`: who is to be waited for has changed. Throws a DaemonError if that can't be told, with everything closed. */
+async function tellReady(daemon: Daemon, notifier: Notifier, follows: boolean): Promise<void> {
+  const message = ['READY=1', `STATUS=${summary(daemon)}`];
+  if (!follows) {
+    await notifier.notify(...message);
+    return;
+  }
+  for (let attempt = 0; attempt < MAIN_ATTEMPTS; attempt++) {
+    if (await notifier.notify(`MAINPID=${process.pid}`, ...message)) return;
+  }
+  await daemon.close();
+  throw unheard();
+}
+
+function unheard(): DaemonError {
+  return new DaemonError({ code: 'HAND_OVER', reason: 'systemd does not hear which process follows' });
 }
 
 interface HandOverParts {

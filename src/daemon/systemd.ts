@@ -6,7 +6,8 @@
  * native code. The unit therefore needs NotifyAccess=all: the sender is our child.
  *
  * Invariants
- *  - A message that can't be sent is logged and changes nothing else.
+ *  - A message that can't be sent is logged and changes nothing else, but for a hand-over: a manager that does not know of the
+ *    next process takes the end of this one for the service's, so it is tried whether it hears before anything is given away.
  *  - The variables are meant for one process: they count only if they name ours, and our children don't see them.
  *  - The watchdog is fed only after everything that serves has answered; a check that does not end feeds nothing.
  */
@@ -22,20 +23,22 @@ const TIMEOUT_MS = 5000;
 type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface Notifier {
-  /** Sends the assignments ("READY=1", "STATUS=…") as one message; resolves when it is sent or has failed. */
-  notify(...assignments: readonly string[]): Promise<void>;
+  /** Sends the assignments ("READY=1", "STATUS=…") as one message; resolves when it was heard (true) or has failed. */
+  notify(...assignments: readonly string[]): Promise<boolean>;
 }
 
 /** A notifier to the service manager that started us; one that does nothing where none did. */
 export function createNotifier(env: Environment, log: Logger): Notifier {
   const socket = env['NOTIFY_SOCKET'];
-  if (socket === undefined || socket === '') return { notify: () => Promise.resolve() };
+  if (socket === undefined || socket === '') return { notify: () => Promise.resolve(true) };
   return {
-    async notify(...assignments): Promise<void> {
+    async notify(...assignments): Promise<boolean> {
       try {
         await run('systemd-notify', [...assignments], { env, timeout: TIMEOUT_MS });
+        return true;
       } catch (err) {
         log.warn({ err, assignments }, 'cannot tell systemd');
+        return false;
       }
     },
   };

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { type IncomingMessage, request as askFor } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
@@ -177,7 +177,9 @@ test('what the settings name and can’t be had is told before, or left out', { 
   const { path } = await new TestGroup(join(folder, 'vg.img'), 'vg').write([{ name: 'one', extent: 0, extents: 2 }]);
   const config = join(folder, 'lvm.toml');
   await writeFile(config, '');
-  const daemon = await startDaemon([path], ['--config', config, '--workers', '1']);
+  // Of a service manager's that is not there; `systemd-notify` fails.
+  const notify = join(folder, 'notify.sock');
+  const daemon = await startDaemon([path], ['--config', config, '--workers', '1'], { NOTIFY_SOCKET: notify });
   t.after(async () => {
     await stopLast(daemon);
     await daemon.stop();
@@ -186,11 +188,22 @@ test('what the settings name and can’t be had is told before, or left out', { 
   const client = await WireClient.open(daemon.socket);
   await client.attach('vg/one');
   const pid = await pidOf(daemon);
+  // A service manager that would take the end of this process for the service's.
+  process.kill(pid, 'SIGUSR2');
+  await waitFor('the refusal', () =>
+    /does not hear which process follows[\s\S]*everything stays here/.test(daemon.log()),
+  );
+  await write(client, 1);
+  const manager = spawn('python3', ['-uc', MANAGER, notify], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.after(() => manager.kill());
+  let heard = '';
+  manager.stdout.on('data', (chunk: Buffer) => (heard += chunk.toString()));
+  await waitFor('the manager', () => existsSync(notify));
   // An audit log that can't be opened: nothing would be recorded.
   await mkdir(join(folder, 'audit.log'));
   await writeFile(config, `[audit]\nfile = "${join(folder, 'audit.log')}"\n`);
   process.kill(pid, 'SIGUSR2');
-  await waitFor('the refusal', () => /audit\.log[\s\S]*everything stays here/.test(daemon.log()));
+  await waitFor('the refusal', () => /audit log \S+audit\.log[\s\S]*everything stays here/.test(daemon.log()));
   await write(client, 1);
   assert.equal(await pidOf(daemon), pid);
   // An address that is taken.
@@ -202,5 +215,17 @@ test('what the settings name and can’t be had is told before, or left out', { 
   await handOver(daemon);
   await waitFor('the log to say so', () => /metrics are left out/.test(daemon.log()));
   await write(client, 2);
+  assert.match(heard, new RegExp(`MAINPID=${await pidOf(daemon)}\\nREADY=1`));
   client.close();
 });
+
+/** Prints what it is told. systemd-notify waits until the descriptors that it sends are closed. */
+const MANAGER = `
+import os, socket, sys
+heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+heard.bind(sys.argv[1])
+while True:
+    message, fds, _, _ = socket.recv_fds(heard, 4096, 4)
+    for fd in fds: os.close(fd)
+    print(message.decode())
+`;
