@@ -164,8 +164,12 @@ export class BufferedWrites implements WriteBackHost {
   // For write-back.
 
   urgentEpoch(): number {
-    if (this.#waiting.size > 0 || this.#ranges.wantsWriteBack || this.#cache.isPressed) return Infinity;
+    if (this.#waiting.size > 0 || this.#ranges.wantsWriteBack) return Infinity;
     return this.#flushes.last?.stamp ?? -1;
+  }
+
+  isPressed(): boolean {
+    return this.#cache.isPressed;
   }
 
   submitBelow(request: IoRequest): void {

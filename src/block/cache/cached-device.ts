@@ -30,7 +30,7 @@ import { blockStatusOf, type ExtentList, type StatusDone } from '../extents.ts';
 import { type IoRequest, Op } from '../request.ts';
 import type { BlockCache } from './block-cache.ts';
 import { BufferedWrites } from './buffered-writes.ts';
-import { DeviceFrames } from './device-frames.ts';
+import { DeviceFrames, limitsOver } from './device-frames.ts';
 import { BLOCK_BYTES } from './frames.ts';
 import { LaterEnds } from './later-ends.ts';
 import { Operation, type OperationHost, Stage } from './operation.ts';
@@ -38,8 +38,6 @@ import { Ranges } from './ranges.ts';
 import { Reads, type ReadsHost } from './reads.ts';
 import type { CacheSnapshot } from './stats.ts';
 import { ThroughWrites } from './write-through.ts';
-
-const SECTOR_BYTES = 512;
 
 export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   readonly name: string;
@@ -58,9 +56,10 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #limits: DeviceLimits;
   readonly #operations: Operation[] = [];
   readonly #ended = new LaterEnds((request, errno) => this.#complete(request, errno));
-  /** Requests submitted and not ended; writes behind the last whole block. */
+  /** Requests submitted and not ended; changes among them that reach behind the last whole block, which is where that is. */
   #outstanding = 0;
-  #tails = 0;
+  #beyond = 0;
+  #wholeEnd = 0;
   /** Errno of bytes that were given up and that no flush has told of. */
   #lost = 0;
   #closed: Promise<void> | null = null;
@@ -77,7 +76,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     this.#innerLimits = inner.limits;
     this.#limits = limitsOver(inner.limits);
     this.#own = new DeviceFrames(cache.frames);
-    this.#own.blocks = Math.floor(this.#limits.sizeBytes / BLOCK_BYTES);
+    this.#measureBlocks();
     const { aheadBytes, maxBlocks } = cache;
     this.#reads = new Reads(this, this.#own, { staging: cache.readStaging, maxBlocks, aheadBytes });
     this.#through = new ThroughWrites(this.#own, maxBlocks);
@@ -109,6 +108,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     assertInLimits(this.limits, request);
     request.error = 0;
     this.#outstanding++;
+    if (this.#reachesBeyond(request)) this.#beyond++;
     if (request.op === Op.read) this.#reads.read(request);
     else if (request.op === Op.flush) this.#flush(request);
     else if (this.#limits.readOnly) this.#forward(this.begin(request), Stage.plain);
@@ -262,7 +262,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     io.bufferOffset = bufferOffset + position - offset;
     operation.stage = Stage.tail;
     operation.position = offset + length;
-    this.#tails++;
     this.#inner.submit(io);
   }
 
@@ -299,8 +298,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
         this.roomChanged();
         break;
       case Stage.tail:
-        this.#tails--;
-        if (this.#tails === 0) this.#measureBlocks();
         if (error === 0) this.#buffered!.goOn(operation);
         else this.finish(operation, error);
         break;
@@ -419,17 +416,26 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #measure(): void {
     this.#innerLimits = this.#inner.limits;
     this.#limits = limitsOver(this.#innerLimits);
-    // While a write behind the last whole block is in flight, that block must not become one that is cached.
-    if (this.#tails === 0) this.#measureBlocks();
+    // While bytes behind the last whole block are being changed, they must not become a block that is cached.
+    if (this.#beyond === 0) this.#measureBlocks();
   }
 
   #measureBlocks(): void {
     this.#own.blocks = Math.floor(this.#limits.sizeBytes / BLOCK_BYTES);
+    this.#wholeEnd = this.#own.blocks * BLOCK_BYTES;
+  }
+
+  #reachesBeyond({ op, offset, length }: IoRequest): boolean {
+    return offset + length > this.#wholeEnd && op !== Op.read;
   }
 
   #complete(request: IoRequest, errno: number): void {
     request.error = errno;
     this.#outstanding--;
+    if (this.#reachesBeyond(request)) {
+      this.#beyond--;
+      if (this.#beyond === 0) this.#measureBlocks();
+    }
     request.owner.ioDone(request);
     if (this.#outstanding === 0) this.#notifyIdle();
   }
@@ -439,10 +445,4 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     this.#idle = null;
     idle?.();
   }
-}
-
-/** Blocks are kept in units that any device of today takes. */
-function limitsOver(limits: DeviceLimits): DeviceLimits {
-  const requestAlignment = Math.max(limits.requestAlignment, SECTOR_BYTES);
-  return { ...limits, requestAlignment, sizeBytes: limits.sizeBytes - (limits.sizeBytes % requestAlignment) };
 }

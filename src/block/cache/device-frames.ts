@@ -5,11 +5,19 @@
  *  - Only whole blocks inside the device are cached; what is behind the last whole block always goes to the device.
  *  - `cached` counts the device's frames in every state.
  */
+import type { DeviceLimits } from '../device.ts';
 import type { IoRequest } from '../request.ts';
 import { BLOCK_BYTES, FILLING, type FrameOwner, type Frames, VALID } from './frames.ts';
 import { CacheCounters } from './stats.ts';
 
 const NONE = -1;
+const SECTOR_BYTES = 512;
+
+/** Blocks are kept in units that any device of today takes. */
+export function limitsOver(limits: DeviceLimits): DeviceLimits {
+  const requestAlignment = Math.max(limits.requestAlignment, SECTOR_BYTES);
+  return { ...limits, requestAlignment, sizeBytes: limits.sizeBytes - (limits.sizeBytes % requestAlignment) };
+}
 
 export class DeviceFrames implements FrameOwner {
   readonly frames: Frames;

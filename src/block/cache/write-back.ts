@@ -12,7 +12,7 @@
  *  - At most one batch in flight covers a block; only units that were written here are written to the device: what else is in the
  *    block may belong to somebody else.
  *  - A block stays dirty until a write of its newest bytes has succeeded: an error loses nothing. After one, batches begin only when
- *    somebody waits for them, or after RETRY_MS.
+ *    somebody waits for their bytes, or after RETRY_MS: who only waits for room in the cache gets none from a device that refuses.
  *  - The list is sorted by `since`: a frame whose batch failed comes back to its head.
  *  - `none` writes in order of dirtying; `deadline` in sweeps of ascending blocks, but for blocks that are overdue.
  */
@@ -37,6 +37,8 @@ export interface WriteBackHost {
   batchDone(batch: Batch): void;
   /** Every block up to this epoch is wanted on the device now; -1: none. */
   urgentEpoch(): number;
+  /** Whether writes of some device wait for room. */
+  isPressed(): boolean;
   /** Durable writes that wait for their blocks. */
   readonly durable: readonly Operation[];
   submitBelow(request: IoRequest): void;
@@ -220,17 +222,19 @@ export class WriteBack {
   /** The frame to begin the next batch with; NONE: nothing is called for. */
   #nextSeed(): number {
     const now = performance.now();
-    const urgent = this.#host.urgentEpoch();
     const { since, dirtyAt } = this.#frames;
-    const wanted = urgent >= since[this.#head]!;
-    if (!wanted) {
-      if (this.failing !== 0 && now < this.#retryAt) return NONE;
+    const rests = this.failing !== 0 && now < this.#retryAt;
+    let epoch = this.#host.urgentEpoch();
+    // Room is made for others, but a device that has just refused would not give any.
+    if (!rests && this.#host.isPressed()) epoch = Infinity;
+    if (epoch < since[this.#head]!) {
+      if (rests) return NONE;
       if (this.unclean >= this.#background) this.#draining = true;
       else if (this.unclean < this.#background / 2) this.#draining = false;
       if (!this.#draining && now - dirtyAt[this.#head]! < this.#deadlineMs) return NONE;
+      epoch = Infinity;
     }
     const overdue = now - dirtyAt[this.#head]! > 2 * this.#deadlineMs;
-    const epoch = wanted ? urgent : Infinity;
     return this.#sorted && !overdue ? this.#nextOfSweep(epoch) : this.#oldest(epoch);
   }
 
@@ -397,7 +401,8 @@ export class WriteBack {
     // The end of a batch arms it, too.
     if (this.#timer !== null || this.#head === NONE || this.#batches.length > 0) return;
     const due = this.#frames.dirtyAt[this.#head]! + this.#deadlineMs;
-    const at = this.failing === 0 ? due : Math.max(this.#retryAt, due);
+    let at = due;
+    if (this.failing !== 0) at = this.#host.isPressed() ? this.#retryAt : Math.max(this.#retryAt, due);
     this.#timer = setTimeout(this.#onTimer, Math.max(1, at - performance.now()));
     this.#timer.unref();
   }

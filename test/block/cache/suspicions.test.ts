@@ -1,0 +1,96 @@
+/**
+ * What a reviewer suspected of the block cache: a device that refuses what is written back while another one's writes wait for room, and a
+ * device that grows by a part of a block while that part is being changed.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { BlockCache } from '../../../src/block/cache/block-cache.ts';
+import { Errno } from '../../../src/block/errors.ts';
+import type { BlockDevice, DeviceLimits } from '../../../src/block/device.ts';
+import { FaultyDevice } from '../../../src/block/faulty.ts';
+import { MemoryDevice } from '../../../src/block/memory.ts';
+import { type IoRequest, Op } from '../../../src/block/request.ts';
+import { Batch, pattern, performOk, readAt } from '../harness.ts';
+
+const MIB = 2 ** 20;
+const TURNS = 50;
+
+test("a device that refuses is not asked again and again while another one's writes wait", async () => {
+  const cache = new BlockCache({ sizeBytes: MIB, policy: 'writeback', scheduler: 'none' });
+  const [refusing, hanging] = [4, 4].map((mib) => new FaultyDevice(new MemoryDevice({ sizeBytes: mib * MIB })));
+  assert(refusing !== undefined && hanging !== undefined);
+  const broken = cache.attach(refusing);
+  const stuck = cache.attach(hanging);
+  await performOk(broken, { op: Op.write, offset: 0, buffer: pattern(16 * 4096, 1) });
+  refusing.decide = ({ op }) => (op === Op.write ? { kind: 'fail', errno: Errno.EIO } : { kind: 'pass' });
+  hanging.decide = ({ op }) => ({ kind: op === Op.write ? 'hold' : 'pass' });
+  const batch = new Batch();
+  batch.submit(stuck, { op: Op.write, offset: 0, buffer: pattern(2 * MIB, 2) });
+  await hanging.whenHeld(1);
+  const before = refusing.submitted[Op.write]!;
+  for (let i = 0; i < TURNS; i++) await turn();
+  const tries = refusing.submitted[Op.write]! - before;
+  assert(tries <= 4, `${tries} tries in ${TURNS} turns`);
+  refusing.decide = () => ({ kind: 'pass' });
+  hanging.decide = () => ({ kind: 'pass' });
+  hanging.releaseAll();
+  await batch.done();
+  await performOk(broken, { op: Op.flush });
+  await broken.close();
+  await stuck.close();
+});
+
+/** As large as it is told. */
+class GrowingDevice implements BlockDevice {
+  readonly name = 'growing';
+  readonly #inner: BlockDevice;
+  limits: DeviceLimits;
+
+  constructor(inner: BlockDevice, sizeBytes: number) {
+    this.#inner = inner;
+    this.limits = { ...inner.limits, sizeBytes };
+  }
+
+  grow(sizeBytes: number): void {
+    this.limits = { ...this.limits, sizeBytes };
+  }
+
+  submit(request: IoRequest): void {
+    this.#inner.submit(request);
+  }
+
+  close(): Promise<void> {
+    return this.#inner.close();
+  }
+}
+
+describe('a device that grows', () => {
+  for (const policy of ['writethrough', 'writeback'] as const) {
+    for (const op of [Op.write, Op.writeZeroes] as const) {
+      const what = op === Op.write ? 'written' : 'zeroed';
+      test(`while the part of a block at its end is being ${what} has the new bytes there (${policy})`, async () => {
+        const faulty = new FaultyDevice(new MemoryDevice({ sizeBytes: 64 * 1024 }));
+        const below = new GrowingDevice(faulty, 32 * 1024 + 2048);
+        const device = new BlockCache({ sizeBytes: MIB, policy, scheduler: 'none' }).attach(below);
+        await performOk(device, { op: Op.write, offset: 32 * 1024, buffer: pattern(2048, 1) });
+        faulty.decide = (request) => ({ kind: request.op === op ? 'hold' : 'pass' });
+        const batch = new Batch();
+        const offset = 32 * 1024;
+        batch.submit(device, op === Op.write ? { op, offset, buffer: pattern(2048, 2) } : { op, offset, length: 2048 });
+        await faulty.whenHeld(1);
+        below.grow(64 * 1024);
+        await readAt(device, offset, 4096);
+        faulty.decide = () => ({ kind: 'pass' });
+        faulty.releaseAll();
+        await batch.done();
+        const expected = op === Op.write ? pattern(2048, 2) : Buffer.alloc(2048);
+        assert(expected.equals(await readAt(device, offset, 2048)));
+        // From now on it is a block like others.
+        await performOk(device, { op: Op.write, offset, buffer: pattern(4096, 3) });
+        assert(pattern(4096, 3).equals(await readAt(device, offset, 4096)));
+        await device.close();
+      });
+    }
+  }
+});
