@@ -23,6 +23,7 @@ import { DeviceSet } from './devices.ts';
 import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
+import { HeldExports } from './held-exports.ts';
 import { acceptNewcomers, dropListeners, follow, inheritedLock, serveClients } from './handover/follow.ts';
 import { estateOf, type Possessions } from './handover/estate.ts';
 import { handOver, type Patience } from './handover/hand-over.ts';
@@ -57,6 +58,7 @@ export class Daemon {
   readonly #live: DaemonVolumes;
   readonly #workers: WorkerPool;
   readonly #exports: ConfiguredExports;
+  readonly #held: HeldExports = new HeldExports((name) => this.#volumes.clients.uses(name));
   readonly #nbd: NbdServer;
   readonly #tls: TlsGate;
   readonly #opened = new AsyncDisposableStack();
@@ -164,6 +166,7 @@ export class Daemon {
       directory: guarded,
       settings: () => this.#settings.exports,
       uses: (name) => this.#volumes.clients.uses(name),
+      holder: (name) => this.#held.holder(name),
     });
     this.#tls = new TlsGate({ settings: tunnelSettings(settings), count: settings.workers, log });
     this.#nbd = new NbdServer({
@@ -309,6 +312,7 @@ export class Daemon {
         log: this.#log,
         status: () => this.status(),
         segments: (name) => this.#volumes.clients.segments(name),
+        hold: (name, who) => this.#held.hold(name, who),
         rescan: () => this.rescan('asked for over the control socket'),
         settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
         devices: () => [...this.#devices.specs(), ...(this.#scans.last?.devices ?? [])],

@@ -24,6 +24,8 @@ export interface ConfiguredOptions {
   readonly settings: () => ExportsSettings;
   /** Connections that use the export of that name now. */
   readonly uses: (name: string) => Iterable<ExportUse>;
+  /** Who has an export for himself; null: nobody. Absent: nobody ever. */
+  readonly holder?: (name: string) => string | null;
 }
 
 export class ConfiguredExports implements ExportDirectory {
@@ -82,6 +84,8 @@ export class ConfiguredExports implements ExportDirectory {
 
   /** Why no client more can be taken; null: one can. */
   #refusal(name: string): ExportRefusal | null {
+    const holder = this.#options.holder?.(name);
+    if (typeof holder === 'string') return { kind: 'policy', text: `${name} is in use by ${holder} alone` };
     const { maxConnections } = exportRules(this.#options.settings(), name);
     if (maxConnections === null) return null;
     const count = [...this.#options.uses(name)].length;

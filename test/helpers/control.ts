@@ -89,6 +89,7 @@ export async function startControl(
   const daemon: ControlledDaemon = {
     status: () => ({ state: 'serving' }),
     segments: () => null,
+    hold: () => () => undefined,
     rescan: () => live.rescan(),
     metrics: () => '# no metrics\n',
     numbers: () => ({}),

@@ -50,6 +50,8 @@ export interface Wanted {
   /** A snapshot of the same VG, to compare with; null: none. */
   readonly baseName: string | null;
   readonly writable: boolean;
+  /** Nobody else may connect to it meanwhile, where this host's daemon serves it. */
+  readonly alone: boolean;
   /** Aborted: nothing more is waited for. */
   readonly signal: AbortSignal;
 }
@@ -76,7 +78,47 @@ export async function withVolumes<Result>(
   if ('server' in volume) return elsewhere(connect, volume, baseName, body);
   const served = await servedBy(context, volume);
   if (served === null) return directly(context, volume, wanted, body);
-  return hereOverNbd(connect, served, volume, baseName, body);
+  return hereOverNbd(connect, served, volume, baseName, (set) =>
+    wanted.alone ? alone(context, set.volume.name, () => body(set)) : body(set),
+  );
+}
+
+/** Runs `body` while the daemon lets nobody else connect to the export, to which this command has connected. */
+async function alone<Result>(
+  context: CommandContext,
+  exportName: string,
+  body: () => Promise<Result>,
+): Promise<Result> {
+  const { ControlClientError } = await import('../../daemon/client/control-client.ts');
+  const client = await runningDaemon(context);
+  const lost: string[] = [];
+  const told = (error: unknown): string => {
+    if (!(error instanceof ControlClientError)) throw error;
+    return error.message;
+  };
+  const hold = await client.stream('POST', `/v1/holds/${exportName}`, {}).catch((error: unknown) => {
+    throw failed(`Cannot have logical volume ${exportName} alone: ${told(error)}.`);
+  });
+  let done = false;
+  const watched = (async (): Promise<void> => {
+    try {
+      for await (const _ of hold.events);
+      if (!done) lost.push('it has ended the hold');
+    } catch (error) {
+      if (!done) lost.push(told(error));
+    }
+  })();
+  try {
+    const result = await body();
+    const [reason] = lost;
+    if (reason !== undefined)
+      throw failed(`Others may have written to logical volume ${exportName} meanwhile: ${reason}.`);
+    return result;
+  } finally {
+    done = true;
+    hold.close();
+    await watched;
+  }
 }
 
 type Connect = (target: Omit<NbdClientTarget, 'timeoutMs'>) => Promise<NbdClient>;

@@ -38,7 +38,7 @@ export const command: Command = {
     const { volume, baseName, file } = argumentsOf(context);
     let name = exportNameOf(volume);
     const written = await interruptibly(context, (signal) =>
-      withVolumes(context, { volume, baseName, writable: false, signal }, (set) => {
+      withVolumes(context, { volume, baseName, writable: false, alone: false, signal }, (set) => {
         ({ name } = set.volume);
         const label = `Backing up ${name}`;
         const { progress } = context.terminal;

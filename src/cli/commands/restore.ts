@@ -87,7 +87,7 @@ function restoreTo(
   target: VolumeName | NbdPlace,
   signal: AbortSignal,
 ): Promise<void> {
-  const wanted = { volume: target, baseName: null, writable: true, signal };
+  const wanted = { volume: target, baseName: null, writable: true, alone: !context.options.has('force'), signal };
   return withVolumes(context, wanted, async ({ volume }) => {
     refuseUnfit(context, chain, volume);
     const shown = volume.place === undefined ? volume.name : `${volume.name} at ${volume.place}`;

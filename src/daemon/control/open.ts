@@ -24,7 +24,7 @@ export interface ControlObserver
 }
 
 export interface ControlParts
-  extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'segments' | 'rescan'> {
+  extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'segments' | 'hold' | 'rescan'> {
   readonly live: DaemonVolumes;
   /** Those in force. */
   readonly settings: () => Settings;
@@ -67,7 +67,7 @@ const OURSELVES = {
 
 /** Listens. Throws an NbdError. */
 export async function openControl(parts: ControlParts): Promise<OpenControl> {
-  const { settings, devices, observer, live, log, status, segments, rescan } = parts;
+  const { settings, devices, observer, live, log, status, segments, hold, rescan } = parts;
   const runner = new CommandRunner({
     live,
     log,
@@ -108,6 +108,7 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
     daemon: {
       status,
       segments,
+      hold,
       rescan,
       commands,
       metrics: () => observer.metrics(),

@@ -18,6 +18,8 @@ export interface ControlledDaemon {
   status(): unknown;
   /** The numbers of x-orion:segment in an export, "VG/LV", and what they stand for; null: it is not served. */
   segments(exportName: string): unknown;
+  /** Keeps others away from an export to which the caller has connected; gives what ends that. Throws a Refusal. */
+  hold(exportName: string, who: string): () => void;
   /** Reads the devices again. */
   rescan(): Promise<void>;
   /** Counters of volumes, devices, workers and clients: observe/stats.ts's Numbers. */
@@ -74,6 +76,21 @@ export const ROUTES: readonly Route[] = [
       const segments = daemon.segments(name);
       if (segments === null) throw new Refusal(404, 'NO_SUCH_RESOURCE', `${name} is not served`);
       sendJson(response, 200, segments);
+    },
+  },
+  {
+    method: 'POST',
+    path: '/v1/holds/{vg}/{lv}',
+    needs: 'operator',
+    handle({ request, response, params, peer }, daemon) {
+      const name = `${params['vg'] ?? ''}/${params['lv'] ?? ''}`;
+      const release = daemon.hold(name, `user ${peer.uid}, process ${peer.pid}`);
+      response.once('close', release);
+      // It says nothing more, and is as long as the hold.
+      request.socket.setTimeout(0);
+      request.resume();
+      response.writeHead(200, { 'Content-Type': 'application/x-ndjson', Connection: 'close' });
+      response.write(`${JSON.stringify({ held: name })}\n`);
     },
   },
   {
