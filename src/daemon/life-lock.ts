@@ -53,8 +53,8 @@ export async function holdLifeLock(controlPath: string, log: Logger): Promise<Li
     const answered = await answers(controlPath);
     if (answered || performance.now() - begun > TIMEOUT_MS) {
       await file.close();
-      const who = answered ? 'another daemon' : 'workers of another daemon, which do not end,';
-      throw new DaemonError({ code: 'LISTEN_FAILED', reason: `unix:${controlPath}: ${who} use it` });
+      const who = answered ? 'another daemon uses' : 'workers of another daemon, which do not end, use';
+      throw new DaemonError({ code: 'LISTEN_FAILED', reason: `unix:${controlPath}: ${who} it` });
     }
     if (!told) log.warn({ lock: path }, 'waiting for the workers of a former daemon to end');
     await delay(POLL_MS);
