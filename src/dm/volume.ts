@@ -159,8 +159,7 @@ export class Volume implements BlockDevice {
    */
   load(table: Table, resolve: (deviceName: string) => BlockDevice, options: TableOptions = {}): void {
     this.#refuseClosed();
-    const { readOnly = false } = options;
-    this.#inactive = this.#checked(table, { resolve, readOnly, root: this, depth: 0 });
+    this.#inactive = this.#checked(table, { resolve, readOnly: options.readOnly ?? false, root: this, depth: 0 });
   }
 
   #checked(table: Table, from: LoadingFrom): LoadedTable<Volume> {
@@ -190,9 +189,12 @@ export class Volume implements BlockDevice {
     for (const { target } of next.lines) await target.prepare?.();
   }
 
-  /** Drops the inactive table. */
-  clear(): void {
+  /** Drops the inactive table. Settles when nothing that it got ready is written any more: its extents may be somebody else's then. */
+  async clear(): Promise<void> {
+    const prepared = (this.#inactive?.layers ?? []).filter(({ state }) => state !== 'empty');
     this.#inactive = null;
+    // What could not be written was for a table that never served anybody.
+    await Promise.allSettled(prepared.map((layer) => layer.close()));
   }
 
   /**
@@ -361,7 +363,7 @@ export class Volume implements BlockDevice {
   async #close(): Promise<void> {
     const before = this.#state;
     this.#state = 'closed';
-    this.#inactive = null;
+    const dropped = this.clear();
     if (this.#suspending !== null) await Promise.allSettled([this.#suspending]);
     // What waits for a resume that won't come; without a suspend only what targets keep waits, and what is in flight runs to its end.
     this.#mapper.failWaiting(constants.errno.EIO);
@@ -372,6 +374,7 @@ export class Volume implements BlockDevice {
     const { lines = [], layers = [] } = this.#live ?? {};
     for (const { target } of lines) target.close?.();
     this.#mapper.close();
+    await dropped;
     const below = await Promise.allSettled(layers.map((layer) => layer.close()));
     for (const outcome of below) if (outcome.status === 'rejected') throw outcome.reason;
     if (errno !== 0)
@@ -443,7 +446,5 @@ function enterRanges(table: LoadedTable<Volume>): void {
 
 /** Others may write from now on to what the table maps itself; its layers leave by themselves. */
 async function leaveRanges(table: LoadedTable<Volume>): Promise<void> {
-  await Promise.all(
-    table.ranges.map(({ device, offset, length }) => device.leave?.(offset, length) ?? Promise.resolve()),
-  );
+  await Promise.all(table.ranges.map(async ({ device, offset, length }) => device.leave?.(offset, length)));
 }

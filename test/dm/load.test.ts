@@ -114,7 +114,7 @@ describe('loading a table', () => {
     refused([linear(0, 2 ** 43, 'a', 2 ** 43)], 'DEVICE_TOO_SMALL', 1, 'device');
   });
 
-  test('no volume is part of itself, near or far', () => {
+  test('no volume is part of itself, near or far', async () => {
     const volumes = new Map(['x', 'y', 'z'].map((name) => [name, new Volume(name, { targets })]));
     const get = (name: string): BlockDevice => volumes.get(name) ?? resolve(name);
     const [x, y, z] = [...volumes.values()] as [Volume, Volume, Volume];
@@ -129,7 +129,7 @@ describe('loading a table', () => {
       assert.throws(load, { code: 'RECURSION' }, name);
     }
     y.load([linear(0, 50, 'a', 0)], get);
-    y.clear();
+    await y.clear();
     assert.throws(() => x.load([linear(0, 10, 'y', 0)], get), { code: 'RECURSION' });
   });
 

@@ -116,13 +116,15 @@ export class Worker implements WorkerCommands {
     if (spec.isNew === true) await held.volume.prepare();
   }
 
-  clear(ids: readonly VolumeId[]): Promise<void> {
+  async clear(ids: readonly VolumeId[]): Promise<void> {
+    const dropped: Promise<void>[] = [];
     for (const id of ids) {
       const held = this.#volumes.get(id);
-      held?.volume.clear();
-      if (held?.volume.state === 'empty') this.#volumes.delete(id);
+      if (held === undefined) continue;
+      dropped.push(held.volume.clear());
+      if (held.volume.state === 'empty') this.#volumes.delete(id);
     }
-    return Promise.resolve();
+    await Promise.all(dropped);
   }
 
   suspend({ ids, timeoutMs, keepsDevices = false }: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
