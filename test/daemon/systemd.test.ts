@@ -64,7 +64,7 @@ function watched(t: TestContext, alive: () => Promise<void>): { sent: string[]; 
   const notifier: Notifier = {
     notify: (...assignments) => {
       sent.push(...assignments);
-      return Promise.resolve();
+      return Promise.resolve(true);
     },
   };
   const dog = startWatchdog({ env: { WATCHDOG_USEC: '20000' }, pid: PID, notifier, alive, log });
