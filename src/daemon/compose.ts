@@ -11,7 +11,6 @@
  *  - Nothing is served before the workers of a daemon that was here before have ended.
  *  - A reload that fails leaves the volumes that were served, served.
  */
-import type { LiveProblem } from '../lvm/live.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { attachedDevices } from './client/attached.ts';
 import { identifyClient } from './client-identity.ts';
@@ -383,12 +382,6 @@ export class Daemon {
   async rescan(reason: string): Promise<void> {
     this.#log.debug({ reason }, 'reading the devices again');
     await this.#scans.refresh({});
-  }
-
-  /** Reads one VG again, by name or uuid; its volumes follow. Gives what should be active and isn't, or has not followed. */
-  async refreshGroup(vg: string): Promise<readonly LiveProblem[]> {
-    const ids = new Set([vg, ...this.#scans.groups.flatMap(({ vg: { name, id } }) => (name === vg ? [id] : []))]);
-    return this.#scans.refresh({ follows: (vgId) => ids.has(vgId) });
   }
 
   /** Serves the client at the standard streams. Settles when it has left, and has taken what was for it. */
