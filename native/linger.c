@@ -23,10 +23,16 @@ void linger_begin(struct look *look, uv_loop_t *loop) {
   look->longest = 0;
   look->owed = look->next_owed = 1;
   look->looked = false;
+  look->skipped = true;
+}
+
+void linger_not(struct look *look) {
+  look->skipped = true;
 }
 
 void linger_before_sleep(struct look *look) {
   struct pollfd events = {.fd = uv_backend_fd(look->loop), .events = POLLIN};
+  look->skipped = false;
   if (look->longest == 0) return;
   look->begun = uv_hrtime();
   look->looked = look->owed == 0 && uv_backend_timeout(look->loop) != 0;
@@ -35,7 +41,7 @@ void linger_before_sleep(struct look *look) {
 }
 
 void linger_after_sleep(struct look *look) {
-  if (look->longest == 0) return;
+  if (look->longest == 0 || look->skipped) return;
   const uint64_t waited = uv_hrtime() - look->begun;
   if (look->looked) {
     const bool in_vain = waited > look->longest;

@@ -12,13 +12,17 @@ struct look {
   uint64_t begun, longest;
   /* Short waits that are to come before the next look, and that the next one in vain will cost. */
   uint32_t owed, next_owed;
-  bool looked;
+  /* skipped: the loop did not wait for anything. */
+  bool looked, skipped;
 };
 
 void linger_begin(struct look *look, uv_loop_t *loop);
 
 /* To be called when nothing is left to do but to wait. */
 void linger_before_sleep(struct look *look);
+
+/* Instead, when there is something left to do. */
+void linger_not(struct look *look);
 
 void linger_after_sleep(struct look *look);
 

@@ -454,8 +454,10 @@ static void on_prepare(uv_prepare_t *handle) {
     call_back(ring);
     if (ring->closing) return;
   }
-  if (has_work(ring)) uv_idle_start(&ring->idle, on_idle);
-  else {
+  if (has_work(ring)) {
+    uv_idle_start(&ring->idle, on_idle);
+    linger_not(&ring->look);
+  } else {
     uv_idle_stop(&ring->idle);
     linger_before_sleep(&ring->look);
   }
