@@ -11,8 +11,8 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import type { Readable } from 'node:stream';
-import { DaemonError } from '../errors.ts';
+import { Readable } from 'node:stream';
+import { DaemonError, reasonOf } from '../errors.ts';
 import { sendHandle } from '../worker/handles.ts';
 import type { Estate, FromSuccessor, ToSuccessor, WithHandle } from './messages.ts';
 
@@ -37,6 +37,26 @@ export class FdList {
   add(fd: number): number {
     return FIRST_FD + this.fds.push(fd) - 1;
   }
+}
+
+/** The shell, and the pipe that its child keeps. Throws a DaemonError where this process can't start any. */
+function startShell(args: readonly string[], fds: readonly number[]): [ChildProcess, Readable] {
+  const { WATCHDOG_PID: _, ...env } = process.env;
+  let child: ChildProcess;
+  try {
+    child = spawn('/bin/sh', args, {
+      serialization: 'advanced',
+      stdio: ['inherit', 'inherit', 'inherit', 'ipc', 'pipe', ...fds],
+      env: { ...env, [FOLLOWS]: String(process.pid) },
+    });
+  } catch (error) {
+    throw failed(reasonOf(error));
+  }
+  // Without a descriptor for them there are no streams, and the error comes later.
+  const pipe = (child as Partial<ChildProcess>).stdio?.[4];
+  if (pipe instanceof Readable) return [child, pipe];
+  child.once('error', () => undefined);
+  throw failed('it can not be started: no descriptor is free (LimitNOFILE, ulimit -n)');
 }
 
 export class Successor {
@@ -68,15 +88,10 @@ export class Successor {
     child.once('error', (error) => this.#over(error.message));
   }
 
-  /** Starts it with the descriptors, and tells it what they are. */
+  /** Starts it with the descriptors, and tells it what they are. Throws a DaemonError. */
   static start({ main, args }: Program, { fds }: FdList, estate: Estate): Successor {
-    const { WATCHDOG_PID: _, ...env } = process.env;
-    const child = spawn('/bin/sh', ['-c', STARTER, 'sh', process.execPath, ...process.execArgv, main, ...args], {
-      serialization: 'advanced',
-      stdio: ['inherit', 'inherit', 'inherit', 'ipc', 'pipe', ...fds],
-      env: { ...env, [FOLLOWS]: String(process.pid) },
-    });
-    const successor = new Successor(child, child.stdio[4] as Readable);
+    const command = [process.execPath, ...process.execArgv, main, ...args];
+    const successor = new Successor(...startShell(['-c', STARTER, 'sh', ...command], fds));
     successor.say({ kind: 'estate', estate });
     return successor;
   }
