@@ -3,7 +3,10 @@
  * wait for it. The engine compiles a function when it is first called, and forgets it when that was long ago; a suspend that does all of
  * it for the first time takes milliseconds instead of a tenth of one.
  *
- * Invariant: nothing of it can be seen outside: no device of anybody is touched, and all of its volumes are closed when it ends.
+ * Invariants
+ *  - Nothing of it can be seen outside: no device of anybody is touched, and all of its volumes are closed when it ends.
+ *  - It waits for nobody: its requests are reads, since what a write copies for a snapshot goes through memory that all snapshots share, and
+ *    that is lent for as long as somebody's device hangs.
  */
 import { MemoryDevice } from '../block/memory.ts';
 import { IoRequest, Op } from '../block/request.ts';
@@ -17,7 +20,7 @@ const SECTOR_BYTES = 512;
 
 let rehearsals = 0;
 
-/** A linear volume becomes the origin of a new snapshot and is one no more, each time with a write on its way and one that has to wait. */
+/** A linear volume becomes the origin of a new snapshot and is one no more, each time with a request on its way and one that has to wait. */
 export async function rehearse(): Promise<void> {
   const device = new MemoryDevice({ name: 'rehearsal', sizeBytes: 2 * SECTORS * SECTOR_BYTES });
   const resolve = (): MemoryDevice => device;
@@ -48,20 +51,20 @@ export async function rehearse(): Promise<void> {
 }
 
 async function exchange(volume: Volume, beside: Volume | null): Promise<void> {
-  const onTheWay = write(volume, 0);
+  const onTheWay = read(volume, 0);
   await volume.flush();
   const suspended = volume.suspend(undefined, false);
-  const held = write(volume, CHUNK_SECTORS * SECTOR_BYTES);
+  const held = read(volume, CHUNK_SECTORS * SECTOR_BYTES);
   await suspended;
   volume.resume();
   beside?.resume();
   await Promise.all([onTheWay, held, volume.flush()]);
 }
 
-function write(volume: Volume, offset: number): Promise<void> {
+function read(volume: Volume, offset: number): Promise<void> {
   return new Promise((done) => {
     const request = new IoRequest();
-    request.op = Op.write;
+    request.op = Op.read;
     request.offset = offset;
     request.length = SECTOR_BYTES;
     request.buffer = Buffer.alloc(SECTOR_BYTES);
