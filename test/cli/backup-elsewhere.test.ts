@@ -16,7 +16,7 @@ import { NbdClient } from '../../src/daemon/client/nbd-client.ts';
 import { isNbdUri, parseNbdUri } from '../../src/daemon/client/nbd-uri.ts';
 import { statusOf } from '../daemon/status-of.ts';
 import { accepts, type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
-import { mustRun, type Outcome } from '../helpers/run.ts';
+import { mustRun, type Outcome, runProgram } from '../helpers/run.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { NOBODY } from '../helpers/terminal.ts';
 import { makeCredentials } from '../helpers/tls.ts';
@@ -238,6 +238,34 @@ describe('backup and restore over TLS', { timeout: 120_000 }, () => {
       await withNbdkit(folder, ['--tls=require', ...certificates], async (socket) => {
         const uri = `nbds+unix:///?socket=${socket}&tls-certificates=tls/alice&tls-hostname=elsewhere`;
         await refused(folder, ['backup', uri, 'refused'], /tls-hostname=NAME instead of elsewhere/);
+      });
+    });
+  });
+
+  test("the process's environment switches no check off, and an authority that it trusts stands in for no key", async () => {
+    await withTemporaryFolder(async (folder) => {
+      const [tls, others] = [join(folder, 'tls'), join(folder, 'others')];
+      for (const directory of [tls, others]) await makeCredentials(directory, ['alice']);
+      await withNbdkit(folder, ['--tls=require', `--tls-certificates=${others}`], async (socket) => {
+        const key = `nbds+unix://alice@/?socket=${socket}&tls-psk-file=tls/keys.psk`;
+        const certificate = `nbds+unix:///?socket=${socket}&tls-certificates`;
+        const unchecked = { NODE_TLS_REJECT_UNAUTHORIZED: '0' };
+        for (const [uri, variables, message] of [
+          [`${certificate}=tls/alice`, unchecked, /not signed by .*tls\/alice\/ca-cert\.pem/],
+          [`${certificate}=others/alice&tls-hostname=other.example`, unchecked, /tls-hostname=NAME instead of other/],
+          [key, unchecked, /TLS failed: .*Does the server take pre-shared keys/],
+          [
+            key,
+            { NODE_EXTRA_CA_CERTS: join(others, 'ca-cert.pem') },
+            /it shows a certificate and does not know the key/,
+          ],
+        ] as const) {
+          const env = { ...process.env, ...variables, LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
+          const options = { cwd: folder, env };
+          const outcome = await runProgram(join(CHECKOUT, 'bin/orion-lvm'), ['backup', uri, 'refused'], options);
+          assert.match(outcome.stderr, message);
+          assert.equal(outcome.status, 5);
+        }
       });
     });
   });

@@ -31,7 +31,8 @@ const PSK_CIPHERS =
 
 /** What a connection needs, read from the files. Throws Error with a whole sentence. */
 export function readClientTls(tls: ClientTls): ConnectionOptions {
-  const common = { minVersion: 'TLSv1.2' as const, ...nameOf(tls) };
+  // Said here, the checks are not the environment's to switch off (NODE_TLS_REJECT_UNAUTHORIZED).
+  const common = { minVersion: 'TLSv1.2' as const, rejectUnauthorized: true, ...nameOf(tls) };
   if (tls.pskFile !== null) return { ...common, ...keyOptions(tls.pskFile, tls.user) };
   const directory = tls.certificates;
   const material = directory === null ? { ca: getCACertificates('system') } : certificateOptions(directory);
