@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { constants, existsSync } from 'node:fs';
+import { lstat, mkdir, open, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { withNewFile } from '../../src/cli/backup/image-sink.ts';
@@ -16,7 +16,7 @@ import { closeAll } from '../../src/lvm/open.ts';
 import { CommandError as Refusal } from '../../src/lvm/edit/errors.ts';
 import { DeviceError } from '../../src/block/errors.ts';
 import { waitFor } from '../helpers/daemon.ts';
-import type { Outcome } from '../helpers/run.ts';
+import { mustRun, type Outcome } from '../helpers/run.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { NOBODY } from '../helpers/terminal.ts';
 
@@ -64,6 +64,50 @@ describe('the file of a backup', () => {
       await withNewFile(path, { replace: true }, (sink) => sink.write(Buffer.from('three')));
       assert.equal(await readFile(path, 'utf8'), 'three');
       assert.deepEqual(await readdir(folder), ['image']);
+    });
+  });
+
+  test(
+    'a device, a pipe, a link and a directory are refused at once, also with --force',
+    { timeout: 60_000 },
+    async () => {
+      await withTemporaryFolder(async (folder) => {
+        const places = ['pipe', 'link', 'dangling', 'directory'].map((name) => join(folder, name));
+        await mustRun('mkfifo', [join(folder, 'pipe')]);
+        await writeFile(join(folder, 'image'), 'one');
+        await symlink('image', join(folder, 'link'));
+        await symlink('nowhere', join(folder, 'dangling'));
+        await mkdir(join(folder, 'directory'));
+        const kinds = (): Promise<readonly number[]> =>
+          Promise.all(places.map(async (path) => (await lstat(path)).mode & constants.S_IFMT));
+        const before = await kinds();
+        for (const path of [...places, '/dev/null']) {
+          for (const replace of [false, true]) {
+            const failed = withNewFile(path, { replace }, () => assert.fail('begun'));
+            await assert.rejects(failed, {
+              message: `${path} is no regular file, and is kept: name another, or - for standard output.`,
+            });
+          }
+        }
+        // What came meanwhile is kept too.
+        const late = join(folder, 'late');
+        const failed = withNewFile(late, { replace: true }, () => symlink('image', late));
+        await assert.rejects(failed, /late is no regular file/);
+        assert.deepEqual(await kinds(), before);
+        assert.ok((await lstat('/dev/null')).isCharacterDevice());
+        assert.equal(await readFile(join(folder, 'image'), 'utf8'), 'one');
+        assert.deepEqual((await readdir(folder)).sort(), ['dangling', 'directory', 'image', 'late', 'link', 'pipe']);
+      });
+    },
+  );
+
+  test('its name may be as long as names can be', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const name = 'x'.repeat(255);
+      for (const replace of [false, true]) {
+        await withNewFile(join(folder, name), { replace }, (sink) => sink.write(Buffer.from('one')));
+      }
+      assert.deepEqual(await readdir(folder), [name]);
     });
   });
 

@@ -3,10 +3,11 @@
  *
  * Invariant: under its own name the file is whole and durable, or not there: what is being written has another name, and goes away when
  * the backup fails or is interrupted. Only a killed process leaves that one behind. A file that somebody else made meanwhile is kept, but
- * with `replace`.
+ * with `replace`; what is no regular file (a device, a pipe, a link) is kept in any case, and known before anything is read.
  */
-import { type FileHandle, link, open, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, link, lstat, open, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { CommandError, EXIT } from '../messages.ts';
 import type { ImageSink } from './write-image.ts';
@@ -17,8 +18,9 @@ export async function withNewFile<Result>(
   { replace }: { readonly replace: boolean },
   body: (sink: ImageSink) => Promise<Result>,
 ): Promise<Result> {
-  if (!replace) await refuseExisting(path);
-  const part = join(dirname(path), `.${basename(path)}.${process.pid}.part`);
+  await told(path, refuseExisting(path, replace));
+  // Not made of the file's own name, which may be as long as names can be.
+  const part = join(dirname(path), `.orion-lvm-${randomBytes(8).toString('hex')}.part`);
   const file = await told(path, open(part, 'wx', 0o600));
   try {
     const result = await body({ write: (bytes) => told(path, writeAll(file, bytes)) });
@@ -34,7 +36,10 @@ export async function withNewFile<Result>(
 async function finish(file: FileHandle, part: string, path: string, replace: boolean): Promise<void> {
   await file.sync();
   await file.close();
-  if (replace || !(await linked(part, path))) await rename(part, path);
+  if (replace || !(await linked(part, path))) {
+    await refuseExisting(path, replace);
+    await rename(part, path);
+  }
   await syncDirectory(dirname(path));
 }
 
@@ -46,7 +51,6 @@ async function linked(part: string, path: string): Promise<boolean> {
     const { code = '' } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST') throw existing(path);
     if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'].includes(code)) throw error;
-    await refuseExisting(path);
     return false;
   }
   await rm(part);
@@ -69,13 +73,16 @@ export function streamSink(stream: Writable): ImageSink {
   };
 }
 
-async function refuseExisting(path: string): Promise<void> {
-  try {
-    await (await open(path, 'r')).close();
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-  }
-  throw existing(path);
+/** Nothing may be there; with `replace`, a regular file may. */
+async function refuseExisting(path: string, replace: boolean): Promise<void> {
+  const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null;
+    throw error;
+  });
+  if (found === null || (replace && found.isFile())) return;
+  if (found.isFile()) throw existing(path);
+  const way = 'name another, or - for standard output';
+  throw new CommandError(EXIT.failed, [`${path} is no regular file, and is kept: ${way}.`]);
 }
 
 function existing(path: string): CommandError {
