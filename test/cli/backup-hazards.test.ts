@@ -6,16 +6,17 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants, existsSync } from 'node:fs';
-import { lstat, mkdir, open, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, readFile, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { withNewFile } from '../../src/cli/backup/image-sink.ts';
 import { CommandError, StreamOutput } from '../../src/cli/messages.ts';
 import { run } from '../../src/cli/run.ts';
+import { HOST_SYSTEM, noteDevice } from '../../src/daemon/client/attached.ts';
 import { closeAll } from '../../src/lvm/open.ts';
 import { CommandError as Refusal } from '../../src/lvm/edit/errors.ts';
 import { DeviceError } from '../../src/block/errors.ts';
-import { waitFor } from '../helpers/daemon.ts';
+import { accepts, waitFor } from '../helpers/daemon.ts';
 import { mustRun, type Outcome } from '../helpers/run.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { NOBODY } from '../helpers/terminal.ts';
@@ -25,7 +26,7 @@ const MIB = 2 ** 20;
 async function command(folder: string, ...args: readonly string[]): Promise<Outcome> {
   let [stdout, stderr] = ['', ''];
   const output = new StreamOutput({ write: (text) => (stdout += text) }, { write: (text) => (stderr += text) });
-  const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
+  const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '', ORION_LVM_DEVICES: join(folder, 'pv0') };
   const status = await run(args, output, { env, cwd: folder, uid: 1000, now: 0, terminal: NOBODY });
   output.flush();
   return { status, stdout, stderr };
@@ -42,7 +43,7 @@ async function withServer(
   const server = spawn('nbdkit', ['-f', '-U', socket, ...args], { stdio: 'ignore' });
   const ended = once(server, 'exit');
   try {
-    await waitFor('nbdkit', () => existsSync(socket));
+    await waitFor('nbdkit to listen', () => accepts(socket));
     await use(`nbd+unix:///?socket=${socket}`);
   } finally {
     server.kill('SIGKILL');
@@ -160,7 +161,36 @@ test('a volume that is larger than the image keeps what is beyond it', async () 
   });
 });
 
-test('an interrupt does not wait for the server', { timeout: 60_000 }, async () => {
+test('a volume that the kernel has attached, waiting for its daemon, is overwritten with --force only', async (t) => {
+  await withTemporaryFolder(async (folder) => {
+    await writeFile(join(folder, 'pv0'), '');
+    await truncate(join(folder, 'pv0'), 64 * MIB);
+    const must = async (...args: readonly string[]): Promise<string> => {
+      const { status, stdout, stderr } = await command(folder, ...args);
+      assert.equal(status, 0, `${args.join(' ')}: ${stderr}`);
+      return stdout.trim();
+    };
+    await must('vgcreate', 'vg', join(folder, 'pv0'));
+    for (const name of ['o', 'r']) await must('lvcreate', '-L8M', '-n', name, 'vg');
+    await must('backup', 'vg/o', 'image');
+    t.mock.property(HOST_SYSTEM, 'directory', join(folder, 'notes'));
+    t.mock.property(HOST_SYSTEM, 'sysBlock', join(folder, 'sys'));
+    await mkdir(join(folder, 'sys/nbd3'), { recursive: true });
+    await writeFile(join(folder, 'sys/nbd3/pid'), '17\n');
+    const ids = await must('lvs', '--noheadings', '--separator', '/', '-o', 'vg_uuid,lv_uuid', 'vg/r');
+    const server = 'unix:/run/orion-lvm/nbd.sock';
+    await noteDevice({ kernelName: 'nbd3', exportName: 'vg/r', server, connections: 1, volume: ids });
+    const { status, stderr } = await command(folder, 'restore', '-y', 'image', 'vg/r');
+    assert.equal(status, 5);
+    assert.match(stderr, /vg\/r in use: it is attached as \/dev\/nbd3, which waits for its daemon\./);
+    // It may be read, others are not concerned, and whoever insists has it.
+    await must('backup', 'vg/r', 'other');
+    await must('restore', '-y', 'image', 'vg/o');
+    await must('restore', '-y', '--force', 'image', 'vg/r');
+  });
+});
+
+test('an interrupt does not wait for the server', { timeout: 180_000 }, async () => {
   await withTemporaryFolder(async (folder) => {
     await writeFile(join(folder, 'disk'), Buffer.alloc(4 * MIB, 5));
     await withServer(folder, 'quick', ['file', join(folder, 'disk')], async (uri) => {
@@ -186,10 +216,25 @@ test('an interrupt does not wait for the server', { timeout: 60_000 }, async () 
         let stderr = '';
         child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
         const ended = once(child, 'close');
-        await waitFor(asked, async () => (await readFile(log, 'utf8').catch(() => '')).includes(` ${asked} `));
-        child.kill('SIGINT');
-        assert.deepEqual(await ended, [5, null], stderr);
-        assert.match(stderr.trimEnd(), said);
+        const requests = (): Promise<string> => readFile(log, 'utf8').catch(() => '');
+        try {
+          await waitFor(
+            asked,
+            async () => {
+              const { exitCode, signalCode } = child;
+              assert.deepEqual([exitCode, signalCode], [null, null], `${args[0]} ended before its ${asked}`);
+              return (await requests()).includes(` ${asked} `);
+            },
+            60_000,
+          );
+          child.kill('SIGINT');
+          assert.deepEqual(await ended, [5, null]);
+          assert.match(stderr.trimEnd(), said);
+        } catch (cause) {
+          throw new Error(`${args[0]} said: ${stderr}\nnbdkit was asked:\n${await requests()}`, { cause });
+        } finally {
+          child.kill('SIGKILL');
+        }
       }
     });
     assert.equal(

@@ -14,6 +14,7 @@ import { withChanges } from '../../lvm/command.ts';
 import { openDirectly, type Stretch } from '../../lvm/direct-volumes.ts';
 import { changeContext } from '../change.ts';
 import type { CommandContext } from '../command.ts';
+import { refuseAttached } from '../lv/attached.ts';
 import { CommandError, EXIT } from '../messages.ts';
 import { ask, runningDaemon } from '../running-daemon.ts';
 
@@ -50,7 +51,7 @@ export interface Wanted {
   /** A snapshot of the same VG, to compare with; null: none. */
   readonly baseName: string | null;
   readonly writable: boolean;
-  /** Nobody else may connect to it meanwhile, where this host's daemon serves it. */
+  /** Nobody else may have it meanwhile, where this host's daemon serves it, or its kernel has it attached while no daemon does. */
   readonly alone: boolean;
   /** Aborted: nothing more is waited for. */
   readonly signal: AbortSignal;
@@ -66,28 +67,38 @@ export interface WorkSet {
   readonly base: WorkVolume | null;
 }
 
-/** Runs `body` on the volumes. Throws CommandError where they can't be had. */
+/** What this host's daemon serves by that name now; null: nothing, or the volume is elsewhere. Throws CommandError. */
+export async function servedNow(context: CommandContext, volume: VolumeName | NbdPlace): Promise<ServedExport | null> {
+  if ('server' in volume) return null;
+  const served = await servedBy(context, volume);
+  return served?.exports.get(`${volume.vgName}/${volume.lvName}`) ?? null;
+}
+
+/**
+ * Runs `body` on the volumes. Throws CommandError where they can't be had. `stillAlone` throws one when others may have got at a volume
+ * that was wanted alone.
+ */
 export async function withVolumes<Result>(
   context: CommandContext,
   wanted: Wanted,
-  body: (set: WorkSet) => Promise<Result>,
+  body: (set: WorkSet, stillAlone: () => void) => Promise<Result>,
 ): Promise<Result> {
   const { volume, baseName, signal } = wanted;
   const onSilence = (message: string): void => context.output.error(`WARNING: ${message}. Interrupt to give it up.`);
   const connect: Connect = (target) => NbdClient.connect({ ...target, timeoutMs: CONNECT_MS, signal, onSilence });
-  if ('server' in volume) return elsewhere(connect, volume, baseName, body);
+  if ('server' in volume) return elsewhere(connect, volume, baseName, (set) => body(set, nobodyToFear));
   const served = await servedBy(context, volume);
-  if (served === null) return directly(context, volume, wanted, body);
+  if (served === null) return directly(context, volume, wanted, (set) => body(set, nobodyToFear));
   return hereOverNbd(connect, served, volume, baseName, (set) =>
-    wanted.alone ? alone(context, set.volume.name, () => body(set)) : body(set),
+    wanted.alone ? alone(context, set.volume, (stillAlone) => body(set, stillAlone)) : body(set, nobodyToFear),
   );
 }
 
 /** Runs `body` while the daemon lets nobody else connect to the export, to which this command has connected. */
 async function alone<Result>(
   context: CommandContext,
-  exportName: string,
-  body: () => Promise<Result>,
+  { name, id }: Pick<WorkVolume, 'name' | 'id'>,
+  body: (stillAlone: () => void) => Promise<Result>,
 ): Promise<Result> {
   const { ControlClientError } = await import('../../daemon/client/control-client.ts');
   const client = await runningDaemon(context);
@@ -96,30 +107,38 @@ async function alone<Result>(
     if (!(error instanceof ControlClientError)) throw error;
     return error.message;
   };
-  const hold = await client.stream('POST', `/v1/holds/${exportName}`, {}).catch((error: unknown) => {
-    throw failed(`Cannot have logical volume ${exportName} alone: ${told(error)}.`);
+  const refused = (reason: string): CommandError => failed(`Cannot have logical volume ${name} alone: ${reason}.`);
+  const hold = await client.stream<{ readonly id: string }>('POST', `/v1/holds/${name}`, {}).catch((error: unknown) => {
+    throw refused(told(error));
   });
-  let done = false;
+  const heard = Promise.withResolvers<string | null>();
   const watched = (async (): Promise<void> => {
     try {
-      for await (const _ of hold.events);
-      if (!done) lost.push('it has ended the hold');
+      for await (const held of hold.events) heard.resolve(held.id.replace(' ', '/'));
+      lost.push('it has ended the hold');
     } catch (error) {
-      if (!done) lost.push(told(error));
+      lost.push(told(error));
+    } finally {
+      heard.resolve(null);
     }
   })();
-  try {
-    const result = await body();
+  const stillAlone = (): void => {
     const [reason] = lost;
-    if (reason !== undefined)
-      throw failed(`Others may have written to logical volume ${exportName} meanwhile: ${reason}.`);
-    return result;
+    if (reason !== undefined) throw failed(`Others may have written to logical volume ${name} meanwhile: ${reason}.`);
+  };
+  try {
+    const held = await heard.promise;
+    if (held !== null && held !== id) throw refused('another one has this name now');
+    stillAlone();
+    return await body(stillAlone);
   } finally {
-    done = true;
     hold.close();
     await watched;
   }
 }
+
+/** Of volumes from which nobody else is kept away, or which nobody else can have. */
+const nobodyToFear = (): void => undefined;
 
 type Connect = (target: Omit<NbdClientTarget, 'timeoutMs'>) => Promise<NbdClient>;
 
@@ -304,7 +323,7 @@ function clipped(stretches: readonly Stretch[], length: number): readonly Stretc
 async function directly<Result>(
   context: CommandContext,
   { vgName, lvName }: VolumeName,
-  { baseName, writable }: Wanted,
+  { baseName, writable, alone: refuseOthers }: Wanted,
   body: (set: WorkSet) => Promise<Result>,
 ): Promise<Result> {
   const change = await changeContext(context);
@@ -314,6 +333,8 @@ async function directly<Result>(
     const opened = await openDirectly(group, lvName, { host: change.host, readOnly: !writable });
     let result: Result;
     try {
+      const { id, name } = opened.own;
+      if (refuseOthers) await refuseAttached(new Map([[id.replace('/', ' '), name]]));
       const base = baseName === null ? undefined : opened.volumes.get(baseName);
       if (baseName !== null && (base === undefined || baseName === lvName))
         throw noBase(vgName, `${vgName}/${lvName}`, baseName);
