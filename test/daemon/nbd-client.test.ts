@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { NbdClient } from '../../src/daemon/client/nbd-client.ts';
-import { waitFor } from '../helpers/daemon.ts';
+import { accepts, waitFor } from '../helpers/daemon.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
 
 async function withServer(use: (server: ChildProcess, address: string) => Promise<void>): Promise<void> {
@@ -15,7 +15,7 @@ async function withServer(use: (server: ChildProcess, address: string) => Promis
     const server = spawn('nbdkit', ['-f', '-U', socket, 'memory', '1M'], { stdio: 'ignore' });
     const ended = once(server, 'exit');
     try {
-      await waitFor('nbdkit', () => existsSync(socket));
+      await waitFor('nbdkit to listen', () => accepts(socket));
       await use(server, `unix:${socket}`);
     } finally {
       server.kill('SIGKILL');

@@ -50,10 +50,10 @@ async function withGroup(
   });
 }
 
-test('a snapshot whose origin can not be suspended is taken back', { timeout: 120_000 }, async () => {
+test('a snapshot whose origin can not be suspended is taken back', { timeout: 180_000 }, async () => {
   await withGroup(async ({ folder, first, second }) => {
-    // Longer than a suspend waits.
-    await using slow = await SlowFile.mount(second, folder, ['wdelay=24']);
+    // Much longer than a suspend waits, and than the command takes to ask for it.
+    await using slow = await SlowFile.mount(second, folder, ['wdelay=45']);
     const devices = [first, slow.path];
     const daemon = await startDaemon(devices, ['--workers', '1']);
     try {
@@ -80,6 +80,7 @@ print("written", flush=True)
       await waitFor('the write to wait', () => said.includes('writing'));
       const { status, stdout, stderr } = await command('lvcreate', '-s', '-L4M', '-ns', 'vg/o', first);
       assert.equal(status, 5, stdout + stderr);
+      assert.ok(!said.includes('written'), 'the write ended before the suspend had waited');
       assert.match(stderr, /can't be suspended/);
       assert.match(stderr, /Failed to activate new LV vg\/s\./);
       assert.doesNotMatch(stdout, /created/);

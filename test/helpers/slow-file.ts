@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { waitFor } from './daemon.ts';
+import { accepts, waitFor } from './daemon.ts';
 import { runProgram } from './run.ts';
 
 /** Serves `image` as a file of a FUSE file system, until it is disposed of. */
@@ -25,7 +25,7 @@ export class SlowFile implements AsyncDisposable {
     await mkdir(mount);
     const filters = ['--filter=delay', '--filter=error'];
     const server = spawn('nbdkit', ['-f', '-U', socket, ...filters, 'file', image, ...options], { stdio: 'ignore' });
-    await waitFor('nbdkit', () => existsSync(socket));
+    await waitFor('nbdkit to listen', () => accepts(socket));
     const fuse = spawn('nbdfuse', [`${mount}/`, '--unix', socket], { stdio: 'ignore' });
     await waitFor('the FUSE file', () => existsSync(join(mount, 'nbd')));
     return new SlowFile(join(mount, 'nbd'), server, fuse);
