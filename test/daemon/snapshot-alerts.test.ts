@@ -139,7 +139,7 @@ command = ["/bin/sh", "-c", "cat >> '${program}'"]
       assert.match(told.textOf('snapshot-filling'), /^the store of snapshot vg\/s will be full in \d+ s at /);
       assert.ok((await sample('fill_bytes_per_second')) > 0 && Number.isFinite(await sample('full_in_seconds')));
       await waitFor('that it is full', () => told.has('snapshot-full', 'raised'));
-      assert.match(told.textOf('snapshot-full'), /^the store of snapshot vg\/s is [67]\d\.\d% full: /);
+      assert.match(told.textOf('snapshot-full'), /^the store of snapshot vg\/s is \d\d\.\d% full: /);
       await waitFor('that it could not be extended', () => told.has('snapshot-not-extended', 'raised'));
       assert.match(told.textOf('snapshot-not-extended'), /^the store of snapshot vg\/s is filling up and could not/);
 
