@@ -7,13 +7,13 @@
  *  - Tables are loaded, and their devices opened, before anything is suspended.
  *  - Extents never belong to two tables that do I/O: what is new begins when everything that changed has its new table. If something
  *    can't be let go or suspended (a device hangs), all that changes goes on with the table that it had, and its problem is told.
- *  - No origin waits for a snapshot that can't be loaded: it goes on without one that is new, and without one that it had takes no writes.
+ *  - What can't be loaded goes on with the table that it had, if that is still its own; else it is no longer served.
+ *  - No origin waits for a snapshot that is lost that way: it goes on without one that is new, and without one that it had takes no writes.
  *  - A worker that dies in between is no failure: the next one gets what was to be, and the change is done again.
  */
-import type { SnapshotOriginParams } from '../dm/snapshot/params.ts';
-import type { Table } from '../dm/table.ts';
 import type { LiveProblem, VolumeId } from '../lvm/live.ts';
-import { lossOf } from './lost-snapshots.ts';
+import { keepsDevices, keepsExtents } from './kept-extents.ts';
+import { lossOf, mayStay, snapshotsNamed } from './lost-snapshots.ts';
 import type { ActivePlan, DesiredVolume, Load } from './served-volume.ts';
 import { preferredBlockBytes, ServedVolume } from './served-volume.ts';
 import { deviceKey, type DeviceSpec, type VolumeFacts, type VolumeSpec, type WorkerHost } from './worker/host.ts';
@@ -68,6 +68,8 @@ export class GroupChange {
   readonly #resolve: (path: string) => DeviceSpec | undefined;
   readonly #reload: ReadonlySet<VolumeId>;
   readonly #problems: LiveProblem[] = [];
+  /** What this attempt could not load and let go: what an origin is told that names it. */
+  readonly #lost = new Map<VolumeId, string>();
 
   /** `resolve` gives the claimed device that a table names; `reload`: volumes to be loaded again though they did not change. */
   constructor(
@@ -220,6 +222,7 @@ export class GroupChange {
 
   async #follow(steps: readonly Step[]): Promise<void> {
     if (steps.length === 0) return;
+    this.#lost.clear();
     const hosts = new Map<WorkerSlot, WorkerHost>();
     for (const slot of new Set(steps.map(({ served }) => served.slot))) {
       hosts.set(slot, await slot.within(WORKER_TIMEOUT_MS));
@@ -229,59 +232,78 @@ export class GroupChange {
       if (host === undefined) throw new WorkerError('GONE', step.served.slot.index, 'it has ended');
       return host;
     };
+    await this.#exchange(steps, hostOf);
+    const bereft = this.#bereft();
+    if (bereft.length > 0) await this.#exchange(bereft, hostOf);
+  }
+
+  async #exchange(steps: readonly Step[], hostOf: HostOf): Promise<void> {
     const loaded = await this.#load(steps, hostOf);
     const problem = await this.#swap(loaded, hostOf);
     if (problem !== null) await this.#undo(loaded, hostOf, problem);
   }
 
-  /** Loads every table; what can't be loaded is no longer served. Gives the others. */
+  /** Loads every table. Gives what can be exchanged; the rest goes on as it was, or is no longer served. */
   async #load(steps: readonly Step[], hostOf: HostOf): Promise<readonly Step[]> {
     // What is new may get ready while the others go on, unless one of these still has extents that it is to have.
-    const isFree = steps.every((step) => step.isNew || keepsExtents(step));
+    const isFree = steps.every((step) => step.isNew || keepsExtents(step.served.load.spec, step.load.spec));
     const specOf = ({ load: { spec }, isNew }: Step): VolumeSpec => (isNew && isFree ? { ...spec, isNew } : spec);
     const answers = await Promise.all(byHost(steps, hostOf).map(([host, own]) => host.load(own.map(specOf))));
     const failed = new Map(
       answers.flat().flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
     );
-    const good: Step[] = [];
-    const lost = new Map<VolumeId, string>();
-    for (const step of steps) {
+    // Origins come last: what becomes of one depends on its snapshots.
+    for (const step of steps.toSorted((a, b) => namedBy(a).length - namedBy(b).length)) {
       const problem = failed.get(step.served.id);
-      if (problem === undefined) {
-        good.push(step);
-        continue;
-      }
-      await this.#drop(step, problem);
-      lost.set(step.served.id, `its snapshot ${step.desired.name} can't be loaded: ${problem}`);
+      if (problem === undefined) continue;
+      const reason = `its new table can't be loaded: ${problem}`;
+      if (!(await this.#stays(step, reason, steps, hostOf))) await this.#drop(step, problem);
     }
-    return lost.size === 0 ? good : this.#withoutLost(good, lost, hostOf);
-  }
-
-  /** Those that can go on without what could not be loaded, as they can. */
-  async #withoutLost(
-    steps: readonly Step[],
-    lost: ReadonlyMap<VolumeId, string>,
-    hostOf: HostOf,
-  ): Promise<readonly Step[]> {
     const good: Step[] = [];
     const mute: Step[] = [];
     for (const step of steps) {
-      const { served, load, desired, plan } = step;
-      const reason = lossOf(load.spec, lost);
+      if (failed.has(step.served.id)) continue;
+      const reason = lossOf(step.load.spec, this.#lost);
       if (reason === null) good.push(step);
-      else if (served.live && !served.held && keepsExtents(step) && lossOf(served.load.spec, lost) === null) {
-        await hostOf(step).clear([served.id]);
-        served.next = null;
-        this.#stay(served, desired, reason);
-      } else mute.push({ ...step, plan: { ...plan, readOnly: true, note: `read-only: ${reason}` }, load: muted(load) });
+      else if (!(await this.#stays(step, reason, steps, hostOf))) mute.push(muted(step, reason));
     }
-    return mute.length === 0 ? good : [...good, ...(await this.#load(mute, hostOf))];
+    const left = good.filter(({ served }) => !this.#lost.has(served.id));
+    return mute.length === 0 ? left : [...left, ...(await this.#load(mute, hostOf))];
+  }
+
+  /** Lets a volume go on with the table that it has, without snapshots that were to begin with the new one. Gives whether it can. */
+  async #stays(step: Step, reason: string, all: readonly Step[], hostOf: HostOf): Promise<boolean> {
+    const { served, load, desired } = step;
+    if (!served.live || served.held) return false;
+    const [before, after] = [served.load.spec, load.spec];
+    const named = mayStay(before, after, this.#lost) ? [] : namedBy(step).filter((id) => !this.#lost.has(id));
+    const fresh = all.filter((other) => other.isNew && named.includes(other.served.id));
+    const lost = new Set([...this.#lost.keys(), ...fresh.map((other) => other.served.id)]);
+    if (!mayStay(before, after, lost)) return false;
+    for (const other of fresh) await this.#drop(other, `${desired.name} goes on without it: ${reason}`);
+    await hostOf(step).clear([served.id]);
+    served.next = null;
+    this.#stay(served, desired, reason);
+    return true;
   }
 
   async #drop(step: Step, problem: string): Promise<void> {
+    this.#lost.set(step.served.id, `its snapshot ${step.desired.name} can't be loaded: ${problem}`);
     this.#set.fail(step.desired.name, problem);
     await this.#set.retire(step.served, problem);
     this.#refuse(step.desired, problem);
+  }
+
+  /** Origins whose live tables name what is lost: they did not change, or it was lost after them. They take no writes from now on. */
+  #bereft(): readonly Step[] {
+    return this.#desired.flatMap((desired) => {
+      const { plan } = desired;
+      const served = this.#set.servedById(desired.id);
+      const reason = served?.shown === true ? lossOf(served.load.spec, this.#lost) : null;
+      if (!plan.active || served === undefined || reason === null) return [];
+      const { load, planKey: key } = served;
+      return [muted({ desired, plan: { ...plan, key }, served, load, isNew: false }, reason)];
+    });
   }
 
   /** Suspends all, then resumes all with their new tables, and what is new. Gives why some can't be suspended; null: all went well. */
@@ -294,7 +316,7 @@ export class GroupChange {
     const answers = await Promise.all(
       byHost(steps, hostOf).map(([host, own]) => {
         const ids = own.filter(({ served }) => served.liveOn === host).map(({ served }) => served.id);
-        return host.suspend({ ids, timeoutMs: SUSPEND_TIMEOUT_MS, keepsDevices: own.every(keepsDevices) });
+        return host.suspend({ ids, timeoutMs: SUSPEND_TIMEOUT_MS, keepsDevices: own.every(keepsPlace) });
       }),
     );
     const problem = answers.flat().find((answer) => answer.problem !== undefined)?.problem;
@@ -315,7 +337,7 @@ export class GroupChange {
       ids: steps.map(({ served }) => served.id),
       begin: beside.map(({ served }) => served.id),
       timeoutMs: SUSPEND_TIMEOUT_MS,
-      keepsDevices: steps.every(keepsDevices),
+      keepsDevices: steps.every(keepsPlace),
     });
     const answerOf = ({ served }: Step): (typeof answers)[number] | undefined =>
       answers.find(({ id }) => id === served.id);
@@ -338,16 +360,19 @@ export class GroupChange {
   /** Nothing of what was loaded becomes live. */
   async #undo(steps: readonly Step[], hostOf: HostOf, problem: string): Promise<void> {
     const reason = `a volume of its group can't be suspended, so it can't follow: ${problem}`;
-    for (const [host, own] of byHost(steps, hostOf)) await host.clear(own.map(({ served }) => served.id));
-    for (const { served, desired, isNew } of steps) {
+    const changed = steps.filter(({ isNew }) => !isNew);
+    // Nothing of their tables has been written: this waits for no device.
+    for (const [host, own] of byHost(changed, hostOf)) await host.clear(own.map(({ served }) => served.id));
+    for (const { served, desired } of changed) {
       served.next = null;
-      served.held = !isNew;
-      if (isNew) {
-        await this.#set.retire(served, reason);
-        this.#refuse(desired, reason);
-      } else this.#stay(served, desired, reason);
+      served.held = true;
+      this.#stay(served, desired, reason);
     }
-    await this.#set.resume(steps.map(({ served }) => served.id));
+    await this.#set.resume(changed.map(({ served }) => served.id));
+    // What is new may have written, and its end takes as long as its device does: meanwhile all others go on.
+    const fresh = steps.filter(({ isNew }) => isNew);
+    await Promise.all(fresh.map(({ served }) => this.#set.retire(served, reason)));
+    for (const { desired } of fresh) this.#refuse(desired, reason);
   }
 
   async #resume(steps: readonly Step[], hostOf: HostOf): Promise<void> {
@@ -380,27 +405,19 @@ function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string
   return desired.plan.active ? null : desired.plan.reason;
 }
 
-/** Whether a volume has the same extents by its new table as by its old one: it became an origin, or has other snapshots. */
-function keepsExtents({ served, load }: Step): boolean {
-  return JSON.stringify(ownLines(served.load.spec.table)) === JSON.stringify(ownLines(load.spec.table));
+/** The same for reading only. */
+function muted(step: Step, reason: string): Step {
+  const { spec, key } = step.load;
+  const load = { spec: { ...spec, readOnly: true }, key: `${key} read-only` };
+  return { ...step, load, plan: { ...step.plan, readOnly: true, note: `read-only: ${reason}` } };
 }
 
-/** Whether its next table, too, is over these extents of the devices that it has. */
-function keepsDevices(step: Step): boolean {
-  const [before, after] = [step.served.load.spec, step.load.spec].map(({ devices }) => devices.map(deviceKey));
-  return keepsExtents(step) && JSON.stringify(before) === JSON.stringify(after);
+function namedBy({ load }: Step): readonly VolumeId[] {
+  return snapshotsNamed(load.spec.table);
 }
 
-/** The same table for reading only. */
-function muted({ spec, key }: Load): Load {
-  return { spec: { ...spec, readOnly: true }, key: `${key} read-only` };
-}
-
-function ownLines(table: Table): Table {
-  const [line] = table;
-  if (line?.target !== 'snapshot-origin') return table;
-  const { origin } = line.params as SnapshotOriginParams;
-  return typeof origin === 'string' ? table : origin.table;
+function keepsPlace({ served, load }: Step): boolean {
+  return keepsDevices(served.load.spec, load.spec);
 }
 
 function byHost(steps: readonly Step[], hostOf: HostOf): readonly (readonly [WorkerHost, readonly Step[]])[] {

@@ -33,6 +33,8 @@ export interface FakeRules {
   readonly unsuspendable: Set<VolumeId>;
   /** Volumes whose tables can't be loaded. */
   readonly unloadable: Set<VolumeId>;
+  /** Volumes whose loaded tables can't go live. */
+  readonly unresumable: Set<VolumeId>;
   /** Volumes that can't be let go: their devices do not answer. */
   readonly endless: Set<VolumeId>;
   /** The worker dies when it is asked this: "0 swap a", once. */
@@ -40,7 +42,14 @@ export interface FakeRules {
 }
 
 export function noRules(): FakeRules {
-  return { log: [], unsuspendable: new Set(), unloadable: new Set(), endless: new Set(), deadly: null };
+  return {
+    log: [],
+    unsuspendable: new Set(),
+    unloadable: new Set(),
+    unresumable: new Set(),
+    endless: new Set(),
+    deadly: null,
+  };
 }
 
 export class FakeWorker implements WorkerHost {
@@ -141,7 +150,8 @@ export class FakeWorker implements WorkerHost {
     return this.#each('resume', ids, (volume, id) => this.#resume(volume, id));
   }
 
-  #resume(volume: FakeVolume, id: VolumeId): Resumed {
+  #resume(volume: FakeVolume, id: VolumeId): Resumed | Failure {
+    if (volume.next !== null && this.#rules.unresumable.has(id)) return { id, problem: 'told so by the test' };
     volume.live = volume.next ?? volume.live;
     volume.next = null;
     const suspendedMs = volume.suspended ? 1 : null;

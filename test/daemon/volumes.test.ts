@@ -3,116 +3,13 @@
  * can't follow, and workers that die at every step.
  */
 import assert from 'node:assert/strict';
-import { Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { pino } from 'pino';
-import type { DesiredVolume, ExportStatus } from '../../src/daemon/served-volume.ts';
-import { RETIRE_TIMEOUT_MS, VolumeSet } from '../../src/daemon/volumes.ts';
-import type { DeviceSpec, WorkerHost } from '../../src/daemon/worker/host.ts';
+import { RETIRE_TIMEOUT_MS } from '../../src/daemon/volumes.ts';
 import { WorkerPool } from '../../src/daemon/worker/pool.ts';
-import type { LiveProblem } from '../../src/lvm/live.ts';
-import { describeExport } from '../../src/nbd/exports.ts';
-import { PLAIN } from '../../src/nbd/features.ts';
 import { waitFor } from '../helpers/daemon.ts';
-import { type FakeRules, FakeWorker, noRules } from './fake-worker.ts';
-
-const LOG = pino({ level: 'silent' });
-const DEVICE: DeviceSpec = { path: '/d', identity: 'file:1:1', generation: 1, readOnly: false, sizeBytes: 2 ** 30 };
-
-interface Wish {
-  readonly readOnly?: boolean;
-  readonly sectors?: number;
-  readonly shareKey?: string;
-  readonly name?: string;
-  readonly reason?: string;
-  readonly vg?: string;
-  /** It is an origin of these. */
-  readonly snapshots?: readonly string[];
-}
-
-function wished(id: string, wish: Wish = {}): DesiredVolume {
-  const { sectors = 100, shareKey = null, vg = 'vg', readOnly = false } = wish;
-  const volume = { id: `${vg} ${id}`, name: wish.name ?? `${vg}/${id}`, description: '', contexts: [] };
-  if (wish.reason !== undefined) return { ...volume, plan: { active: false, reason: wish.reason } };
-  const own = [{ start: 0, length: sectors, target: 'linear', params: { device: '/d', offset: 0 } }];
-  const snapshots = wish.snapshots?.map((snapshot) => `${vg} ${snapshot}`);
-  const params = { origin: { name: 'real', table: own }, originId: volume.id, snapshots };
-  const table = snapshots === undefined ? own : [{ start: 0, length: sectors, target: 'snapshot-origin', params }];
-  const plan = {
-    active: true as const,
-    table,
-    devices: ['/d'],
-    readOnly,
-    key: `${sectors}${readOnly ? ' ro' : ''}${snapshots?.join() ?? ''}`,
-    shareKey,
-  };
-  return { ...volume, plan };
-}
-
-class Bench {
-  readonly rules: FakeRules = noRules();
-  readonly hosts: FakeWorker[] = [];
-  readonly volumes: VolumeSet;
-  readonly pool: WorkerPool;
-
-  constructor(workers: number) {
-    this.pool = new WorkerPool({
-      count: workers,
-      start: (index, events) => {
-        const host = new FakeWorker(index, this.rules, events);
-        this.hosts[index] = host;
-        return Promise.resolve<WorkerHost>(host);
-      },
-      restore: (slot, host) => this.volumes.restore(slot, host),
-      lost: (slot) => this.volumes.lost(slot),
-      connectionClosed: (connection) => this.volumes.clients.closed(connection),
-      client: () => Promise.resolve(),
-      log: LOG,
-    });
-    this.volumes = new VolumeSet({ log: LOG, slots: () => this.pool.slots });
-  }
-
-  static async open(workers: number): Promise<Bench> {
-    const bench = new Bench(workers);
-    await bench.pool.open();
-    return bench;
-  }
-
-  apply(desired: readonly DesiredVolume[]): Promise<readonly LiveProblem[]> {
-    return this.volumes.apply(desired, (path) => (path === '/d' ? DEVICE : undefined));
-  }
-
-  /** What workers were asked since the last call. */
-  asked(): readonly string[] {
-    return this.rules.log.splice(0);
-  }
-
-  states(): readonly Record<string, string>[] {
-    return this.hosts.map((host) => host.state());
-  }
-
-  /** A client that asks for a volume, and what becomes of it. */
-  client(connection: number, name: string): { readonly done: Promise<unknown>; readonly abort: AbortController } {
-    const view = this.volumes.clients.viewFor();
-    const found = view.find(name);
-    assert(found !== null);
-    const negotiated = {
-      exportName: name,
-      option: 7 as const,
-      noZeroes: true,
-      infoTypes: [],
-      info: describeExport(found),
-      features: PLAIN,
-      leftover: Buffer.alloc(0),
-    };
-    const abort = new AbortController();
-    const client = { kind: 'unknown' as const };
-    const socket = new Socket();
-    const handover = { id: connection, peer: '', client, negotiated, socket, signal: abort.signal };
-    return { done: this.volumes.clients.adopt(handover, view), abort };
-  }
-}
+import { FakeWorker, noRules } from './fake-worker.ts';
+import { Bench, LOG, wished } from './volume-bench.ts';
 
 describe('a change of a volume group', () => {
   test('loads, then suspends all that changed, resumes it, and only then what is new', async () => {
@@ -200,46 +97,26 @@ describe('a change of a volume group', () => {
     assert.deepEqual(bench.states(), [{ 'vg/b': '150' }]);
   });
 
-  test('an origin does not wait for a snapshot that cannot be loaded: new, it is not followed; known, it ends the writes', async () => {
-    const bench = await Bench.open(1);
-    const key = { shareKey: 'o' };
-    await bench.apply([wished('o', key), wished('x')]);
-    bench.rules.unloadable.add('vg s');
-    const first = [wished('o', { ...key, snapshots: ['s'] }), wished('s', key), wished('x', { sectors: 7 })];
-    const problems = await bench.apply(first);
-    assert.deepEqual(problems.map(({ volume }) => volume.name).toSorted(), ['vg/o', 'vg/s']);
-    const table = (): string | undefined => bench.hosts[0]?.volumes.get('vg o')?.live?.table[0]?.target;
-    const status = (): ExportStatus | undefined => bench.volumes.status().find(({ name }) => name === 'vg/o');
-    assert.deepEqual([table(), status()?.readOnly, bench.states()[0]?.['vg/x']], ['linear', false, '7']);
-    assert.match(status()?.problem ?? '', /its snapshot vg\/s can't be loaded: told so/);
-
-    bench.rules.unloadable.clear();
-    assert.deepEqual(await bench.apply(first), []);
-    assert.deepEqual([table(), status()?.readOnly, status()?.problem], ['snapshot-origin', false, undefined]);
-
-    bench.rules.unloadable.add('vg s');
-    await bench.apply([
-      wished('o', { ...key, snapshots: ['s', 't'] }),
-      wished('s', { ...key, sectors: 9 }),
-      wished('t', key),
-    ]);
-    assert.deepEqual([table(), status()?.readOnly], ['snapshot-origin', true]);
-    assert.match(status()?.note ?? '', /^read-only: its snapshot vg\/s can't be loaded/);
-    bench.rules.unloadable.clear();
-    await bench.apply(first);
-    assert.equal(status()?.readOnly, false);
-  });
-
-  test('a new worker that cannot load a snapshot does not let its origin go on either', async () => {
-    const bench = await Bench.open(1);
-    const key = { shareKey: 'o' };
-    await bench.apply([wished('o', { ...key, snapshots: ['s'] }), wished('s', key), wished('x')]);
-    bench.rules.unloadable.add('vg s');
-    const [first] = bench.hosts;
-    first?.die();
-    await waitFor('the next worker', () => bench.hosts[0] !== first && bench.states()[0]?.['vg/x'] === '100');
-    assert.equal(bench.hosts[0]?.volumes.get('vg o')?.live, null);
-    assert.match(bench.volumes.status().find(({ name }) => name === 'vg/o')?.problem ?? '', /its snapshot/);
+  test('what goes on as it was does not wait for the end of what was to begin', async (t) => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.rules.unsuspendable.add('vg b');
+    for (const id of ['vg n', 'vg m']) bench.rules.endless.add(id);
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const applied = bench.apply([wished('a', { sectors: 50 }), wished('b', { sectors: 50 }), wished('m'), wished('n')]);
+    const asked: string[] = [];
+    while (asked.filter((line) => /retire/.test(line)).length < 2) {
+      asked.push(...bench.asked());
+      await nextTurn();
+    }
+    assert.deepEqual(Object.assign({}, ...bench.states()), {
+      'vg/a': '100',
+      'vg/b': '100',
+      'vg m': 'none',
+      'vg n': 'none',
+    });
+    t.mock.timers.tick(RETIRE_TIMEOUT_MS);
+    assert.equal((await applied).length, 4);
   });
 
   test('what cannot follow because something else cannot be let go is told', async (t) => {
