@@ -77,8 +77,10 @@ export class ImageSum {
   }
 }
 
+/** Throws RangeError for a description that nobody would read. */
 export function encodeHeader(header: ImageHeader): Buffer {
   const text = Buffer.from(JSON.stringify(header));
+  if (text.length > MAX_TEXT_BYTES) throw new RangeError(`a backup image's description of ${text.length} bytes`);
   const bytes = Buffer.alloc(HEADER_START_BYTES + text.length + CRC_BYTES);
   bytes.write(MAGIC, 0, 'latin1');
   bytes.writeUInt32LE(VERSION, 8);

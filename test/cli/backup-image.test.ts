@@ -13,6 +13,7 @@ import { ImageChain, ImageFile } from '../../src/cli/backup/read-image.ts';
 import type { WorkVolume } from '../../src/cli/backup/volumes.ts';
 import { writeImage, type Written } from '../../src/cli/backup/write-image.ts';
 import type { Stretch } from '../../src/lvm/direct-volumes.ts';
+import { encodeHeader, headerLength, type ImageHeader } from '../../src/ondisk/backup-image.ts';
 import { FormatError } from '../../src/ondisk/errors.ts';
 import { pattern } from '../block/harness.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
@@ -284,4 +285,15 @@ test('a stream that takes no more is a failure, not the end of the image', async
   const sink = streamSink(stream);
   await assert.rejects(sink.write(Buffer.alloc(9)), { name: 'CommandError' });
   await assert.rejects(sink.write(Buffer.alloc(9)), { name: 'CommandError' });
+});
+
+function headerOf(name: string): ImageHeader {
+  return { volume: { name, id: 'i' }, base: null, sizeBytes: 1, createdAt: 1, generator: 'test' };
+}
+
+test('a description is written only as long as it can be read', () => {
+  const around = JSON.stringify(headerOf('')).length;
+  const bytes = encodeHeader(headerOf('n'.repeat(65_536 - around)));
+  assert.equal(headerLength(bytes, { device: 'image', offset: 0 }), bytes.length);
+  assert.throws(() => encodeHeader(headerOf('n'.repeat(65_537 - around))), /description of 65537 bytes/);
 });

@@ -1,10 +1,15 @@
-/** The NBD client of commands and a server that hangs: it waits, tells of it, and can be made to give up. */
+/**
+ * The NBD client of commands and servers that are no help: one that hangs is waited for, which is told, and can be given up; what one says
+ * is fit to be shown.
+ */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
+import { negotiate } from '../../src/daemon/client/handshake.ts';
 import { NbdClient } from '../../src/daemon/client/nbd-client.ts';
 import { accepts, waitFor } from '../helpers/daemon.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
@@ -78,5 +83,94 @@ test('neither a handshake nor a good-bye waits for ever', async (t) => {
     const closed = client.close();
     t.mock.timers.tick(10_000);
     await closed;
+  });
+});
+
+const HOSTILE = 'a\x1b]0;b\x07\r\n\x7f\x9b2J\u202e\u2028\u00e9';
+const SHOWN = 'a?]0;b?????2J??\u00e9';
+
+function reply(option: number, type: number, ...body: readonly (string | Buffer)[]): Buffer {
+  const payload = Buffer.concat(body.map((part) => Buffer.from(part)));
+  const head = Buffer.alloc(20);
+  head.writeBigUInt64BE(0x3e889045565a9n, 0);
+  head.writeUInt32BE(option, 8);
+  head.writeUInt32BE(type, 12);
+  head.writeUInt32BE(payload.length, 16);
+  return Buffer.concat([head, payload]);
+}
+
+/** An error that says `text`, to the request whose header came. */
+function errorChunk(request: Buffer, text: string): Buffer {
+  const chunk = Buffer.alloc(26);
+  chunk.writeUInt32BE(0x668e33ef, 0);
+  chunk.writeUInt16BE(1, 4);
+  chunk.writeUInt16BE(0x8001, 6);
+  request.copy(chunk, 8, 8, 16);
+  chunk.writeUInt32BE(6 + Buffer.byteLength(text), 16);
+  chunk.writeUInt32BE(5, 20);
+  chunk.writeUInt16BE(Buffer.byteLength(text), 24);
+  return Buffer.concat([chunk, Buffer.from(text)]);
+}
+
+/** A server that gives these answers to GO, and to every request an error that says `text`. */
+async function withLiar(
+  { answers, text }: { readonly answers: readonly Buffer[]; readonly text: string },
+  use: (address: string) => Promise<void>,
+): Promise<void> {
+  const serve = (socket: Socket): void => {
+    let bytes = Buffer.alloc(0);
+    let flags = true;
+    let chosen = false;
+    socket.on('error', () => undefined);
+    socket.write(Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), Buffer.from([0, 3])]));
+    socket.on('data', (chunk: Buffer) => {
+      bytes = Buffer.concat([bytes, chunk]);
+      for (;;) {
+        const option = bytes.length < 16 ? 0 : bytes.readUInt32BE(8);
+        const length = flags ? 4 : chosen ? 28 : bytes.length < 16 ? 16 : 16 + bytes.readUInt32BE(12);
+        if (bytes.length < length) return;
+        const taken = bytes.subarray(0, length);
+        bytes = bytes.subarray(length);
+        if (flags) flags = false;
+        else if (chosen) socket.write(errorChunk(taken, text));
+        else if (option === 7) {
+          chosen = true;
+          socket.write(Buffer.concat(answers));
+        } else socket.write(reply(option, 1));
+      }
+    });
+  };
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => serve(socket)).on('connection', (socket) => sockets.add(socket));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  assert.ok(typeof address === 'object' && address !== null);
+  try {
+    await use(`tcp:127.0.0.1:${address.port}`);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+    await once(server, 'close');
+  }
+}
+
+test('what a server says has no control characters, and an end', { timeout: 20_000 }, async () => {
+  const target = { exportName: 'vg/o', contexts: [], timeoutMs: 10_000 };
+  const refused = { message: new RegExp(`: ${RegExp.escape(SHOWN)}$`) };
+  await withLiar({ answers: [reply(7, 0x80000006, HOSTILE)], text: '' }, async (server) => {
+    await assert.rejects(NbdClient.connect({ server, ...target }), refused);
+    await assert.rejects(negotiate({ server, exportName: 'vg/o', timeoutMs: 10_000 }), refused);
+  });
+  const info = Buffer.alloc(12);
+  info.writeBigUInt64BE(1n << 20n, 2);
+  info.writeUInt16BE(5, 10);
+  const named = [reply(7, 3, '\0\x01', HOSTILE), reply(7, 3, '\0\x02', 'd'.repeat(900_000))];
+  await withLiar({ answers: [reply(7, 3, info), ...named, reply(7, 1)], text: HOSTILE }, async (server) => {
+    const client = await NbdClient.connect({ server, ...target });
+    assert.equal(client.exportName, SHOWN);
+    assert.equal(client.description, 'd'.repeat(4096));
+    await assert.rejects(client.flush(), refused);
+    await client.close();
   });
 });

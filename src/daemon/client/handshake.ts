@@ -26,6 +26,7 @@ import {
   ReplyType,
 } from '../../nbd/constants.ts';
 import { parseListenUri } from '../listen-uri.ts';
+import { serverText } from './server-text.ts';
 
 const ERROR_BIT = 0x80000000;
 const NOT_WANTED = 'nobody wants the connection any more';
@@ -195,7 +196,7 @@ export class ClientHandshake {
 
   #learn(type: number, payload: Buffer): void {
     if (type >= ERROR_BIT) {
-      throw new Error(payload.length === 0 ? `it refuses with error ${type - ERROR_BIT}` : payload.toString('utf8'));
+      throw new Error(payload.length === 0 ? `it refuses with error ${type - ERROR_BIT}` : serverText(payload));
     }
     if (type !== ReplyType.info || payload.length < 2 || payload.readUInt16BE(0) !== InfoType.export) return;
     if (payload.length !== EXPORT_INFO_BYTES) throw new Error('its description of the export has the wrong length');

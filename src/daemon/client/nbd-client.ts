@@ -31,6 +31,7 @@ import { parseListenUri } from '../listen-uri.ts';
 import type { Incoming } from './incoming.ts';
 import type { ClientTls } from './nbd-uri.ts';
 import { type Agreed, negotiateExport } from './negotiation.ts';
+import { serverText } from './server-text.ts';
 
 const CHUNK_ERROR_BIT = 0x8000;
 const MAX_REPLY_BYTES = 2 ** 26;
@@ -313,7 +314,7 @@ export class NbdClient {
 
 function takeChunk(request: OpenRequest, type: number, payload: Buffer): void {
   if ((type & CHUNK_ERROR_BIT) !== 0) {
-    const text = payload.toString('utf8', 6, 6 + payload.readUInt16BE(4));
+    const text = serverText(payload.subarray(6, 6 + payload.readUInt16BE(4)));
     request.error = text === '' ? `error ${payload.readUInt32BE(0)}` : text;
   } else if (type === ChunkType.offsetData || type === ChunkType.offsetHole) {
     const at = Number(payload.readBigUInt64BE(0)) - request.offset;

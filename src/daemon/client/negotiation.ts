@@ -23,6 +23,7 @@ import {
 import { explainTls, readClientTls, startTls } from './client-tls.ts';
 import { Incoming } from './incoming.ts';
 import type { ClientTls } from './nbd-uri.ts';
+import { serverText } from './server-text.ts';
 
 const ERROR_BIT = 0x80000000;
 const MAX_REPLY_BYTES = 2 ** 20;
@@ -146,9 +147,12 @@ class Conversation {
     wanted.writeUInt16BE(InfoType.description, 4);
     const infos = await this.#ask(OptionType.go, Buffer.concat([name, wanted]), ReplyType.info);
     const typed = infos.filter((payload) => payload.length >= 2);
-    const textOf = (type: number): string | undefined =>
-      typed.find((payload) => payload.readUInt16BE(0) === type)?.toString('utf8', 2);
-    const info = typed.find((payload) => payload.readUInt16BE(0) === InfoType.export);
+    const find = (type: number): Buffer | undefined => typed.find((payload) => payload.readUInt16BE(0) === type);
+    const textOf = (type: number): string | undefined => {
+      const payload = find(type);
+      return payload && serverText(payload.subarray(2));
+    };
+    const info = find(InfoType.export);
     if (info?.length !== EXPORT_INFO_BYTES) throw new Error('it does not describe the export');
     const sizeBytes = Number(info.readBigUInt64BE(2));
     if (!Number.isSafeInteger(sizeBytes)) throw new Error('the export is larger than 8 PiB');
@@ -183,7 +187,7 @@ class Conversation {
       const length = reply.readUInt32BE(16);
       if (length > MAX_REPLY_BYTES) throw new Error(`its answer has ${length} bytes`);
       const body = await this.#take(length);
-      if (type >= ERROR_BIT) throw new Refusal(type, body.toString('utf8'));
+      if (type >= ERROR_BIT) throw new Refusal(type, serverText(body));
       if (type === ReplyType.ack) return found;
       if (type === wanted) found.push(body);
     }
