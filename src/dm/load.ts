@@ -11,8 +11,8 @@ import { TableError, type TablePlace } from './errors.ts';
 import { compileMap, type FlatMap } from './flat-map.ts';
 import { measured } from './measured-device.ts';
 import { badField, integerField, MAX_SECTORS } from './params.ts';
-import type { DeviceRef, Layer, Table, TableLine } from './table.ts';
-import { SECTOR_BYTES, type Target, type TargetRegistry } from './target.ts';
+import type { Layer, Table, TableLine } from './table.ts';
+import { SECTOR_BYTES, type Target, type TargetContext, type TargetRegistry } from './target.ts';
 
 /** A device made of others: what keeps a volume from becoming part of itself. */
 interface StackedDevice extends BlockDevice {
@@ -41,6 +41,8 @@ export interface LoadedTable<L extends StackedDevice> {
   readonly layers: readonly L[];
   /** What the table maps of devices itself, without its layers. */
   readonly ranges: readonly DeviceRange[];
+  /** It is a layer that is only read, so it has nothing to flush. */
+  readonly onlyRead: boolean;
 }
 
 /** Bytes of a device that a table maps. */
@@ -48,6 +50,8 @@ export interface DeviceRange {
   readonly device: BlockDevice;
   readonly offset: number;
   readonly length: number;
+  /** What was written there is another table's, which may be live. */
+  readonly onlyRead: boolean;
 }
 
 export interface LoadOptions<L extends StackedDevice> {
@@ -58,8 +62,14 @@ export interface LoadOptions<L extends StackedDevice> {
   /** The device of that name; throws when there is none. */
   readonly resolve: (deviceName: string) => BlockDevice;
   /** Makes a layer with its table loaded and not live yet; `sizeBytes` is that table's. Throws TableError. */
-  readonly makeLayer: (layer: Layer, place: TablePlace) => { readonly volume: L; readonly sizeBytes: number };
+  readonly makeLayer: (
+    layer: Layer,
+    place: TablePlace,
+    onlyRead: boolean,
+  ) => { readonly volume: L; readonly sizeBytes: number };
   readonly readOnly: boolean;
+  /** As in LoadedTable. */
+  readonly onlyRead: boolean;
 }
 
 /** Checks and makes everything of a table; throws TableError. */
@@ -83,7 +93,7 @@ export function loadTable<L extends StackedDevice>(table: Table, options: LoadOp
   const limits = volumeLimits(map.sizeBytes, devices, options.readOnly);
   const refused = lines.some(({ target: { mapping } }) => mapping.kind === 'submit' && mapping.discards === false);
   const offered = refused ? { ...limits, canDiscard: false, discardGranularity: 0 } : limits;
-  return { table, lines, map, limits: offered, devices, layers, ranges };
+  return { table, lines, map, limits: offered, devices, layers, ranges, onlyRead: options.onlyRead };
 }
 
 function checkTiling(table: unknown, volume: string): void {
@@ -124,9 +134,12 @@ function makeTarget<L extends StackedDevice>(
     throw new TableError('UNKNOWN_TARGET', place, 'target', `"${line.target}" is none of ${known}`);
   }
   const layers: L[] = [];
-  const device = (ref: DeviceRef, field: string, offset: number, length: number): BlockDevice => {
+  const take = (
+    onlyRead: boolean,
+    ...[ref, field, offset, length]: Parameters<TargetContext['device']>
+  ): BlockDevice => {
     if (typeof ref !== 'string') {
-      const { volume, sizeBytes } = options.makeLayer(ref, { ...place, target: line.target });
+      const { volume, sizeBytes } = options.makeLayer(ref, { ...place, target: line.target }, onlyRead);
       checkRange(ref.name, sizeBytes, { offset, length }, place, field);
       for (const below of volume.dependencies()) uses.devices.add(below);
       layers.push(volume);
@@ -135,15 +148,21 @@ function makeTarget<L extends StackedDevice>(
     const found = resolveDevice(ref, field, place, options);
     checkRange(ref, found.limits.sizeBytes, { offset, length }, place, field);
     uses.devices.add(found);
-    uses.ranges.push(rangeOf(found, offset, length));
+    uses.ranges.push({ ...rangeOf(found, offset, length), onlyRead });
     return measured(found);
   };
-  const target = type.create(type.parse(line.params, place), { place, length: line.length, device });
+  const context: TargetContext = {
+    place,
+    length: line.length,
+    device: (...asked) => take(options.onlyRead, ...asked),
+    readDevice: (...asked) => take(true, ...asked),
+  };
+  const target = type.create(type.parse(line.params, place), context);
   return { target, layers };
 }
 
 /** A target that can't know how much of a device it will use asks for one sector of it, and may use all. */
-function rangeOf(device: BlockDevice, offset: number, length: number): DeviceRange {
+function rangeOf(device: BlockDevice, offset: number, length: number): Omit<DeviceRange, 'onlyRead'> {
   if (length === 1) return { device, offset: 0, length: device.limits.sizeBytes };
   return { device, offset: offset * SECTOR_BYTES, length: length * SECTOR_BYTES };
 }
@@ -192,6 +211,17 @@ function reaches(device: BlockDevice, goal: BlockDevice, seen: Set<BlockDevice>)
   seen.add(device);
   for (const below of device.dependencies()) if (reaches(below, goal, seen)) return true;
   return false;
+}
+
+/** Others may have written to what the table maps itself, as long as it was not live. */
+export function enterRanges(table: LoadedTable<StackedDevice>): void {
+  for (const { device, offset, length } of table.ranges) device.enter?.(offset, length);
+}
+
+/** Others may write from now on to what the table maps itself and not only for reading; its layers leave by themselves. */
+export async function leaveRanges(table: LoadedTable<StackedDevice>): Promise<void> {
+  const own = table.ranges.filter(({ onlyRead }) => !onlyRead);
+  await Promise.all(own.map(async ({ device, offset, length }) => device.leave?.(offset, length)));
 }
 
 /** Limits of a volume: any byte range, and of the rest the coarsest that its devices have. */

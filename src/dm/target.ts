@@ -132,6 +132,8 @@ export interface TargetContext {
    * it. `field` is where the parameters name it. Throws TableError: NO_DEVICE, DEVICE_TOO_SMALL, RECURSION, or a layer's own.
    */
   device(ref: DeviceRef, field: string, offset: number, length: number): BlockDevice;
+  /** The same for what is only read: its bytes are another table's, and whether they are flushed, or given up, is for that one to say. */
+  readDevice(ref: DeviceRef, field: string, offset: number, length: number): BlockDevice;
 }
 
 export interface TargetType<P = unknown> {

@@ -17,13 +17,15 @@ import { constants } from 'node:os';
 import type { BlockDevice, DeviceLimits } from '../block/device.ts';
 import type { ExtentList, StatusDone } from '../block/extents.ts';
 import type { IoRequest } from '../block/request.ts';
-import { TableError, type TablePlace, VolumeError } from './errors.ts';
+import { TableError, VolumeError } from './errors.ts';
 import type { FlatMap } from './flat-map.ts';
 import type { IoStats } from './io-stats.ts';
-import { type LoadedLine, type LoadedTable, loadTable, NO_LIMITS } from './load.ts';
+import { enterRanges, leaveRanges, type LoadedLine, type LoadedTable } from './load.ts';
+import { type LoadOptions, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
-import type { Layer, Table } from './table.ts';
+import type { Table } from './table.ts';
 import { SECTOR_BYTES, type Target, type TargetRegistry, type TargetStatus } from './target.ts';
+import { unlessAborted } from './unless-aborted.ts';
 
 export interface VolumeOptions {
   readonly targets: TargetRegistry;
@@ -32,9 +34,7 @@ export interface VolumeOptions {
 }
 
 /** What a table is loaded with, and the volume at the top of its layers. */
-interface LoadingFrom {
-  readonly resolve: (deviceName: string) => BlockDevice;
-  readonly readOnly: boolean;
+interface LoadingFrom extends Pick<LoadOptions<Volume>, 'resolve' | 'readOnly' | 'onlyRead'> {
   readonly root: Volume;
   /** Layers above. */
   readonly depth: number;
@@ -80,6 +80,10 @@ export class Volume implements BlockDevice {
   #live: LoadedTable<Volume> | null = null;
   #inactive: LoadedTable<Volume> | null = null;
   #suspending: Promise<void> | null = null;
+  /** The suspend in force has left what was written in the devices' caches. */
+  #unflushed = false;
+  /** Settles when what was dropped writes nothing any more. */
+  #dropped: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | null = null;
 
   constructor(name: string, options: VolumeOptions) {
@@ -159,21 +163,22 @@ export class Volume implements BlockDevice {
    */
   load(table: Table, resolve: (deviceName: string) => BlockDevice, options: TableOptions = {}): void {
     this.#refuseClosed();
-    this.#inactive = this.#checked(table, { resolve, readOnly: options.readOnly ?? false, root: this, depth: 0 });
+    const { readOnly = false } = options;
+    this.#inactive = this.#checked(table, { resolve, readOnly, onlyRead: false, root: this, depth: 0 });
   }
 
   #checked(table: Table, from: LoadingFrom): LoadedTable<Volume> {
-    const { resolve, readOnly, root, depth } = from;
-    const makeLayer = (layer: Layer, place: TablePlace): { readonly volume: Volume; readonly sizeBytes: number } => {
+    const { resolve, root, depth } = from;
+    const makeLayer: LoadOptions<Volume>['makeLayer'] = (layer, place, onlyRead) => {
       if (depth === MAX_DEPTH) {
         throw new TableError('RECURSION', place, '', `more than ${MAX_DEPTH} layers under each other`);
       }
       const volume = new Volume(layer.name, { targets: this.#targets, layer: true });
-      const loaded = volume.#checked(layer.table, { resolve, readOnly: false, root, depth: depth + 1 });
+      const loaded = volume.#checked(layer.table, { resolve, readOnly: false, onlyRead, root, depth: depth + 1 });
       volume.#inactive = loaded;
       return { volume, sizeBytes: loaded.limits.sizeBytes };
     };
-    const loaded = loadTable(table, { volume: this, root, targets: this.#targets, resolve, makeLayer, readOnly });
+    const loaded = loadTable(table, { ...from, volume: this, targets: this.#targets, makeLayer });
     enterRanges(loaded);
     return loaded;
   }
@@ -194,7 +199,8 @@ export class Volume implements BlockDevice {
     const prepared = (this.#inactive?.layers ?? []).filter(({ state }) => state !== 'empty');
     this.#inactive = null;
     // What could not be written was for a table that never served anybody.
-    await Promise.allSettled(prepared.map((layer) => layer.close()));
+    this.#dropped = Promise.allSettled([this.#dropped, ...prepared.map((layer) => layer.close())]);
+    await this.#dropped;
   }
 
   /**
@@ -202,13 +208,14 @@ export class Volume implements BlockDevice {
    * suspend back. A flush that fails doesn't keep the volume from being suspended (a broken device can only be replaced
    * that way): the next flush of a user reports it.
    *
-   * Without `flushes`, what was written stays in the devices' caches: only where the next table is over the same ones, whose flushes
-   * then cover it, and whoever promises that it is durable calls `flush`.
+   * Without `flushes`, what was written stays in the devices' caches: only where the next table is over the same ranges, whose flushes
+   * then cover it, and whoever promises that it is durable calls `flush`. If they turn out to be others', a second suspend hands it on.
    */
   async suspend(signal?: AbortSignal, flushes = true): Promise<void> {
     this.#refuseClosed();
     const table = this.#live;
-    if (this.#state !== 'active' || table === null) {
+    const again = this.#state === 'suspended' && this.#unflushed && flushes;
+    if ((this.#state !== 'active' && !again) || table === null) {
       throw new VolumeError('NOT_ACTIVE', this.name, `can't be suspended: it is ${this.#state}`);
     }
     this.#suspending = this.#quiesce(table, signal, flushes);
@@ -219,6 +226,7 @@ export class Volume implements BlockDevice {
     this.#state = 'suspending';
     this.#mapper.pause();
     this.#presuspend(table);
+    this.#wakeLayers();
     const quieted = new Set<Target>();
     try {
       await this.#unlessAborted(this.#mapper.drained(), signal);
@@ -226,12 +234,15 @@ export class Volume implements BlockDevice {
         quieted.add(target);
         if (target.suspend !== undefined) await this.#unlessAborted(target.suspend(), signal);
       }
-      if (flushes) await this.#unlessAborted(this.#ownFlush(), signal);
-      await this.#unlessAborted(leaveRanges(table), signal);
+      if (flushes && !table.onlyRead) {
+        await this.#unlessAborted(this.#ownFlush(), signal);
+        await this.#unlessAborted(leaveRanges(table), signal);
+      }
       for (const layer of table.layers) {
         await layer.suspend(signal, flushes);
         this.#refuseClosed();
       }
+      this.#unflushed = !flushes;
       this.#state = 'suspended';
     } catch (error) {
       if (this.#closing === null) {
@@ -370,7 +381,8 @@ export class Volume implements BlockDevice {
     this.#mapper.failGivenBack();
     this.#presuspend(this.#live);
     await this.#mapper.drained();
-    const errno = before === 'suspended' ? this.#mapper.takeFlushError() : await this.#quiesceForEver();
+    const isDone = before === 'suspended' && !this.#unflushed;
+    const errno = isDone ? this.#mapper.takeFlushError() : await this.#quiesceForEver();
     const { lines = [], layers = [] } = this.#live ?? {};
     for (const { target } of lines) target.close?.();
     this.#mapper.close();
@@ -383,14 +395,20 @@ export class Volume implements BlockDevice {
 
   /** Stops the targets and flushes; gives 0 or the first errno. */
   async #quiesceForEver(): Promise<number> {
-    const { lines = [], layers = [] } = this.#live ?? {};
-    // A suspend that was given up may have got as far as a layer, which then would hold the flush back.
-    for (const layer of layers) if (layer.state === 'suspended') layer.resume();
-    for (const { target } of lines) await target.suspend?.();
+    const table = this.#live;
+    if (table === null) return this.#mapper.takeFlushError();
+    this.#wakeLayers();
+    for (const { target } of table.lines) await target.suspend?.();
+    if (table.onlyRead) return 0;
     const errno = await this.#mapper.flush();
     // What could not be written must not be tried again when the ranges are others'.
-    if (this.#live !== null) await leaveRanges(this.#live);
+    await leaveRanges(table);
     return errno;
+  }
+
+  /** A suspend that was given up may have got as far as a layer, and one that did not flush has: it would hold the flush back. */
+  #wakeLayers(): void {
+    for (const layer of this.#live?.layers ?? []) if (layer.state === 'suspended') layer.resume();
   }
 
   /** Makes durable what has been written, while requests go on; its error is for the next flush of a user. Only while active. */
@@ -423,28 +441,10 @@ export class Volume implements BlockDevice {
 
   /** The promise's value; rejects when the signal aborts first or the volume was closed meanwhile. */
   async #unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    const { promise: abort, reject } = Promise.withResolvers<never>();
-    const onAbort = (): void => {
-      reject(new VolumeError('SUSPEND_ABORTED', this.name, 'the suspend was aborted', { cause: signal?.reason }));
-    };
-    if (signal?.aborted === true) onAbort();
-    signal?.addEventListener('abort', onAbort);
-    try {
-      const value = await Promise.race([promise, abort]);
-      this.#refuseClosed();
-      return value;
-    } finally {
-      signal?.removeEventListener('abort', onAbort);
-    }
+    const reason = (cause: unknown): VolumeError =>
+      new VolumeError('SUSPEND_ABORTED', this.name, 'the suspend was aborted', { cause });
+    const value = await unlessAborted(promise, signal, reason);
+    this.#refuseClosed();
+    return value;
   }
-}
-
-/** Others may have written to what the table maps itself, as long as it was not live. */
-function enterRanges(table: LoadedTable<Volume>): void {
-  for (const { device, offset, length } of table.ranges) device.enter?.(offset, length);
-}
-
-/** Others may write from now on to what the table maps itself; its layers leave by themselves. */
-async function leaveRanges(table: LoadedTable<Volume>): Promise<void> {
-  await Promise.all(table.ranges.map(async ({ device, offset, length }) => device.leave?.(offset, length)));
 }

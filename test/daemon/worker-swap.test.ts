@@ -4,6 +4,7 @@ import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { openBlockDevice } from '../../src/block/open.ts';
 import { createLog } from '../../src/daemon/log.ts';
 import type { DeviceSpec, VolumeSpec } from '../../src/daemon/worker/host.ts';
@@ -61,7 +62,7 @@ type Verb = (...words: readonly unknown[]) => unknown;
 /** Has each call of a volume's verb go to `instead`, with the verb itself. */
 function replace(
   t: TestContext,
-  name: 'flush' | 'suspend' | 'resume',
+  name: 'flush' | 'suspend' | 'resume' | 'prepare' | 'clear',
   instead: (volume: Volume, verb: Verb) => Verb,
 ): void {
   const verb = Reflect.get(Volume.prototype, name) as Verb;
@@ -128,4 +129,92 @@ test('if one is stuck, all go on with the tables that they had, and nothing new 
   assert.deepEqual([a?.state, a?.hasInactiveTable], ['active', false]);
   assert.equal((await worker.volumeStatus('b'))?.state, 'active');
   assert.equal((await worker.volumeStatus('new'))?.state, 'empty');
+});
+
+test('while one is flushed for the suspend, the others go on; all of them are suspended when the last one has', async (t) => {
+  const { worker } = await twoAndNew(t);
+  const slow = Promise.withResolvers<void>();
+  replace(t, 'flush', (volume, verb) => async (...words) => {
+    if (volume.name === 'b') await slow.promise;
+    await verb(...words);
+  });
+  const log = recorded(t);
+  const swapped = worker.swap({ ids: ['a', 'b'], begin: [], timeoutMs: 10_000 });
+  await nextTurn();
+  await worker.openDevices([]);
+  assert.deepEqual(log, ['flush a', 'flush b']);
+  assert.equal((await worker.volumeStatus('a'))?.state, 'active');
+  slow.resolve();
+  await swapped;
+  assert.deepEqual(log.slice(2, 4), ['suspend a and flush', 'suspend b and flush']);
+});
+
+test('if one cannot be flushed in time, none is suspended, and all are told which one it was', async (t) => {
+  const { worker } = await twoAndNew(t);
+  replace(t, 'flush', (volume, verb) => (...words) => {
+    if (volume.name === 'b') throw new VolumeError('SUSPEND_ABORTED', 'b', 'the suspend was aborted');
+    return verb(...words);
+  });
+  const log = recorded(t);
+  const answers = await worker.suspend({ ids: ['a', 'b'], timeoutMs: 10_000 });
+  assert.ok(answers.length === 2 && answers.every(({ problem }) => problem?.startsWith('b:')));
+  assert.deepEqual(log, ['flush a', 'flush b']);
+});
+
+test('a suspend that has left something in memory is not enough where the devices do not stay', async (t) => {
+  const { worker } = await twoAndNew(t);
+  const log = recorded(t);
+  await worker.suspend({ ids: ['a'], timeoutMs: 10_000, keepsDevices: true });
+  await worker.suspend({ ids: ['a'], timeoutMs: 10_000, keepsDevices: true });
+  assert.deepEqual(log, ['flush a', 'suspend a']);
+  await worker.suspend({ ids: ['a'], timeoutMs: 10_000 });
+  await worker.suspend({ ids: ['a'], timeoutMs: 10_000 });
+  await worker.resume(['a']);
+  assert.deepEqual(log.slice(2), ['suspend a and flush', 'resume a']);
+});
+
+test('a new volume that cannot get ready in time cannot be loaded; the others are', async (t) => {
+  const { worker, spec, linear } = await stand(t);
+  const asked = Promise.withResolvers<void>();
+  replace(t, 'prepare', (volume, verb) => (...words) => {
+    if (volume.name !== 'hangs') return verb(...words);
+    asked.resolve();
+    return new Promise<void>(() => {});
+  });
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const isNew = true;
+  const loaded = worker.load([
+    { ...spec('hangs', linear(0)), isNew },
+    { ...spec('new', linear(64)), isNew },
+  ]);
+  await asked.promise;
+  await nextTurn();
+  t.mock.timers.tick(20_000);
+  const [hangs, other] = await loaded;
+  assert.match(hangs?.problem ?? '', /hangs can't get ready: a device that it names does not answer/);
+  assert.equal(other?.problem, undefined);
+});
+
+test('a clear that does not end goes on behind our back, and the end of the volume waits for it', async (t) => {
+  const { worker, spec, linear } = await stand(t);
+  await worker.load([spec('new', linear(0))]);
+  const hanging = Promise.withResolvers<void>();
+  const log: string[] = [];
+  replace(t, 'clear', (_, verb) => async (...words) => {
+    await hanging.promise;
+    await verb(...words);
+    log.push('cleared');
+  });
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const cleared = worker.clear(['new']);
+  await nextTurn();
+  t.mock.timers.tick(5000);
+  await cleared;
+  const retired = worker.retire('new').then(() => log.push('retired'));
+  await nextTurn();
+  assert.deepEqual(log, []);
+  hanging.resolve();
+  await retired;
+  assert.equal(log.at(-1), 'retired');
+  assert.equal(await worker.volumeStatus('new'), null);
 });

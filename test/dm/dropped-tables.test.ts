@@ -1,6 +1,7 @@
 /** Tables that got ready and never went live: what their layers wrote is handed on or given up, before the extents are somebody else's. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { BlockCache } from '../../src/block/cache/block-cache.ts';
 import { Errno } from '../../src/block/errors.ts';
 import { FaultyDevice } from '../../src/block/faulty.ts';
@@ -44,3 +45,31 @@ for (const end of ['clear', 'close'] as const) {
     await device.close();
   });
 }
+
+test('a snapshot whose store hangs while it is made has ended when what was on its way has', async () => {
+  const store = new FaultyDevice(new MemoryDevice({ name: 'b', sizeBytes: MIB }));
+  const origin = new MemoryDevice({ name: 'a', sizeBytes: MIB });
+  const volume = new Volume('vg/s', { targets });
+  const params = {
+    origin: { name: 'vg/o', table: [linear(0, SECTORS, 'a', 0)] },
+    originId: 'dropped while it hangs',
+    cow: { name: 'vg/s-cow', table: [linear(0, SECTORS, 'b', 0)] },
+    cowId: 'store of dropped while it hangs',
+    persistent: 'P',
+    chunkSize: 8,
+  };
+  volume.load([{ start: 0, length: SECTORS, target: 'snapshot', params }], (name) => (name === 'a' ? origin : store));
+  store.decide = () => ({ kind: 'hold' });
+  const prepared = Promise.allSettled([volume.prepare()]);
+  await store.whenHeld(1);
+  const ended: string[] = [];
+  const cleared = volume.clear().then(() => ended.push('clear'));
+  const closed = volume.close().then(() => ended.push('close'));
+  await nextTurn();
+  assert.deepEqual(ended, []);
+  store.decide = () => ({ kind: 'pass' });
+  const asked = store.submitted[Op.write];
+  store.releaseAll();
+  await Promise.all([cleared, closed, prepared]);
+  assert.equal(store.submitted[Op.write], asked, 'more was written');
+});

@@ -57,17 +57,23 @@ export class HeldVolume {
   }
 
   /**
-   * Holds requests back. Throws what `Volume.suspend` throws; one that is suspended stays so. What was written so far is flushed before,
-   * while requests go on; with `keepsDevices` (the next table flushes the same devices) the rest is flushed by `settle`.
+   * Flushes what was written so far, while requests go on: what comes before `suspend`, so that it takes little time. Throws VolumeError
+   * when the signal aborts.
    */
-  async suspend(timeoutMs: number, keepsDevices: boolean): Promise<void> {
+  async flushBefore(signal: AbortSignal): Promise<void> {
+    if (this.volume.state === 'active') await this.volume.flush(signal);
+  }
+
+  /**
+   * Holds requests back. Throws what `Volume.suspend` throws; one that is suspended stays so. With `keepsDevices` (the next table flushes
+   * the same devices) what was written since `flushBefore` is flushed by `settle`.
+   */
+  async suspend(signal: AbortSignal, keepsDevices: boolean): Promise<void> {
     const { volume } = this;
-    if (volume.state === 'suspended') return;
-    const signal = AbortSignal.timeout(timeoutMs);
-    if (volume.state === 'active') await volume.flush(signal);
+    if (volume.state === 'suspended' && (keepsDevices || !this.#owesFlush)) return;
     const begun = performance.now();
     await volume.suspend(signal, !keepsDevices);
-    this.suspendedAt = begun;
+    this.suspendedAt ??= begun;
     this.#owesFlush = keepsDevices;
   }
 

@@ -76,7 +76,7 @@ export type Failure = { readonly id: VolumeId; readonly problem: string };
 
 export interface SuspendRequest {
   readonly ids: readonly VolumeId[];
-  /** What is not suspended by then goes on as it was. */
+  /** What is not suspended by then goes on as it was; if the flush before does not end by then, none of them is suspended. */
   readonly timeoutMs: number;
   /** The next tables of all of them are over the devices and extents of the live ones: what was written may be flushed after the resume. */
   readonly keepsDevices?: boolean;
@@ -155,12 +155,15 @@ export interface WorkerCommands {
   /** Whether it is there. */
   ping(): Promise<void>;
   configure(settings: { readonly logLevel: string }): Promise<void>;
-  /** Puts tables into the inactive slots; makes volumes that aren't there, and opens devices. */
+  /** Puts tables into the inactive slots; makes volumes that aren't there, and opens devices. What can't get ready in time has failed. */
   load(volumes: readonly VolumeSpec[]): Promise<readonly (Outcome<object> | Failure)[]>;
-  /** Drops inactive tables, and volumes that never had a live one. */
+  /** Drops inactive tables, and volumes that never had a live one. What a hanging device holds up ends behind our back: `retire` waits for it. */
   clear(ids: readonly VolumeId[]): Promise<void>;
   suspend(request: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]>;
-  /** Makes inactive tables live, where there are any, and lets requests go on. What was written before the suspend is durable then. */
+  /**
+   * Makes inactive tables live, where there are any, and lets requests go on. What the suspend has left is flushed before the answer, but
+   * no longer than some seconds: an error, then or later, is told to the next flush of a client.
+   */
   resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]>;
   /** `suspend` and `resume` without a moment between them: what is new is only resumed. If one can't be suspended, all go on as they were. */
   swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]>;

@@ -16,6 +16,7 @@ import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
 import { handleOf } from '../../nbd/socket-handle.ts';
 import type { EngineSettings } from '../engine.ts';
 import { singleErrors } from '../errors.ts';
+import { Patience } from '../patience.ts';
 import { clientStreams } from '../streams.ts';
 import { WorkerDevices } from './devices.ts';
 import { ClientExport, HeldVolume } from './held-volume.ts';
@@ -39,6 +40,10 @@ import type {
 
 /** How long the answer of a resume waits for the flush that its suspend has left. */
 const SETTLE_MS = 20_000;
+/** How long a new volume may take to get ready. */
+const PREPARE_MS = 20_000;
+/** How long the answer of a clear waits for what the dropped tables wrote. */
+const CLEAR_MS = 5000;
 
 /** What a worker is started with; plain data. */
 export interface WorkerSettings {
@@ -58,6 +63,8 @@ export class Worker implements WorkerCommands {
   readonly #volumes = new Map<VolumeId, HeldVolume>();
   readonly #devices: WorkerDevices;
   readonly #events: Pick<WorkerEvents, 'connectionClosed' | 'client'>;
+  readonly #readying = new Patience(PREPARE_MS);
+  readonly #clearing = new Patience(CLEAR_MS);
   /** Who was adopted, by connection. */
   readonly #clients = new Map<number, AdoptRequest>();
 
@@ -113,29 +120,43 @@ export class Worker implements WorkerCommands {
     held.nextBlockSize = spec.preferredBlockSize;
     held.setContexts(spec.contexts);
     this.#volumes.set(spec.id, held);
-    if (spec.isNew === true) await held.volume.prepare();
+    if (spec.isNew !== true) return;
+    if ((await this.#readying.with(spec.id, () => held.volume.prepare(), ignoreLate)) === null) {
+      throw new Error(`${spec.name} can't get ready: a device that it names does not answer`);
+    }
   }
 
   async clear(ids: readonly VolumeId[]): Promise<void> {
-    const dropped: Promise<void>[] = [];
-    for (const id of ids) {
-      const held = this.#volumes.get(id);
-      if (held === undefined) continue;
-      dropped.push(held.volume.clear());
-      if (held.volume.state === 'empty') this.#volumes.delete(id);
-    }
-    await Promise.all(dropped);
+    await Promise.all(ids.map((id) => this.#clearing.with(id, () => this.#clear(id), ignoreLate)));
   }
 
-  suspend({ ids, timeoutMs, keepsDevices = false }: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
-    return Promise.all(
-      ids.map((id) =>
-        attempt(id, async () => {
-          await this.#held(id).suspend(timeoutMs, keepsDevices);
-          return { id };
-        }),
-      ),
-    );
+  /** A volume that was never live is known until nothing of it is written any more: `retire` waits for that, too. */
+  async #clear(id: VolumeId): Promise<void> {
+    const held = this.#volumes.get(id);
+    if (held === undefined) return;
+    await held.volume.clear();
+    const { volume } = held;
+    const isUnused = volume.state === 'empty' && volume.table('inactive') === null;
+    if (isUnused && this.#volumes.get(id) === held) this.#volumes.delete(id);
+  }
+
+  async suspend(request: SuspendRequest): Promise<readonly (Outcome<object> | Failure)[]> {
+    const { ids, timeoutMs, keepsDevices = false } = request;
+    const signal = AbortSignal.timeout(timeoutMs);
+    const all = (work: (held: HeldVolume) => Promise<void>): Promise<readonly (Outcome<object> | Failure)[]> =>
+      Promise.all(
+        ids.map((id) =>
+          attempt(id, async () => {
+            await work(this.#held(id));
+            return { id };
+          }),
+        ),
+      );
+    // None stands still while another one's device takes its time.
+    const flushed = await all((held) => held.flushBefore(signal));
+    const stuck = flushed.find((answer) => answer.problem !== undefined)?.problem;
+    if (stuck === undefined) return all((held) => held.suspend(signal, keepsDevices));
+    return flushed.map(({ id, problem = stuck }) => ({ id, problem }));
   }
 
   async resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]> {
@@ -300,6 +321,9 @@ async function problemsOf(work: readonly Promise<unknown>[]): Promise<readonly s
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** What ends late has done what it was to do. */
+function ignoreLate(): void {}
 
 async function attempt<T>(id: VolumeId, work: () => T | Promise<T>): Promise<T | Failure> {
   try {

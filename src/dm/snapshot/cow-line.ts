@@ -18,10 +18,11 @@ export class CowLine {
   readonly #cowKey: SharedKey;
   readonly #sizeBytes: number;
 
-  constructor(params: SnapshotParams, context: TargetContext) {
+  /** Only a merge writes to the origin: whatever else has this line only reads it, while the origin's own table may have it, too. */
+  constructor(params: SnapshotParams, context: TargetContext, merges: boolean) {
     const { place } = context;
     this.params = params;
-    this.originDevice = context.device(params.origin, 'origin', 0, context.length);
+    this.originDevice = context[merges ? 'device' : 'readDevice'](params.origin, 'origin', 0, context.length);
     this.cow = context.device(params.cow, 'cow', 0, 1);
     this.#originKey = sharedKey(params.originId, this.originDevice, params.origin, 'origin', place);
     this.#cowKey = sharedKey(params.cowId, this.cow, params.cow, 'cow', place);

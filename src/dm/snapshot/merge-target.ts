@@ -34,7 +34,7 @@ class MergeTarget implements Target, RequestSink {
   #resumed = false;
 
   constructor(params: SnapshotParams, context: TargetContext) {
-    this.#line = new CowLine(params, context);
+    this.#line = new CowLine(params, context, true);
   }
 
   submit(request: IoRequest): void {

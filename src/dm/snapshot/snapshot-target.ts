@@ -36,7 +36,7 @@ class SnapshotTarget implements Target {
   #live: { readonly snapshot: Snapshot; readonly requests: SnapshotRequests } | null = null;
 
   constructor(params: SnapshotParams, context: TargetContext) {
-    this.#line = new CowLine(params, context);
+    this.#line = new CowLine(params, context, false);
     const sink: RequestSink = {
       submit: (request) => this.#live!.requests.submit(request),
       zeroRun: (offset, length) =>
