@@ -134,14 +134,16 @@ test('if one is stuck, all go on with the tables that they had, and nothing new 
 test('while one is flushed for the suspend, the others go on; all of them are suspended when the last one has', async (t) => {
   const { worker } = await twoAndNew(t);
   const slow = Promise.withResolvers<void>();
+  const flushed = Promise.withResolvers<void>();
   replace(t, 'flush', (volume, verb) => async (...words) => {
     if (volume.name === 'b') await slow.promise;
     await verb(...words);
+    if (volume.name === 'a') flushed.resolve();
   });
   const log = recorded(t);
   const swapped = worker.swap({ ids: ['a', 'b'], begin: [], timeoutMs: 10_000 });
+  await flushed.promise;
   await nextTurn();
-  await worker.openDevices([]);
   assert.deepEqual(log, ['flush a', 'flush b']);
   assert.equal((await worker.volumeStatus('a'))?.state, 'active');
   slow.resolve();
