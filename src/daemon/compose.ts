@@ -57,7 +57,7 @@ export class Daemon {
   readonly #live: DaemonVolumes;
   readonly #workers: WorkerPool;
   readonly #exports: ConfiguredExports;
-  readonly #held: HeldExports = new HeldExports((name) => this.#volumes.clients.uses(name));
+  readonly #held: HeldExports;
   readonly #nbd: NbdServer;
   readonly #tls: TlsGate;
   readonly #opened = new AsyncDisposableStack();
@@ -104,6 +104,7 @@ export class Daemon {
       log,
     });
     this.#volumes = new VolumeSet({ log, slots: () => this.#workers.slots });
+    this.#held = new HeldExports(this.#volumes.clients);
     this.#deferred = new DeferredMerges({
       path: `${settings.controlPath}.merges`,
       isServed: (id) => this.#volumes.served(id) !== null,
@@ -311,7 +312,7 @@ export class Daemon {
         log: this.#log,
         status: () => this.status(),
         segments: (name) => this.#volumes.clients.segments(name),
-        hold: (name, who) => this.#held.hold(name, who),
+        held: this.#held,
         rescan: () => this.rescan('asked for over the control socket'),
         settings: () => ({ ...this.#settings, devices: this.#stock.commandDevices(this.#settings) }),
         devices: () => [...this.#devices.specs(), ...(this.#scans.last?.devices ?? [])],

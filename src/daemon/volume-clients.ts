@@ -57,6 +57,11 @@ export class VolumeClients implements ExportDirectory {
     return this.#find(name)?.clients.values() ?? [];
   }
 
+  /** Which volume has an export's name now; null: it is not served. */
+  idOf(name: string): VolumeId | null {
+    return this.#find(name)?.id ?? null;
+  }
+
   #find(name: string): ServedVolume | undefined {
     for (const served of this.#volumes.served.values()) if (served.name === name && served.shown) return served;
     return undefined;

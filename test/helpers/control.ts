@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Role } from '../../src/daemon/access.ts';
 import { type CommandOutcome, CommandRunner } from '../../src/daemon/commands/runner.ts';
 import { CommandResource, type CommandSurroundings } from '../../src/daemon/control/commands.ts';
+import { Refusal } from '../../src/daemon/control/http.ts';
 import type { ControlledDaemon } from '../../src/daemon/control/routes.ts';
 import { ControlServer } from '../../src/daemon/control/server.ts';
 import { createLog } from '../../src/daemon/log.ts';
@@ -89,7 +90,9 @@ export async function startControl(
   const daemon: ControlledDaemon = {
     status: () => ({ state: 'serving' }),
     segments: () => null,
-    hold: () => () => undefined,
+    hold() {
+      throw new Refusal(404, 'NO_SUCH_RESOURCE', 'nobody is connected');
+    },
     rescan: () => live.rescan(),
     metrics: () => '# no metrics\n',
     numbers: () => ({}),

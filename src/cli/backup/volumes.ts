@@ -79,11 +79,12 @@ export async function servedNow(context: CommandContext, volume: VolumeName | Nb
  * that was wanted alone.
  */
 export async function withVolumes<Result>(
-  context: CommandContext,
+  around: CommandContext,
   wanted: Wanted,
   body: (set: WorkSet, stillAlone: () => void) => Promise<Result>,
 ): Promise<Result> {
   const { volume, baseName, signal } = wanted;
+  const context = { ...around, signal };
   const onSilence = (message: string): void => context.output.error(`WARNING: ${message}. Interrupt to give it up.`);
   const connect: Connect = (target) => NbdClient.connect({ ...target, timeoutMs: CONNECT_MS, signal, onSilence });
   if ('server' in volume) return elsewhere(connect, volume, baseName, (set) => body(set, nobodyToFear));
@@ -148,8 +149,9 @@ interface Status {
   readonly exports: readonly ServedExport[];
 }
 
-interface ServedExport {
+export interface ServedExport {
   readonly name: string;
+  /** "VG-uuid/LV-uuid" */
   readonly id: string;
   readonly state: string;
   readonly clients?: number;
@@ -166,7 +168,7 @@ async function servedBy(context: CommandContext, { vgName, lvName }: VolumeName)
   if (findControlSocket({ env, cwd, uid, config: toml?.config ?? null }) === null) return null;
   const status = (await ask(await runningDaemon(context), '/v1/status')) as Status;
   const active = status.exports.filter(({ state }) => state === 'active');
-  const exports = new Map(active.map((each) => [each.name, each]));
+  const exports = new Map(active.map((each) => [each.name, { ...each, id: each.id.replace(' ', '/') }]));
   if (!exports.has(`${vgName}/${lvName}`)) return null;
   // Over TLS it would have to be told what to show and what to expect; nobody here reaches it over vsock.
   const open = status.listening.filter((address) => !/^vsock:|\?tls=required$/.test(address));
@@ -192,7 +194,7 @@ function hereOverNbd<Result>(
     const found = exports.get(exportName);
     if (found === undefined) throw failed(`The daemon does not serve logical volume ${exportName}.`);
     const client = await connect({ server, exportName, contexts });
-    return new ServedVolume({ ...found, id: found.id.replace(' ', '/') }, client, contexts);
+    return new ServedVolume(found, client, contexts);
   };
   return overNbd(open, `${vgName}/${lvName}`, baseName, body);
 }

@@ -3,14 +3,15 @@
  * onto a volume that holds what the first of them was taken against.
  *
  * Invariants
+ *  - While it asks, nobody is kept from the volume, and a signal ends it as any command; what was asked about must still be so afterwards.
  *  - Nothing is written before every image has been read and checked, they follow each other, and what each was taken against is there.
  *  - It is done when everything is durable. Interrupted, or when a device fails, the volume is partly written, and that is said.
  */
 import { resolve } from 'node:path';
 import { interruptibly } from '../backup/interrupt.ts';
 import { ImageChain, ImageFile, type PlacedRecord } from '../backup/read-image.ts';
-import { volumeArgument } from '../backup/volume-argument.ts';
-import { type VolumeName, withVolumes, type WorkVolume } from '../backup/volumes.ts';
+import { exportNameOf, volumeArgument } from '../backup/volume-argument.ts';
+import { servedNow, type VolumeName, withVolumes, type WorkVolume } from '../backup/volumes.ts';
 import { RecordKind } from '../../ondisk/backup-image.ts';
 import type { NbdPlace } from '../../daemon/client/nbd-uri.ts';
 import type { Command, CommandContext } from '../command.ts';
@@ -42,19 +43,19 @@ export const command: Command = {
       throw new CommandError(EXIT.badUsage, [`Please provide ${what}.`]);
     }
     const target = verifyOnly ? null : volumeArgument(context, last);
-    return interruptibly(context, async (signal) => {
-      const chain = await openChain(context, files);
-      try {
-        await checkChain(context, chain);
+    const chain = await interruptibly(context, () => openChain(context, files));
+    try {
+      await interruptibly(context, async (signal) => {
+        await checkChain(context, chain, signal);
         if (target === null) await checkBases(context, chain, null);
-        else await restoreTo(context, chain, target, signal);
-      } finally {
-        context.terminal.progress?.end();
-        await chain.close();
-      }
-      for (const { path } of verifyOnly ? chain.images : []) context.output.print(`${path} is a sound backup.`);
-      return EXIT.ok;
-    });
+      });
+      if (target !== null) await restoreTo(context, chain, target);
+    } finally {
+      context.terminal.progress?.end();
+      await chain.close();
+    }
+    for (const { path } of verifyOnly ? chain.images : []) context.output.print(`${path} is a sound backup.`);
+    return EXIT.ok;
   },
 };
 
@@ -69,9 +70,13 @@ async function openChain(context: CommandContext, files: readonly string[]): Pro
   return new ImageChain(images);
 }
 
-async function checkChain(context: CommandContext, chain: ImageChain): Promise<void> {
+async function checkChain(context: CommandContext, chain: ImageChain, signal: AbortSignal): Promise<void> {
   if (!context.options.has('force')) chain.checkOrder();
-  await chain.verify((done, total) => context.terminal.progress?.update('Verifying', done, total, 'bytes'));
+  await chain.verify((done, total) => {
+    signal.throwIfAborted();
+    context.terminal.progress?.update('Verifying', done, total, 'bytes');
+  });
+  signal.throwIfAborted();
 }
 
 async function checkBases(context: CommandContext, chain: ImageChain, volume: WorkVolume | null): Promise<void> {
@@ -81,52 +86,71 @@ async function checkBases(context: CommandContext, chain: ImageChain, volume: Wo
   );
 }
 
-function restoreTo(
-  context: CommandContext,
-  chain: ImageChain,
-  target: VolumeName | NbdPlace,
-  signal: AbortSignal,
-): Promise<void> {
-  const wanted = { volume: target, baseName: null, writable: true, alone: !context.options.has('force'), signal };
-  return withVolumes(context, wanted, async ({ volume }) => {
-    refuseUnfit(context, chain, volume);
-    const shown = volume.place === undefined ? volume.name : `${volume.name} at ${volume.place}`;
-    await checkBases(context, chain, volume);
-    context.terminal.progress?.end();
-    if (context.options.has('test')) return;
-    const question = `Do you really want to overwrite logical volume ${shown}? [y/n]: `;
-    const { options, output, terminal } = context;
-    const silent = options.count('quiet') > 1;
-    if (!(await ask(question, { yes: options.has('yes'), silent, output, ...terminal }))) {
-      throw new CommandError(EXIT.failed, [`Logical volume ${shown} not restored.`]);
-    }
-    signal.throwIfAborted();
-    try {
-      await write(context, chain, volume, signal);
-    } catch (error) {
-      output.error(`WARNING: Logical volume ${shown} is restored only in part.`);
-      throw error;
-    }
-    output.print(`Logical volume ${shown} restored.`);
+async function restoreTo(context: CommandContext, chain: ImageChain, target: VolumeName | NbdPlace): Promise<void> {
+  const { options, output, terminal } = context;
+  const seen = await servedNow(context, target);
+  if (seen !== null) refuseInUse(context, seen);
+  if (!options.has('test')) await confirm(context, target);
+  await interruptibly(context, (signal) => {
+    const wanted = { volume: target, baseName: null, writable: true, alone: !options.has('force'), signal };
+    return withVolumes(context, wanted, async ({ volume }, stillAlone) => {
+      if (seen !== null && volume.id !== seen.id) refuse(volume, 'another one has this name now');
+      refuseUnfit(context, chain, volume);
+      await checkBases(context, chain, volume);
+      terminal.progress?.end();
+      if (options.has('test')) return;
+      const mayGoOn = (): void => {
+        signal.throwIfAborted();
+        stillAlone();
+      };
+      mayGoOn();
+      const shown = volume.place === undefined ? volume.name : `${volume.name} at ${volume.place}`;
+      try {
+        await write(context, chain, volume, mayGoOn);
+      } catch (error) {
+        output.error(`WARNING: Logical volume ${shown} is restored only in part.`);
+        throw error;
+      }
+      output.print(`Logical volume ${shown} restored.`);
+    });
   });
 }
 
-function refuseUnfit({ options }: CommandContext, chain: ImageChain, volume: WorkVolume): void {
-  const { name, sizeBytes, readOnly, clients } = volume;
-  const refuse = (reason: string): never => {
-    throw new CommandError(EXIT.failed, [`Cannot restore logical volume ${name}: ${reason}.`]);
-  };
-  if (readOnly) refuse('it is read-only');
-  if (sizeBytes < chain.sizeBytes) refuse(`it has ${sizeBytes} bytes, and the backup ${chain.sizeBytes}`);
-  if (clients > 0 && !options.has('force'))
-    refuse(`${clients} ${clients === 1 ? 'client has' : 'clients have'} it open`);
+/** Throws CommandError when the answer is no. */
+async function confirm({ options, output, terminal }: CommandContext, target: VolumeName | NbdPlace): Promise<void> {
+  terminal.progress?.end();
+  const name = exportNameOf(target) || '(the default export)';
+  const shown = 'server' in target ? `${name} at ${target.server}` : name;
+  const question = `Do you really want to overwrite logical volume ${shown}? [y/n]: `;
+  const silent = options.count('quiet') > 1;
+  if (!(await ask(question, { yes: options.has('yes'), silent, output, ...terminal }))) {
+    throw new CommandError(EXIT.failed, [`Logical volume ${shown} not restored.`]);
+  }
 }
 
+function refuseUnfit(context: CommandContext, chain: ImageChain, volume: WorkVolume): void {
+  const { sizeBytes, readOnly } = volume;
+  if (readOnly) refuse(volume, 'it is read-only');
+  if (sizeBytes < chain.sizeBytes) refuse(volume, `it has ${sizeBytes} bytes, and the backup ${chain.sizeBytes}`);
+  refuseInUse(context, volume);
+}
+
+function refuseInUse({ options }: CommandContext, volume: { readonly name: string; readonly clients?: number }): void {
+  const { clients = 0 } = volume;
+  if (clients > 0 && !options.has('force'))
+    refuse(volume, `${clients} ${clients === 1 ? 'client has' : 'clients have'} it open`);
+}
+
+function refuse({ name }: { readonly name: string }, reason: string): never {
+  throw new CommandError(EXIT.failed, [`Cannot restore logical volume ${name}: ${reason}.`]);
+}
+
+/** `mayGoOn` throws when nothing more is to be written, or what was written does not count. */
 async function write(
   { terminal }: CommandContext,
   chain: ImageChain,
   volume: WorkVolume,
-  signal: AbortSignal,
+  mayGoOn: () => void,
 ): Promise<void> {
   const label = `Restoring ${volume.name}`;
   const all = chain.images.flatMap(({ records }) => records);
@@ -135,13 +159,14 @@ async function write(
   for (const image of chain.images) {
     // What a later image says may be about the same bytes.
     await inParallel(image.records, async (record) => {
-      signal.throwIfAborted();
+      mayGoOn();
       await writeRecord(image, record, volume);
       done += record.length;
       terminal.progress?.update(label, done, total, 'bytes');
     });
   }
   await volume.flush();
+  mayGoOn();
   terminal.progress?.end();
 }
 

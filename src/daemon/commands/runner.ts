@@ -100,12 +100,20 @@ export class CommandRunner {
     return command;
   }
 
-  /** Takes no more commands, and waits that long for those that there are. Gives the names of the ones that don't end. */
-  async hold(timeoutMs: number): Promise<readonly string[]> {
+  /** It takes no more commands for now. */
+  get held(): boolean {
+    return this.#held;
+  }
+
+  /**
+   * Takes no more commands, and waits that long for those that there are, and for what runs besides. Gives the names of the ones that
+   * don't end.
+   */
+  async hold(timeoutMs: number, besides: () => readonly string[] = () => []): Promise<readonly string[]> {
     this.#held = true;
     const end = performance.now() + timeoutMs;
     for (;;) {
-      const left = [...this.#running, ...this.#waiting].map(({ name }) => name);
+      const left = [...[...this.#running, ...this.#waiting].map(({ name }) => name), ...besides()];
       if (left.length === 0 || performance.now() > end) return left;
       await delay(HOLD_POLL_MS);
     }

@@ -9,9 +9,11 @@ import { roleOf } from '../access.ts';
 import type { OwnRunner } from '../commands/own.ts';
 import { CommandRunner, type RunnerOptions } from '../commands/runner.ts';
 import type { Settings } from '../config.ts';
+import type { HeldExports } from '../held-exports.ts';
 import type { DaemonVolumes } from '../live.ts';
 import type { DeviceSpec } from '../worker/host.ts';
 import { CommandResource, type CommandSurroundings } from './commands.ts';
+import { Refusal } from './http.ts';
 import type { ControlledDaemon } from './routes.ts';
 import type { Scan } from '../../lvm/model.ts';
 import { MetadataRecovery } from '../recovery.ts';
@@ -24,7 +26,8 @@ export interface ControlObserver
 }
 
 export interface ControlParts
-  extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'segments' | 'hold' | 'rescan'> {
+  extends Pick<RunnerOptions, 'log'>, Pick<ControlledDaemon, 'status' | 'segments' | 'rescan'> {
+  readonly held: Pick<HeldExports, 'hold' | 'running'>;
   readonly live: DaemonVolumes;
   /** Those in force. */
   readonly settings: () => Settings;
@@ -42,7 +45,7 @@ export interface OpenControl {
   readonly fd: number | null;
   /** Serves a peer who has connected to the process before, and said nothing yet. */
   accept(socket: Socket): void;
-  /** Begins no more commands, and waits that long for those that run. Gives the names of the ones that don't end. */
+  /** Begins no more commands and holds, and waits that long for those that run. Gives the names of the ones that don't end. */
   holdCommands(timeoutMs: number): Promise<readonly string[]>;
   admitCommands(): void;
   /** Resolves when every peer has its answer, or that long after. */
@@ -67,7 +70,7 @@ const OURSELVES = {
 
 /** Listens. Throws an NbdError. */
 export async function openControl(parts: ControlParts): Promise<OpenControl> {
-  const { settings, devices, observer, live, log, status, segments, hold, rescan } = parts;
+  const { settings, devices, observer, live, log, status, segments, held, rescan } = parts;
   const runner = new CommandRunner({
     live,
     log,
@@ -108,7 +111,10 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
     daemon: {
       status,
       segments,
-      hold,
+      hold(name, who) {
+        if (runner.held) throw new Refusal(503, 'BUSY', 'orion-lvmd hands over to the process that follows it');
+        return held.hold(name, who);
+      },
       rescan,
       commands,
       metrics: () => observer.metrics(),
@@ -125,7 +131,7 @@ export async function openControl(parts: ControlParts): Promise<OpenControl> {
       return server.fd;
     },
     accept: (socket) => server.accept(socket),
-    holdCommands: (timeoutMs) => runner.hold(timeoutMs),
+    holdCommands: (timeoutMs) => runner.hold(timeoutMs, () => held.running()),
     admitCommands: () => runner.goOn(),
     answered: (timeoutMs) => server.answered(timeoutMs),
     own,

@@ -8,6 +8,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Permission, type Role, hasRole } from '../access.ts';
+import type { Hold } from '../held-exports.ts';
 import { readJson, Refusal, sendJson, sendNothing, sendText } from './http.ts';
 import { openApiText } from './openapi.ts';
 import type { Peer } from './peer.ts';
@@ -18,8 +19,8 @@ export interface ControlledDaemon {
   status(): unknown;
   /** The numbers of x-orion:segment in an export, "VG/LV", and what they stand for; null: it is not served. */
   segments(exportName: string): unknown;
-  /** Keeps others away from an export to which the caller has connected; gives what ends that. Throws a Refusal. */
-  hold(exportName: string, who: string): () => void;
+  /** Keeps others away from an export to which the caller has connected; gives what that is, and what ends it. Throws a Refusal. */
+  hold(exportName: string, who: string): Hold;
   /** Reads the devices again. */
   rescan(): Promise<void>;
   /** Counters of volumes, devices, workers and clients: observe/stats.ts's Numbers. */
@@ -84,13 +85,13 @@ export const ROUTES: readonly Route[] = [
     needs: 'operator',
     handle({ request, response, params, peer }, daemon) {
       const name = `${params['vg'] ?? ''}/${params['lv'] ?? ''}`;
-      const release = daemon.hold(name, `user ${peer.uid}, process ${peer.pid}`);
+      const { id, release } = daemon.hold(name, `user ${peer.uid}, process ${peer.pid}`);
       response.once('close', release);
       // It says nothing more, and is as long as the hold.
       request.socket.setTimeout(0);
       request.resume();
       response.writeHead(200, { 'Content-Type': 'application/x-ndjson', Connection: 'close' });
-      response.write(`${JSON.stringify({ held: name })}\n`);
+      response.write(`${JSON.stringify({ held: name, id })}\n`);
     },
   },
   {
