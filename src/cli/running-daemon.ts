@@ -22,7 +22,7 @@ export async function runningDaemon(context: CommandContext): Promise<ControlCli
     throw new CommandError(EXIT.failed, [`No orion-lvmd is running: ${where}${out}.`]);
   }
   const { ControlClient } = await import('../daemon/client/control-client.ts');
-  return new ControlClient(path);
+  return new ControlClient(path, context.signal);
 }
 
 /** The JSON of a resource. Throws CommandError (5). */

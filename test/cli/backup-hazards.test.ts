@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { lstat, mkdir, open, readdir, readFile, symlink, truncate, writeFile } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { withNewFile } from '../../src/cli/backup/image-sink.ts';
@@ -241,6 +242,26 @@ test('an interrupt does not wait for the server', { timeout: 180_000 }, async ()
       (await readdir(folder)).some((name) => name.includes('other')),
       false,
     );
+  });
+});
+
+test('nor for a daemon that does not answer', { timeout: 20_000 }, async () => {
+  await withTemporaryFolder(async (folder) => {
+    const control = join(folder, 'control.sock');
+    const silent = createServer().listen(control);
+    await once(silent, 'listening');
+    const env = { ...process.env, LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: control };
+    const child = spawn(join(CHECKOUT, 'bin/orion-lvm'), ['backup', 'vg/o', 'image'], { cwd: folder, env });
+    let stderr = '';
+    child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+    const ended = once(child, 'close');
+    const [socket] = (await once(silent, 'connection')) as [Socket];
+    await once(socket, 'data');
+    child.kill('SIGINT');
+    assert.deepEqual(await ended, [5, null], stderr);
+    assert.equal(stderr, '  Interrupted.\n');
+    silent.close();
+    await once(silent, 'close');
   });
 });
 

@@ -40,9 +40,12 @@ export interface EventStream<Event> {
 
 export class ControlClient {
   readonly #path: string;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(socketPath: string) {
+  /** `signal` aborted: whatever is waited for fails, and streams end. */
+  constructor(socketPath: string, signal?: AbortSignal) {
     this.#path = socketPath;
+    this.#signal = signal;
   }
 
   /** The JSON of an answer; undefined if it has no body. Throws ControlClientError. */
@@ -70,6 +73,7 @@ export class ControlClient {
         method,
         path: resource,
         agent: false,
+        signal: this.#signal,
         headers: {
           Host: 'localhost',
           ...(text === null ? {} : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(text) }),
