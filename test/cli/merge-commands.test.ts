@@ -3,12 +3,17 @@
  * nobody waits for, that wait for the origin's next activation, and that a daemon which was killed had begun.
  */
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { StreamOutput } from '../../src/cli/messages.ts';
+import { run } from '../../src/cli/run.ts';
+import { HOST_SYSTEM, noteDevice } from '../../src/daemon/client/attached.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
 import { withLvm2 } from '../lvm/lvm2.ts';
 import { SnapshotStand } from '../helpers/snapshot-stand.ts';
+import { NOBODY } from '../helpers/terminal.ts';
 
 const MIB = 2 ** 20;
 
@@ -47,6 +52,51 @@ describe('without a daemon', () => {
         assert.equal(outcome.status, code, `${line}: ${outcome.stderr}`);
         assert.ok(outcome.stderr.includes(`  ${message}\n`), `${line}: ${outcome.stderr}`);
       }
+    });
+  });
+
+  test('what the kernel still has attached does not merge, neither at once nor by lvpoll', async (t) => {
+    await SnapshotStand.with(async (stand) => {
+      const server = 'unix:/run/orion-lvm/nbd.sock';
+      const noteOf = (volume: string, exportName: string): Promise<void> =>
+        noteDevice({ kernelName: 'nbd3', exportName, server, connections: 1, volume });
+      /** In this process, whose host has a device attached. */
+      const here = async (...args: readonly string[]): Promise<string> => {
+        let stderr = '';
+        const output = new StreamOutput({ write: () => undefined }, { write: (text) => (stderr += text) });
+        const { env, folder: cwd } = stand;
+        const status = await run(args, output, { env, cwd, uid: 0, now: 0, terminal: NOBODY });
+        output.flush();
+        return `${status}: ${stderr}`;
+      };
+      await stand.must('lvcreate', '-s', '-L8M', '-ns', 'vg/o');
+      const fields = ['--noheadings', '--separator', '/', '-ovg_uuid,lv_uuid'];
+      const [origin, cow] = await Promise.all(
+        ['vg/o', 'vg/s'].map(async (name) => (await stand.must('lvs', ...fields, name)).trim()),
+      );
+      assert.ok(origin !== undefined && cow !== undefined);
+      t.mock.property(HOST_SYSTEM, 'directory', join(stand.folder, 'notes'));
+      t.mock.property(HOST_SYSTEM, 'sysBlock', join(stand.folder, 'sys'));
+      await mkdir(join(stand.folder, 'sys/nbd3'), { recursive: true });
+      await writeFile(join(stand.folder, 'sys/nbd3/pid'), '17\n');
+      const refused =
+        /^5: {3}Logical volume vg\/[os] in use: it is attached as \/dev\/nbd3, which waits for its daemon\./;
+      await noteOf(cow, 'vg/s');
+      assert.match(await here('lvconvert', '--merge', 'vg/s'), refused);
+      await noteOf(origin, 'vg/o');
+      assert.match(await here('lvconvert', '--merge', 'vg/s'), refused);
+      assert.match((await stand.volumes()).join('\n'), /^s swi/m, 'nothing has begun');
+
+      // One that waits for the next activation of its origin.
+      await stand.serve('0');
+      await stand.must('lvchange', '-an', 'vg/o');
+      await stand.must('lvconvert', '--merge', 'vg/s');
+      await stand.stop();
+      assert.match(await here('lvpoll', '--polloperation', 'merge', 'vg/o'), refused);
+      assert.ok(!(await unmerged(stand, 's')));
+      await rm(join(stand.folder, 'sys/nbd3/pid'));
+      assert.equal(await here('lvpoll', '--polloperation', 'merge', 'vg/o'), '0: ');
+      assert.ok(await unmerged(stand, 's'));
     });
   });
 

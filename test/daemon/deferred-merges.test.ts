@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { DeferredMerges } from '../../src/daemon/deferred-merges.ts';
 import { createLog } from '../../src/daemon/log.ts';
+import type { VolumeGroup } from '../../src/lvm/model.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
+import { groupOf, linear, vgText } from '../lvm/images.ts';
 
 const log = createLog({ level: 'silent', format: 'json' });
 const ONE = { origin: 'V o', cow: 'V s' };
@@ -69,4 +71,41 @@ test('a merge begins only when its note has gone, and waits only when it is ther
     assert.deepEqual(JSON.parse(readFileSync(path, 'utf8')), [TWO]);
     return Promise.resolve();
   });
+});
+
+/** A VG whose metadata knows of no merge, and a merge of it that waits. */
+async function withoutMerges(): Promise<{ readonly group: VolumeGroup; readonly merge: typeof ONE }> {
+  const group = await groupOf(vgText([{ name: 'o', segments: [linear(0, 4, 'pv0', 0)] }]));
+  return { group, merge: { origin: `${group.vg.id} o`, cow: `${group.vg.id} s` } };
+}
+
+function waitingFor(merge: typeof ONE): DeferredMerges {
+  const merges = new DeferredMerges({ path: null, isServed: () => true, log });
+  merges.add([merge]);
+  return merges;
+}
+
+test('a merge that its VG does not know is forgotten, and no other VG makes it forgotten', async () => {
+  const { group, merge } = await withoutMerges();
+  const merges = waitingFor(merge);
+  merges.add([ONE]);
+  merges.forget([group], new Set());
+  assert.ok(!merges.waits(merge.origin));
+  assert.ok(merges.waits(ONE.origin));
+});
+
+test('a merge waits on while PVs are missing: the metadata that knows it may be on them', async () => {
+  const { group, merge } = await withoutMerges();
+  const merges = waitingFor(merge);
+  merges.forget([{ ...group, partial: true }], new Set());
+  assert.ok(merges.waits(merge.origin));
+});
+
+test('a merge that is about to be in the metadata waits', async () => {
+  const { group, merge } = await withoutMerges();
+  const merges = waitingFor(merge);
+  merges.forget([group], new Set([merge.origin]));
+  assert.ok(merges.waits(merge.origin));
+  merges.forget([group], new Set([ONE.origin]));
+  assert.ok(!merges.waits(merge.origin));
 });
