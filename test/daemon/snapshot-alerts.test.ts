@@ -164,8 +164,12 @@ command = ["/bin/sh", "-c", "cat >> '${program}'"]
           .map((text) => JSON.parse(text) as Alert);
       await waitFor('the program', () => programs().filter(ofSnapshot).length >= expected.length);
       assert.deepEqual(programs().filter(ofSnapshot).map(line).toSorted(), expected);
-      const records = (await readAudit(audit)).flatMap(({ record }) => (record.event === 'alert' ? [record] : []));
-      assert.deepEqual(records.filter(ofSnapshot).map(line).toSorted(), expected);
+      const records = async (): Promise<readonly string[]> =>
+        (await readAudit(audit))
+          .flatMap(({ record }) => (record.event === 'alert' && ofSnapshot(record) ? [line(record)] : []))
+          .toSorted();
+      await waitFor('the audit log', async () => (await records()).length >= expected.length);
+      assert.deepEqual(await records(), expected);
     } finally {
       await daemon.stop();
     }
