@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -116,6 +116,15 @@ describe('the list of ready sockets', { timeout: 60_000 }, () => {
     await rm(folder, { recursive: true });
   });
 
+  /** What this process may open: the soft limit, which Node has raised to the hard one. */
+  function needDescriptors(count: number): void {
+    const limit = /^Max open files +(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+    assert.ok(
+      limit === 'unlimited' || Number(limit) >= count,
+      `takes ${count} descriptors, of ${limit}: see ulimit -Hn`,
+    );
+  }
+
   /** Connected pairs, of which our sides are not streams yet. */
   async function pairs(count: number): Promise<{ readonly peer: Peer; readonly socket: Socket }[]> {
     const found: { peer: Peer; socket: Socket }[] = [];
@@ -130,6 +139,7 @@ describe('the list of ready sockets', { timeout: 60_000 }, () => {
   }
 
   test('more sockets are ready in one turn than it holds', async () => {
+    needDescriptors(3200);
     const all = await pairs(1500);
     all.forEach(begin);
     lists.length = 0;
@@ -150,6 +160,7 @@ describe('the list of ready sockets', { timeout: 60_000 }, () => {
   });
 
   test('who is told first closes all the others, in the list and behind it, and opens new ones', async () => {
+    needDescriptors(5800);
     const all = await pairs(2800);
     const [old, fresh] = [all.slice(0, 1400), all.slice(1400)];
     old.forEach(begin);
