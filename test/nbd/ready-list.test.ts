@@ -99,6 +99,12 @@ function begin({ peer, socket }: { readonly peer: Peer; readonly socket: Socket 
   peer.stream.resume();
 }
 
+/** What this process may open: the soft limit, which Node has raised to the hard one. */
+function needDescriptors(count: number): void {
+  const limit = /^Max open files +(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+  assert.ok(limit === 'unlimited' || Number(limit) >= count, `takes ${count} descriptors, of ${limit}: see ulimit -Hn`);
+}
+
 describe('the list of ready sockets', { timeout: 60_000 }, () => {
   let folder = '';
   let server: Server;
@@ -115,15 +121,6 @@ describe('the list of ready sockets', { timeout: 60_000 }, () => {
     await once(server, 'close');
     await rm(folder, { recursive: true });
   });
-
-  /** What this process may open: the soft limit, which Node has raised to the hard one. */
-  function needDescriptors(count: number): void {
-    const limit = /^Max open files +(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
-    assert.ok(
-      limit === 'unlimited' || Number(limit) >= count,
-      `takes ${count} descriptors, of ${limit}: see ulimit -Hn`,
-    );
-  }
 
   /** Connected pairs, of which our sides are not streams yet. */
   async function pairs(count: number): Promise<{ readonly peer: Peer; readonly socket: Socket }[]> {
