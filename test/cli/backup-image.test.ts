@@ -12,11 +12,14 @@ import { streamSink, withNewFile } from '../../src/cli/backup/image-sink.ts';
 import { ImageChain, ImageFile } from '../../src/cli/backup/read-image.ts';
 import type { WorkVolume } from '../../src/cli/backup/volumes.ts';
 import { writeImage, type Written } from '../../src/cli/backup/write-image.ts';
+import { StreamOutput } from '../../src/cli/messages.ts';
+import { run } from '../../src/cli/run.ts';
 import type { Stretch } from '../../src/lvm/direct-volumes.ts';
 import { encodeHeader, headerLength, type ImageHeader } from '../../src/ondisk/backup-image.ts';
 import { FormatError } from '../../src/ondisk/errors.ts';
 import { pattern } from '../block/harness.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
+import { NOBODY } from '../helpers/terminal.ts';
 
 const MIB = 2 ** 20;
 const NEVER = new AbortController().signal;
@@ -290,6 +293,36 @@ test('a stream that takes no more is a failure, not the end of the image', async
 function headerOf(name: string): ImageHeader {
   return { volume: { name, id: 'i' }, base: null, sizeBytes: 1, createdAt: 1, generator: 'test' };
 }
+
+test('an interrupt ends the checks before the next record', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const old = pattern(3 * MIB, 1);
+    const changed = Buffer.from(old)
+      .fill(7, 100, 5000)
+      .fill(8, MIB + 100, MIB + 5000)
+      .fill(9, 2 * MIB + 1, 2 * MIB + 9);
+    await backUp(join(folder, 'full'), 'a', old);
+    await backUp(join(folder, 'next'), 'b', changed, { name: 'a', content: old });
+    for (const phase of ['Verifying', 'Comparing']) {
+      const stop = new AbortController();
+      let steps = 0;
+      const update = (label: string): void => {
+        if (label !== phase) return;
+        steps++;
+        stop.abort();
+      };
+      const said: string[] = [];
+      const sink = { write: (text: string) => said.push(text) };
+      const output = new StreamOutput(sink, sink);
+      const terminal = { ...NOBODY, progress: { update, end: unheard } };
+      const around = { cwd: folder, uid: 1000, now: 0, terminal, signal: stop.signal };
+      const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
+      const status = await run(['restore', '--verify', 'full', 'next'], output, { ...around, env });
+      output.flush();
+      assert.deepEqual([phase, status, steps, said.join('')], [phase, 5, 1, '  Interrupted.\n']);
+    }
+  });
+});
 
 test('a description is written only as long as it can be read', () => {
   const around = JSON.stringify(headerOf('')).length;

@@ -47,7 +47,7 @@ export const command: Command = {
     try {
       await interruptibly(context, async (signal) => {
         await checkChain(context, chain, signal);
-        if (target === null) await checkBases(context, chain, null);
+        if (target === null) await checkBases(context, chain, null, signal);
       });
       if (target !== null) await restoreTo(context, chain, target);
     } finally {
@@ -79,11 +79,18 @@ async function checkChain(context: CommandContext, chain: ImageChain, signal: Ab
   signal.throwIfAborted();
 }
 
-async function checkBases(context: CommandContext, chain: ImageChain, volume: WorkVolume | null): Promise<void> {
+async function checkBases(
+  context: CommandContext,
+  chain: ImageChain,
+  volume: WorkVolume | null,
+  signal: AbortSignal,
+): Promise<void> {
   if (context.options.has('force')) return;
-  await chain.checkBases(volume, (done, total) =>
-    context.terminal.progress?.update('Comparing', done, total, 'records'),
-  );
+  await chain.checkBases(volume, (done, total) => {
+    signal.throwIfAborted();
+    context.terminal.progress?.update('Comparing', done, total, 'records');
+  });
+  signal.throwIfAborted();
 }
 
 async function restoreTo(context: CommandContext, chain: ImageChain, target: VolumeName | NbdPlace): Promise<void> {
@@ -96,7 +103,7 @@ async function restoreTo(context: CommandContext, chain: ImageChain, target: Vol
     return withVolumes(context, wanted, async ({ volume }, stillAlone) => {
       if (seen !== null && volume.id !== seen.id) refuse(volume, 'another one has this name now');
       refuseUnfit(context, chain, volume);
-      await checkBases(context, chain, volume);
+      await checkBases(context, chain, volume, signal);
       terminal.progress?.end();
       if (options.has('test')) return;
       const mayGoOn = (): void => {
