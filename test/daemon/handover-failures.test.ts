@@ -12,6 +12,7 @@ import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
+import { ControlClient } from '../../src/daemon/client/control-client.ts';
 import { accepts, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { handOver, pidOf, stopLast } from '../helpers/hand-over.ts';
 import { mustRun } from '../helpers/run.ts';
@@ -190,6 +191,27 @@ test('a command that does not end keeps the daemon, and goes on', { timeout: 60_
   asked.destroy();
   await write(await stand.attached(), 1);
 });
+
+test(
+  'a restore that has its volume alone keeps the daemon; when it is done, the daemon may go',
+  { timeout: 60_000 },
+  async (t) => {
+    const stand = await Stand.open(t, '1');
+    const client = await stand.attached();
+    const control = new ControlClient(join(stand.folder, 'control.sock'));
+    const hold = await control.stream('POST', '/v1/holds/vg/one', {});
+    const at = await stand.begin('take: exit');
+    await waitFor('the refusal', () =>
+      /restore of vg\/one still runs[\s\S]*everything stays here/.test(stand.log.slice(at)),
+    );
+    await assert.rejects(stand.attached());
+    await write(client, 1);
+    hold.close();
+    const ended = once(stand.child, 'exit');
+    await stand.begin('take: exit');
+    assert.deepEqual(await ended, [5, null], stand.log);
+  },
+);
 
 test('what the settings name and can’t be had is told before, or left out', { timeout: 60_000 }, async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-handover-'));
