@@ -73,10 +73,12 @@ describe('libnbd', () => {
   });
 
   test('list-exports', async () => {
+    const report = ['--devices', image, '--noheadings', '-o', 'vg_uuid,lv_uuid'];
+    const [vgId, lvId] = (await mustRun(join(CHECKOUT, 'bin/lvs'), report)).trim().split(/\s+/);
     const defines = [
       'SOCKET_ACTIVATION=1',
       `EXPORTS=${quoted('vg/lv')}`,
-      `DESCRIPTIONS=${quoted('1 MiB linear logical volume of volume group vg')}`,
+      `DESCRIPTIONS=${quoted(`1 MiB linear logical volume of volume group vg, id ${vgId}/${lvId}`)}`,
     ];
     await passes(await compiled('interop/list-exports', server, defines));
   });
