@@ -174,10 +174,13 @@ describe('the watched daemon', { concurrency: false }, () => {
     assert.ok(!listed.stdout.includes('vg0/data') && listed.stdout.includes('vg0/x'), listed.stdout);
     const stranger = await as(STRANGER, [], 'nbdinfo', [daemon.uri('vg0/data')]);
     assert.notEqual(stranger.status, 0);
-    const ofExports = async (): Promise<readonly AuditRecord[]> =>
-      (await records('refused')).filter((record) => record.event === 'refused' && record.what[0] === 'NBD export');
-    await waitFor('the record', async () => (await ofExports()).length > 0);
-    const refused = await ofExports();
+    let refused: readonly AuditRecord[] = [];
+    await waitFor('the record', async () => {
+      refused = (await records('refused')).filter(
+        (record) => record.event === 'refused' && record.what[0] === 'NBD export',
+      );
+      return refused.length > 0;
+    });
     assert.deepEqual(
       refused.map((record) => record.event === 'refused' && [record.who?.uid, record.what[1], record.reason]),
       [[STRANGER, 'vg0/data', `vg0/data is not open to user ${STRANGER}`]],
