@@ -3,7 +3,7 @@
  * onto a volume that holds what the first of them was taken against.
  *
  * Invariants
- *  - While it asks, nobody is kept from the volume, and a signal ends it as any command; what was asked about must still be so afterwards.
+ *  - While it asks, nobody is kept from the volume, and a signal ends it at once; what was asked about must still be so afterwards.
  *  - Nothing is written before every image has been read and checked, they follow each other, and what each was taken against is there.
  *  - It is done when everything is durable. Interrupted, or when a device fails, the volume is partly written, and that is said.
  */

@@ -1,9 +1,7 @@
 /**
  * The client's side of an NBD handshake: a connection to one export, ready to be given to the kernel.
  *
- *     greeting   0 "NBDMAGIC"  8 "IHAVEOPT"  16 flags u16              answer: flags u32
- *     GO         0 "IHAVEOPT"  8 option u32  12 length u32  16 name length u32  20 name, u16 0 information requests
- *     reply      0 magic u64  8 option u32  12 type u32  16 length u32  20 payload
+ *     greeting → flags and GO (name length u32, name, u16 0 information requests) → what is told of the export, ACK
  *
  * Invariants
  *  - Nothing behind the handshake is read: what a server sends there is the transmission phase's, and a server that sends
@@ -12,26 +10,26 @@
  */
 import { connect, type Socket } from 'node:net';
 import {
-  CLIENT_FLAGS_BYTES,
   GREETING_BYTES,
-  GREETING_MAGIC,
-  HandshakeFlag,
   InfoType,
   MAX_OPTION_BYTES,
-  OPTION_HEADER_BYTES,
-  OPTION_MAGIC_TEXT,
   OPTION_REPLY_HEADER_BYTES,
-  OPTION_REPLY_MAGIC,
   OptionType,
   ReplyType,
 } from '../../nbd/constants.ts';
 import { parseListenUri } from '../listen-uri.ts';
+import {
+  answerGreeting,
+  countedText,
+  decodeExportInfo,
+  decodeReply,
+  encodeOption,
+  ERROR_BIT,
+  type ExportInfo,
+} from './option-wire.ts';
 import { serverText } from './server-text.ts';
 
-const ERROR_BIT = 0x80000000;
 const NOT_WANTED = 'nobody wants the connection any more';
-/** type u16, size u64, flags u16 */
-const EXPORT_INFO_BYTES = 12;
 
 /** The server refused, can't be reached, or is none. */
 export class HandshakeError extends Error {
@@ -131,7 +129,7 @@ function reachable({ host, port }: { readonly host: string; readonly port: numbe
 
 interface ClientStep {
   readonly send: Buffer | null;
-  readonly outcome: { readonly sizeBytes: number; readonly flags: number } | null;
+  readonly outcome: ExportInfo | null;
 }
 
 /** The handshake without a socket. Throws an Error with the reason for which it can't go on. */
@@ -139,7 +137,7 @@ export class ClientHandshake {
   readonly #exportName: string;
   #bytes: Buffer = Buffer.alloc(0);
   #greeted = false;
-  #info: { readonly sizeBytes: number; readonly flags: number } | null = null;
+  #info: ExportInfo | null = null;
 
   constructor(exportName: string) {
     this.#exportName = exportName;
@@ -150,7 +148,8 @@ export class ClientHandshake {
     this.#bytes = Buffer.concat([this.#bytes, chunk]);
     if (!this.#greeted) {
       if (this.#bytes.length < GREETING_BYTES) return { send: null, outcome: null };
-      const send = this.#greeting(this.#take(GREETING_BYTES));
+      const go = encodeOption(OptionType.go, Buffer.concat([countedText(this.#exportName), Buffer.alloc(2)]));
+      const send = Buffer.concat([answerGreeting(this.#take(GREETING_BYTES)), go]);
       if (this.#bytes.length > 0) throw new Error('it sends more than was asked');
       this.#greeted = true;
       return { send, outcome: null };
@@ -163,34 +162,11 @@ export class ClientHandshake {
     }
   }
 
-  #greeting(bytes: Buffer): Buffer {
-    if (bytes.toString('latin1', 0, 16) !== `${GREETING_MAGIC}${OPTION_MAGIC_TEXT}`)
-      throw new Error('it does not speak NBD');
-    const theirs = bytes.readUInt16BE(16);
-    if ((theirs & HandshakeFlag.fixedNewstyle) === 0) throw new Error('it does not speak the fixed newstyle of NBD');
-    const name = Buffer.from(this.#exportName);
-    const at = CLIENT_FLAGS_BYTES;
-    const answer = Buffer.alloc(at + OPTION_HEADER_BYTES + 4 + name.length + 2);
-    answer.writeUInt32BE(theirs & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes), 0);
-    answer.write(OPTION_MAGIC_TEXT, at, 'latin1');
-    answer.writeUInt32BE(OptionType.go, at + 8);
-    answer.writeUInt32BE(4 + name.length + 2, at + 12);
-    answer.writeUInt32BE(name.length, at + 16);
-    name.copy(answer, at + 20);
-    return answer;
-  }
-
   #reply(): { readonly type: number; readonly payload: Buffer } | null {
     const bytes = this.#bytes;
     if (bytes.length < OPTION_REPLY_HEADER_BYTES) return null;
-    if (bytes.readUInt32BE(0) !== OPTION_REPLY_MAGIC.high || bytes.readUInt32BE(4) !== OPTION_REPLY_MAGIC.low) {
-      throw new Error('its answer is no reply to an option');
-    }
-    if (bytes.readUInt32BE(8) !== OptionType.go) throw new Error('it answers what was not asked');
-    const length = bytes.readUInt32BE(16);
-    if (length > MAX_OPTION_BYTES) throw new Error(`its answer has ${length} bytes`);
+    const { type, length } = decodeReply(bytes, OptionType.go, MAX_OPTION_BYTES);
     if (bytes.length < OPTION_REPLY_HEADER_BYTES + length) return null;
-    const type = bytes.readUInt32BE(12);
     return { type, payload: this.#take(OPTION_REPLY_HEADER_BYTES + length).subarray(OPTION_REPLY_HEADER_BYTES) };
   }
 
@@ -199,13 +175,10 @@ export class ClientHandshake {
       throw new Error(payload.length === 0 ? `it refuses with error ${type - ERROR_BIT}` : serverText(payload));
     }
     if (type !== ReplyType.info || payload.length < 2 || payload.readUInt16BE(0) !== InfoType.export) return;
-    if (payload.length !== EXPORT_INFO_BYTES) throw new Error('its description of the export has the wrong length');
-    const size = payload.readBigUInt64BE(2);
-    if (size > BigInt(Number.MAX_SAFE_INTEGER)) throw new Error(`the export has ${size} bytes`);
-    this.#info = { sizeBytes: Number(size), flags: payload.readUInt16BE(10) };
+    this.#info = decodeExportInfo(payload);
   }
 
-  #acknowledged(): { readonly sizeBytes: number; readonly flags: number } {
+  #acknowledged(): ExportInfo {
     if (this.#info === null) throw new Error('it does not describe the export');
     if (this.#bytes.length > 0) throw new Error('it sends more than was asked');
     return this.#info;

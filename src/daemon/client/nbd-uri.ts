@@ -19,7 +19,7 @@ export interface ClientTls {
   readonly pskFile: string | null;
   /** Whose key of the file. */
   readonly user: string | null;
-  /** The server's name in its certificate; null: any name of what the authority signed (a unix socket has none). */
+  /** The server's name in its certificate; null: whatever name the authority signed (a unix socket has none). */
   readonly serverName: string | null;
 }
 

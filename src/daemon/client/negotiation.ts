@@ -7,28 +7,14 @@
  *    and what can be done.
  */
 import type { Socket } from 'node:net';
-import {
-  CLIENT_FLAGS_BYTES,
-  GREETING_BYTES,
-  GREETING_MAGIC,
-  HandshakeFlag,
-  InfoType,
-  OPTION_HEADER_BYTES,
-  OPTION_MAGIC_TEXT,
-  OPTION_REPLY_HEADER_BYTES,
-  OPTION_REPLY_MAGIC,
-  OptionType,
-  ReplyType,
-} from '../../nbd/constants.ts';
+import { GREETING_BYTES, InfoType, OPTION_REPLY_HEADER_BYTES, OptionType, ReplyType } from '../../nbd/constants.ts';
 import { explainTls, readClientTls, startTls } from './client-tls.ts';
 import { Incoming } from './incoming.ts';
 import type { ClientTls } from './nbd-uri.ts';
+import { answerGreeting, countedText, decodeExportInfo, decodeReply, encodeOption, ERROR_BIT } from './option-wire.ts';
 import { serverText } from './server-text.ts';
 
-const ERROR_BIT = 0x80000000;
 const MAX_REPLY_BYTES = 2 ** 20;
-/** type u16, size u64, flags u16 */
-const EXPORT_INFO_BYTES = 12;
 
 export interface Wishes {
   readonly exportName: string;
@@ -96,13 +82,7 @@ class Conversation {
   }
 
   async greet(): Promise<void> {
-    const greeting = await this.#take(GREETING_BYTES);
-    if (greeting.toString('latin1', 0, 16) !== `${GREETING_MAGIC}${OPTION_MAGIC_TEXT}`) {
-      throw new Error('it does not speak NBD');
-    }
-    const flags = Buffer.alloc(CLIENT_FLAGS_BYTES);
-    flags.writeUInt32BE(greeting.readUInt16BE(16) & (HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes), 0);
-    this.#socket.write(flags);
+    this.#socket.write(answerGreeting(await this.#take(GREETING_BYTES)));
   }
 
   async askForTls(): Promise<void> {
@@ -125,10 +105,10 @@ class Conversation {
   async choose({ exportName, contexts, tls }: Wishes): Promise<Agreed> {
     try {
       const structured = (await this.#askIfKnown(OptionType.structuredReply, Buffer.alloc(0))) !== null;
-      const name = counted(exportName);
+      const name = countedText(exportName);
       const given = new Map<string, number>();
       if (structured && contexts.length > 0) {
-        const queries = Buffer.concat([name, word(contexts.length), ...contexts.map(counted)]);
+        const queries = Buffer.concat([name, word(contexts.length), ...contexts.map(countedText)]);
         const answers = await this.#askIfKnown(OptionType.setMetaContext, queries, ReplyType.metaContext);
         for (const payload of answers ?? []) given.set(payload.toString('utf8', 4), payload.readUInt32BE(0));
       }
@@ -153,12 +133,10 @@ class Conversation {
       return payload && serverText(payload.subarray(2));
     };
     const info = find(InfoType.export);
-    if (info?.length !== EXPORT_INFO_BYTES) throw new Error('it does not describe the export');
-    const sizeBytes = Number(info.readBigUInt64BE(2));
-    if (!Number.isSafeInteger(sizeBytes)) throw new Error('the export is larger than 8 PiB');
+    if (info === undefined) throw new Error('it does not describe the export');
     const description = textOf(InfoType.description) ?? '';
     const told = { exportName: textOf(InfoType.name) ?? exportName, description };
-    return { socket: this.#socket, incoming: this.#incoming, sizeBytes, flags: info.readUInt16BE(10), ...told };
+    return { socket: this.#socket, incoming: this.#incoming, ...decodeExportInfo(info), ...told };
   }
 
   /** Null: the server does not have the option. */
@@ -173,19 +151,10 @@ class Conversation {
 
   /** Sends an option; gives the payloads of its replies of one type. Throws when it is refused. */
   async #ask(option: number, payload: Buffer, wanted: number = ReplyType.ack): Promise<readonly Buffer[]> {
-    const head = Buffer.alloc(OPTION_HEADER_BYTES);
-    head.write(OPTION_MAGIC_TEXT, 0, 'latin1');
-    head.writeUInt32BE(option, 8);
-    head.writeUInt32BE(payload.length, 12);
-    this.#socket.write(Buffer.concat([head, payload]));
+    this.#socket.write(encodeOption(option, payload));
     const found: Buffer[] = [];
     for (;;) {
-      const reply = await this.#take(OPTION_REPLY_HEADER_BYTES);
-      const { high, low } = OPTION_REPLY_MAGIC;
-      if (reply.readUInt32BE(0) !== high || reply.readUInt32BE(4) !== low) throw new Error('it does not speak NBD');
-      const type = reply.readUInt32BE(12);
-      const length = reply.readUInt32BE(16);
-      if (length > MAX_REPLY_BYTES) throw new Error(`its answer has ${length} bytes`);
+      const { type, length } = decodeReply(await this.#take(OPTION_REPLY_HEADER_BYTES), option, MAX_REPLY_BYTES);
       const body = await this.#take(length);
       if (type >= ERROR_BIT) throw new Refusal(type, serverText(body));
       if (type === ReplyType.ack) return found;
@@ -216,9 +185,4 @@ function word(value: number): Buffer {
   const bytes = Buffer.alloc(4);
   bytes.writeUInt32BE(value, 0);
   return bytes;
-}
-
-function counted(text: string): Buffer {
-  const bytes = Buffer.from(text);
-  return Buffer.concat([word(bytes.length), bytes]);
 }
