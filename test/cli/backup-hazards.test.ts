@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { lstat, mkdir, open, readdir, readFile, symlink, truncate, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -207,11 +207,13 @@ test('an interrupt does not wait for the server', { timeout: 180_000 }, async ()
       'rdelay=300',
       'wdelay=300',
     ];
-    await withServer(folder, 'slow', slow, async (uri) => {
-      for (const [args, asked, said] of [
-        [['backup', uri, 'other'], 'Read', /^ {2}Interrupted\.$/],
-        [['restore', '-y', 'image', uri], 'Write', /is restored only in part\.\n {2}Interrupted\.$/],
-      ] as const) {
+    // A server for each: nbdkit 1.32 ends by an assertion of its own (raw_send_socket) when a client goes while requests are delayed.
+    for (const [name, asked, said] of [
+      ['backup', 'Read', /^ {2}Interrupted\.$/],
+      ['restore', 'Write', /is restored only in part\.\n {2}Interrupted\.$/],
+    ] as const) {
+      await withServer(folder, name, slow, async (uri) => {
+        const args = name === 'backup' ? [name, uri, 'other'] : [name, '-y', 'image', uri];
         const env = { ...process.env, LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '' };
         const child = spawn(join(CHECKOUT, 'bin/orion-lvm'), args, { cwd: folder, env });
         let stderr = '';
@@ -223,7 +225,7 @@ test('an interrupt does not wait for the server', { timeout: 180_000 }, async ()
             asked,
             async () => {
               const { exitCode, signalCode } = child;
-              assert.deepEqual([exitCode, signalCode], [null, null], `${args[0]} ended before its ${asked}`);
+              assert.deepEqual([exitCode, signalCode], [null, null], `${name} ended before its ${asked}`);
               return (await requests()).includes(` ${asked} `);
             },
             60_000,
@@ -232,12 +234,13 @@ test('an interrupt does not wait for the server', { timeout: 180_000 }, async ()
           assert.deepEqual(await ended, [5, null]);
           assert.match(stderr.trimEnd(), said);
         } catch (cause) {
-          throw new Error(`${args[0]} said: ${stderr}\nnbdkit was asked:\n${await requests()}`, { cause });
+          throw new Error(`${name} said: ${stderr}\nnbdkit was asked:\n${await requests()}`, { cause });
         } finally {
           child.kill('SIGKILL');
         }
-      }
-    });
+      });
+      await rm(log);
+    }
     assert.equal(
       (await readdir(folder)).some((name) => name.includes('other')),
       false,
