@@ -72,7 +72,7 @@ export class Daemon {
   /** Who is at our standard streams, where he is to be served. */
   #stdio: StdioClient | null = null;
   #state: DaemonState = 'starting';
-  #lockFd: number | null = null;
+  #lock: LifeLock | null = null;
   /** Null: not yet there. */
   #control: OpenControl | null = null;
   #observer: Observer | null = null;
@@ -91,7 +91,7 @@ export class Daemon {
     });
     this.#workers = new WorkerPool({
       count: Math.max(settings.workers, 1),
-      start: (index, events) => startWorker(this.#settings, { index, events, lockFd: this.#lockFd, log }),
+      start: (index, events) => startWorker(this.#settings, { index, events, lockFd: this.#lock?.fd ?? null, log }),
       restore: (slot, host) => this.#volumes.restore(slot, host),
       client: (request, handle) => this.#give(request, handle),
       lost: (slot) => {
@@ -232,7 +232,7 @@ export class Daemon {
     if (estate !== null) lock = inheritedLock(settings, estate);
     else if (settings.workers > 0) lock = await holdLifeLock(settings.controlPath, this.#log);
     if (lock === null) return;
-    this.#lockFd = lock.fd;
+    this.#lock = lock;
     this.#opened.defer(() => lock.close());
   }
 
@@ -418,7 +418,7 @@ export class Daemon {
     const fds = new FdList();
     const possessions: Possessions = {
       settings: this.#settings,
-      lockFd: this.#lockFd,
+      lockFd: this.#lock?.fd ?? null,
       claims: this.#devices.claims(),
       listeners: this.#listeners.places,
       controlFd: control.fd,
@@ -447,13 +447,20 @@ export class Daemon {
     return successor;
   }
 
+  /** After a hand-over: delivers what alerts wait, for some seconds, holding nothing that somebody else may want. */
+  async leave(): Promise<void> {
+    const released = Promise.all([this.#devices.keepOnly([]), this.#lock?.close()]);
+    released.catch((err: unknown) => this.#log.error({ err }, 'something could not be let go'));
+    await this.#observer?.close();
+  }
+
   /** What works for itself, and is not to do so beside a successor. */
   async #letGo(control: OpenControl): Promise<void> {
     this.#state = 'draining';
     // What it waits for sees that, and does nothing.
     this.#hotplug.close().catch((err: unknown) => this.#log.error({ err }, 'watching devices could not be ended'));
     await Promise.all([control.endCommands(), this.#upkeep.close()]);
-    await this.#observer?.close();
+    await this.#observer?.letGo();
   }
 
   async #give(request: AdoptRequest, handle: object): Promise<void> {

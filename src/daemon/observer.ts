@@ -6,7 +6,7 @@
  *  - Looks at the numbers follow one another; a look that fails is logged, and the next one comes.
  *  - Whoever is refused again and again is counted (refusals.ts): neither log grows with how often he asks.
  *  - What is opened has recorded nothing: the start is `begin`'s, when all of it is this process's to tell.
- *  - Closing records the stop last, after everything that may still be recorded; of what has not begun nothing.
+ *  - Closing records the stop last, after everything that may still be recorded; of what has not begun nothing. Nothing is raised then.
  */
 import type { LiveGroup } from '../lvm/live.ts';
 import type { Scan } from '../lvm/model.ts';
@@ -58,6 +58,8 @@ export class Observer {
   #settings: ObserverSettings;
   #timer: NodeJS.Timeout | null = null;
   #looking: Promise<void> = Promise.resolve();
+  /** Nothing is looked at any more, and nothing is recorded. */
+  #over = false;
   #metrics: MetricsServer | null = null;
   readonly #refusals = new Refusals<Identity>((untold) => this.#refusedMore(untold));
   readonly #exportRefusals = new Refusals<ClientIdentity>(({ asker: client, count, reason }) => {
@@ -184,21 +186,35 @@ export class Observer {
     return looking;
   }
 
-  /** Stops looking; records the stop. */
-  async close(): Promise<void> {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-    await this.#looking;
+  /** Records the stop and lets the audit log go, for whoever writes it next; alerts that wait are left to `close`. */
+  async letGo(): Promise<void> {
+    if (this.#over) return;
+    this.#over = true;
+    this.#stopLooking();
+    // Connections are cut, so this takes no time: whoever asks now is to be answered by who comes next.
     await this.#metrics?.close();
-    await this.#sender.close();
     this.#refusals.close();
     this.#exportRefusals.close();
     if (this.#begun) await this.#trail.stopped();
     await this.#trail.close();
   }
 
+  /** Ends everything. Settles when alerts that wait are delivered, as far as that is possible in some seconds. */
+  async close(): Promise<void> {
+    this.#stopLooking();
+    await this.#looking;
+    await this.letGo();
+    await this.#sender.close();
+  }
+
+  #stopLooking(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
   async #look(): Promise<void> {
     const parts = await this.#options.gather();
+    if (this.#over) return;
     this.#fillRates.look(Date.now(), snapshotStores(parts));
     const numbers = this.#numbersOf(parts);
     for (const { name } of numbers.volumes) this.#servedOnce.add(name);

@@ -154,6 +154,7 @@ async function handOver(daemon: Daemon, { program, patience, signals, log }: Han
     log.fatal({ reason: error.message }, 'the process that followed failed: both end');
     process.exit(EXIT_FAILED);
   }
+  await daemon.leave();
   // Without the end of the listeners, which would remove the files of their sockets.
   process.exit(0);
 }

@@ -1,0 +1,103 @@
+/**
+ * SIGUSR2 while a webhook hangs: no client waits for what is to be delivered, and nothing of it is lost. The process that is replaced
+ * delivers it after its clients are served elsewhere, holding nothing that somebody else may want.
+ */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import type { Alert } from '../../src/observe/health.ts';
+import { readAudit, verifyAudit } from '../../src/observe/audit-verify.ts';
+import { startDaemon, waitFor } from '../helpers/daemon.ts';
+import { handOver, pidOf, stopLast } from '../helpers/hand-over.ts';
+import { CMD, request, WireClient } from '../nbd/wire.ts';
+import { TestGroup } from './images.ts';
+
+test('no client waits for a webhook that hangs, and no alert is lost', { timeout: 120_000 }, async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-alerts-'));
+  // What happened, in the order in which it did.
+  const events: string[] = [];
+  const alerts: Alert[] = [];
+  const open: ServerResponse[] = [];
+  const webhook = createServer((asked, response) => {
+    let body = '';
+    asked.on('data', (chunk: Buffer) => (body += chunk.toString()));
+    asked.on('end', () => {
+      const alert = JSON.parse(body) as Alert;
+      alerts.push(alert);
+      open.push(response);
+      response.once('close', () => events.push(`${response.writableFinished ? 'answered' : 'lost'} ${alert.subject}`));
+    });
+  }).listen(0, '127.0.0.1');
+  await once(webhook, 'listening');
+  const [one, two] = await Promise.all(
+    ['vg', 'vh'].map((name) =>
+      new TestGroup(join(folder, `${name}.img`), name).write([{ name: 'one', extent: 0, extents: 30 }]),
+    ),
+  );
+  assert.ok(one !== undefined && two !== undefined);
+  const config = join(folder, 'lvm.toml');
+  const audit = join(folder, 'audit.log');
+  const settings = (fullness: number): string => `[audit]
+file = "${audit}"
+[events]
+interval = 1
+timeout = 600
+volume_group_full = ${fullness}
+webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
+`;
+  await writeFile(config, settings(50));
+  const daemon = await startDaemon([one.path, two.path], ['--config', config, '--workers', '1']);
+  t.after(async () => {
+    webhook.closeAllConnections();
+    webhook.close();
+    await stopLast(daemon);
+    await daemon.stop();
+    await rm(folder, { recursive: true, force: true });
+  });
+  const client = await WireClient.open(daemon.socket);
+  t.after(() => client.close());
+  await client.attach('vg/one');
+  await waitFor('the first alert', () => alerts.length === 1);
+  await waitFor('the second to wait', () => /volume group vh is/.test(daemon.log()));
+  // What follows has nothing to tell.
+  await writeFile(config, settings(0));
+  const before = await pidOf(daemon);
+  await handOver(daemon);
+  client.send(request({ type: CMD.read, length: 512 }));
+  assert.equal((await client.reply(512)).error, 0);
+  events.push('served');
+  assert.deepEqual(events, ['served'], `the delivery was ended before clients were served:\n${daemon.log()}`);
+  assert.ok(existsSync(`/proc/${before}`), 'what is to be delivered has a process');
+
+  // Whoever comes after the next process finds nothing held by the one before.
+  client.close();
+  await stopLast(daemon);
+  assert.deepEqual(events, ['served']);
+  const third = await startDaemon(
+    [one.path, two.path],
+    ['--config', config, '--workers', '1', '--control', join(dirname(daemon.socket), 'control.sock')],
+  );
+  events.push('started again');
+  open[0]?.end();
+  await waitFor('the alert that waited', () => alerts.length === 2);
+  open[1]?.end();
+  await waitFor('the end of the process', () => !existsSync(`/proc/${before}`));
+  assert.deepEqual(events, ['served', 'started again', 'answered vg', 'answered vh']);
+  assert.deepEqual(new Set(alerts.map(({ kind }) => kind)), new Set(['volume-group-full']));
+  assert.doesNotMatch(daemon.log(), /an alert was not delivered|an audit record could not be written/);
+  assert.equal(await third.stop(), 0);
+
+  // One writer at a time: each has said that it ends before the next one has begun.
+  assert.deepEqual((await verifyAudit(audit)).problems, []);
+  const told = (await readAudit(audit)).map(({ record }) => record.event);
+  assert.deepEqual(
+    told.filter((event) => event === 'start' || event === 'stop'),
+    ['start', 'stop', 'start', 'stop', 'start', 'stop'],
+  );
+});
