@@ -15,6 +15,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
 import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { refreshVolumes, switchVolumes, withActiveForeign } from '../lv/activation.ts';
+import { attachedLvs, inUse } from '../lv/attached.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
@@ -97,7 +98,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   }
   if (changes) context.output.error('WARNING: Combining activation change with other commands is not advised.');
   return eachVgOfLvs(context, change, { handlesMissing: true }, (meant) =>
-    context.live.present ? activateLive(context, meant) : Promise.resolve(activateAll(context, meant)),
+    context.live.present ? activateLive(context, meant) : activateAll(context, meant),
   );
 }
 
@@ -189,10 +190,26 @@ async function activateLive(context: CommandContext, { group, lvs, named }: Mean
   return hidden.length > 0 ? EXIT.failed : code;
 }
 
+/** Of what the kernel still has attached, it is not said that it is inactive now. */
+async function refuseOpen(
+  { live, output }: CommandContext,
+  { group, lvs }: Pick<Meant, 'group' | 'lvs'>,
+): Promise<ExitCode> {
+  const attached = await attachedLvs(live, group.vg);
+  let code: ExitCode = EXIT.ok;
+  for (const { name } of lvs) {
+    const kernelName = attached.get(name);
+    if (kernelName === undefined) continue;
+    for (const line of inUse(`${group.vg.name}/${name}`, kernelName)) output.error(line);
+    code = EXIT.failed;
+  }
+  return code;
+}
+
 /** Without a daemon nothing is served: what is asked for is only looked at. */
-function activateAll(context: CommandContext, { group, lvs, named }: Meant): ExitCode {
+async function activateAll(context: CommandContext, { group, lvs, named }: Meant): Promise<ExitCode> {
   const { activate, auto } = readActivation(context.options.value('activate'));
-  if (!activate) return EXIT.ok;
+  if (!activate) return refuseOpen(context, { group, lvs });
   const plan = activationPlan(group, {
     host: { systemId: group.vg.systemId ?? null, extraSystemIds: [], allowForeign: false, allowShared: false },
     ignoreActivationSkip: context.options.has('ignoreactivationskip'),

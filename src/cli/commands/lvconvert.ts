@@ -20,6 +20,7 @@ import type { LvFacts } from '../../lvm/relations.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { yesOrNo } from '../common-options.ts';
+import { refuseAttachedLvs } from '../lv/attached.ts';
 import { noted } from '../lv/edit.ts';
 import { BACKGROUND_MERGES, mergeSnapshots, type OwnMerge, seeThrough } from '../lv/merge.ts';
 import { defaultVg, splitLvName } from '../lv/names.ts';
@@ -92,6 +93,7 @@ async function split(context: CommandContext, change: ChangeContext): Promise<vo
     const full = `${vgName}/${lv}`;
     const active = await ActiveVolumes.of(context.live, group.vg);
     refuseOpen(active, full, cow);
+    await refuseAttachedLvs(context.live, group.vg, [lv]);
     const sure = change.force > 0 || !active.isActive(lv);
     if (!sure && !(await change.prompt(`Do you really want to split off active logical volume ${full}? [y/n]: `))) {
       throw new CommandError(`Logical volume ${full} not split.`);
@@ -132,6 +134,7 @@ async function joinUnderLock(
   const { output } = context;
   const group = await changes.volumeGroup({ vgName });
   const cow = noted(context, (notes) => joinable(group, request, notes));
+  await refuseAttachedLvs(context.live, group.vg, [request.cowName]);
   const full = `${vgName}/${request.cowName}`;
   output.error(`WARNING: Converting logical volume ${full} to snapshot exception store.`);
   output.error('THIS WILL DESTROY CONTENT OF LOGICAL VOLUME (filesystem etc.)');

@@ -17,6 +17,7 @@ import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
+import { refuseAttachedLvs } from '../lv/attached.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
 import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
@@ -79,7 +80,10 @@ async function removeAll(
   };
   for (const { name } of lvs) {
     if (remover.isGone(name)) continue;
-    await attempt(() => remover.remove(name));
+    await attempt(async () => {
+      if (!disconnect) await refuseAttachedLvs(context.live, group.vg, [name]);
+      await remover.remove(name);
+    });
   }
   let { vg } = remover.result();
   const { removed } = remover.result();
@@ -93,6 +97,8 @@ async function removeAll(
     });
   }
   if (code !== EXIT.ok || lines.length + removed.length === 0) return code;
+  // What goes with those that were named.
+  if (!disconnect) await refuseAttachedLvs(context.live, group.vg, removed);
   await eraseAll(context, changes, group, removed);
   const messages = lines.map((text): PlanMessage => ({ stream: 'stdout', when: 'after', text }));
   const effects = discards ? discardsOf(group, vg) : [];

@@ -16,6 +16,7 @@ import { ctime } from '../../ondisk/vg-print.ts';
 import { parseMetadataText } from '../../ondisk/vg-text.ts';
 import { backupDirectory, changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { attachedLvs } from '../lv/attached.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { withoutDevDirectory } from '../names.ts';
 import { REPORTFORMAT_OPTION } from '../option-values.ts';
@@ -138,10 +139,13 @@ async function confirmedWhileActive(
   change: ChangeContext,
   name: string,
 ): Promise<boolean> {
-  if (!live.present) return true;
   const active = await withChanges(change, { vgs: [{ name, mode: 'read' }] }, async ({ scan }) => {
     const group = scan.volumeGroups.find(({ vg }) => vg.name === name);
-    return group === undefined ? [] : (await ActiveVolumes.of(live, group.vg)).names;
+    if (group === undefined) return [];
+    // Without a daemon: what the kernel has attached, and waits for one.
+    return live.present
+      ? (await ActiveVolumes.of(live, group.vg)).names
+      : [...(await attachedLvs(live, group.vg)).keys()];
   });
   if (active.length === 0) return true;
   for (const lv of active) output.print(`Volume group ${name} has active volume: ${lv}.`);

@@ -18,6 +18,7 @@ import {
   withActiveForeign,
 } from '../lv/activation.ts';
 import { SELECT_OPTION } from '../criteria.ts';
+import { attachedLvs, inUse, refuseAttachedLvs } from '../lv/attached.ts';
 import { CommandError, EXIT, type ExitCode, noSuchSyntax, UnmatchedSyntax } from '../messages.ts';
 import {
   ADDTAG_OPTION,
@@ -142,7 +143,10 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
     // Each VG gets a uuid of its own.
     const own = options.has('uuid') ? { ...request, id: newUuid() } : request;
     const active = await ActiveVolumes.of(context.live, group.vg);
-    if (options.has('uuid')) active.refuseAny('Volume group has active logical volumes');
+    if (options.has('uuid')) {
+      active.refuseAny('Volume group has active logical volumes');
+      await refuseAttachedLvs(context.live, group.vg);
+    }
     if (updates) await changes.apply(changeVgPlan(group, own, sizeText));
     if (setsSystemId) await changeSystemId(group, changes, options.value('systemid') ?? '');
     if (options.has('refresh')) await refreshed(context, group);
@@ -203,6 +207,7 @@ async function changeSystemId(group: VolumeGroup, changes: Changes, wanted: stri
   if (wanted !== '' && wanted !== own) {
     const active = await ActiveVolumes.of(context.live, group.vg);
     active.refuseAny(`Logical Volumes in VG ${name} must be deactivated before system ID can be changed.`);
+    await refuseAttachedLvs(context.live, group.vg);
     context.err(
       own === null
         ? 'WARNING: No local system ID is set.'
@@ -218,7 +223,7 @@ async function changeSystemId(group: VolumeGroup, changes: Changes, wanted: stri
 
 /** Throws a CommandError whose lines are printed already, so that other VGs still have their turn. */
 async function activated(context: CommandContext, group: VolumeGroup): Promise<void> {
-  if (!context.live.present) tellOfActivation(context, group);
+  if (!context.live.present) await tellOfActivation(context, group);
   else if ((await switchGroup(context, group)) !== EXIT.ok) throw new Refusal([]);
 }
 
@@ -227,11 +232,16 @@ async function refreshed(context: CommandContext, group: VolumeGroup): Promise<v
 }
 
 /** Without a daemon nothing is served: nothing is claimed here that did not happen. */
-function tellOfActivation(context: CommandContext, group: VolumeGroup): void {
+async function tellOfActivation(context: CommandContext, group: VolumeGroup): Promise<void> {
   const { output, options } = context;
   const { vg } = group;
   const activates = options.value('activate')?.endsWith('n') !== true;
   const refused = activates && !isPartialMode(context) ? partialNames(group) : [];
+  const open = activates ? [] : [...(await attachedLvs(context.live, vg))];
+  for (const [name, kernelName] of open) for (const line of inUse(`${vg.name}/${name}`, kernelName)) output.error(line);
+  if (open.length > 0) {
+    throw new Refusal(`Can't deactivate volume group "${vg.name}" with ${open.length} open logical volume(s)`);
+  }
   for (const name of refused) output.error(refusingPartial(`${vg.name}/${name}`));
   if (activates) {
     output.error(

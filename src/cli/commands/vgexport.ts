@@ -4,6 +4,7 @@ import { exportVgPlan } from '../../lvm/edit/vg-change.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
+import { refuseAttachedLvs } from '../lv/attached.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { REPORTFORMAT_OPTION } from '../option-values.ts';
 import { eachVgArgument } from '../vg-targets.ts';
@@ -30,6 +31,7 @@ async function vgexport(context: CommandContext): Promise<ExitCode> {
   await eachVgArgument(context, change, {}, async (group, changes) => {
     const active = await ActiveVolumes.of(context.live, group.vg);
     active.refuseAny(`Volume group "${group.vg.name}" has active logical volumes`);
+    await refuseAttachedLvs(context.live, group.vg);
     await changes.apply(exportVgPlan(group));
   });
   return EXIT.ok;

@@ -10,6 +10,7 @@ import { exportForMerge, importAgain, mergePlan } from '../../lvm/edit/vg-merge.
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { refuseAttachedLvs } from '../lv/attached.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 import { withoutDevDirectory } from '../names.ts';
@@ -40,6 +41,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     const [from, to] = first === fromName ? groups : [groups[1], groups[0]];
     const active = await ActiveVolumes.of(context.live, from.vg);
     active.refuseAny(`Logical volumes in "${from.vg.name}" must be inactive`);
+    await refuseAttachedLvs(context.live, from.vg);
     const spare = {
       wanted: flagOf(options, 'poolmetadataspare') ?? true,
       creationTime: context.now,

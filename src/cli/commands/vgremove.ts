@@ -6,6 +6,7 @@ import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
+import { refuseAttachedLvs } from '../lv/attached.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 import { FORCE_OPTION, REPORTFORMAT_OPTION } from '../option-values.ts';
 import { eachVgArgument } from '../vg-targets.ts';
@@ -35,9 +36,10 @@ async function vgremove(context: CommandContext): Promise<ExitCode> {
     change.force > 0 ? Promise.resolve(true) : change.prompt(question);
   const request = { globalLock: 'write', handlesMissing: true } as const;
   await eachVgArgument(context, change, request, async (group, changes) => {
+    const disconnect = change.force > 0;
+    if (!disconnect) await refuseAttachedLvs(context.live, group.vg);
     if (!forced) await confirm(changes, group);
     const active = await ActiveVolumes.of(context.live, group.vg);
-    const disconnect = change.force > 0;
     await changes.apply(await removeVgPlan(group, { forced, confirm: answers, discards, active, disconnect }));
   });
   return EXIT.ok;

@@ -12,6 +12,7 @@ import { newUuid } from '../../ondisk/uuid.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
+import { refuseAttachedLvs } from '../lv/attached.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { withoutDevDirectory } from '../names.ts';
 import {
@@ -85,8 +86,10 @@ async function refuseActive(
 ): Promise<void> {
   const staying = new Set(left?.logicalVolumes.map((lv) => lv.id));
   const active = await ActiveVolumes.of(live, vg);
-  const moving = vg.logicalVolumes.find((lv) => !staying.has(lv.id) && active.isActive(lv.name));
-  if (moving !== undefined) throw new CommandError(`Logical volume ${vg.name}/${moving.name} must be inactive.`);
+  const going = vg.logicalVolumes.filter((lv) => !staying.has(lv.id)).map(({ name }) => name);
+  await refuseAttachedLvs(live, vg, going);
+  const moving = going.find((name) => active.isActive(name));
+  if (moving !== undefined) throw new CommandError(`Logical volume ${vg.name}/${moving} must be inactive.`);
 }
 
 async function pvsNamed(changes: Changes, group: VolumeGroup, names: readonly string[]): Promise<readonly string[]> {

@@ -22,6 +22,7 @@ import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
 import type { OptionSpec } from '../options.ts';
 import { parseSizeArgument } from '../size-argument.ts';
+import { refuseAttachedLvs } from './attached.ts';
 import { allocationSettings, noted, say } from './edit.ts';
 import { defaultVg, findPv, splitLvName } from './names.ts';
 import * as option from './options.ts';
@@ -101,6 +102,10 @@ async function run(context: CommandContext, direction: Direction): Promise<ExitC
       : request.size;
     if (size === null) return;
     const resize = noted(context, (notes) => resizeLv(group, { ...request, size, active }, notes));
+    // A file system that is mounted is not to be changed from here, either.
+    if (request.resizeFs || (resize.change === 'reduce' && changes.context.force === 0)) {
+      await refuseAttachedLvs(context.live, group.vg, [request.lvName]);
+    }
     const carryOut = (): Promise<void> => resizeWithContent(context, changes, group, request, resize);
     if (request.resizeFs && !changes.context.test) await whileInactive(context, group, request.lvName, carryOut);
     else await carryOut();
