@@ -3,7 +3,7 @@
  *
  * Invariants
  *  - Blocks take `sizeBytes` and no more; staging memory for reads and writes is bounded beside it (staging.ts), and what is known
- *    of a block takes at most 3 % of it.
+ *    of a block takes 3 % of it, at most 5 %.
  *  - At most DIRTY_SHARE of the frames are dirty; while several devices are cached, DEVICE_SHARE of that for one of them, so that a
  *    device which hangs leaves room for the others.
  *  - Room that becomes free is offered to the devices in turn.

@@ -1,7 +1,7 @@
 /**
  * The memory of a block cache: frames of one block each, the index that finds them, and what is known of each.
  *
- *     key = device slot * 2^41 + block number        index: open addressing, linear probing, Int32Array of frames
+ *     key = device slot * 2^41 + block number        index: block-index.ts
  *
  * Invariants
  *  - The arena has `count` frames and never more; slabs of it are taken from the system as they are needed.
@@ -11,7 +11,8 @@
  */
 import assert from 'node:assert/strict';
 import { pageBuffer } from '../../native/addon.ts';
-import { hashKey, type Replacement, S3Fifo } from './s3-fifo.ts';
+import { BlockIndex } from './block-index.ts';
+import { type Replacement, S3Fifo } from './s3-fifo.ts';
 
 export const BLOCK_BYTES = 4096;
 /** Blocks that a device of 2^53 bytes has. */
@@ -54,8 +55,7 @@ export class Frames {
   readonly dirtyBefore: Int32Array;
   readonly dirtyAfter: Int32Array;
   readonly #key: Float64Array;
-  readonly #index: Int32Array;
-  readonly #mask: number;
+  readonly #index: BlockIndex;
   readonly #free: Int32Array;
   #freeCount: number;
   readonly #slabs: (Buffer | null)[];
@@ -81,9 +81,7 @@ export class Frames {
     this.dirtyBefore = new Int32Array(count);
     this.dirtyAfter = new Int32Array(count);
     this.#key = new Float64Array(count);
-    const slots = 2 ** Math.ceil(Math.log2(count * 2));
-    this.#index = new Int32Array(slots).fill(NONE);
-    this.#mask = slots - 1;
+    this.#index = new BlockIndex(count);
     this.#free = Int32Array.from({ length: count }, (_, i) => count - 1 - i);
     this.#freeCount = count;
     this.#slabs = Array.from({ length: Math.ceil(count / SLAB_FRAMES) }, () => null);
@@ -129,12 +127,7 @@ export class Frames {
 
   /** The frame of a key, or -1. */
   find(key: number): number {
-    const index = this.#index;
-    const mask = this.#mask;
-    for (let at = hashKey(key) & mask; ; at = (at + 1) & mask) {
-      const frame = index[at]!;
-      if (frame === NONE || this.#key[frame] === key) return frame;
-    }
+    return this.#index.find(key);
   }
 
   /** A block was used. The first use of what was read ahead is what it was read for, and no second one. */
@@ -151,16 +144,14 @@ export class Frames {
       frame = this.#policy.victim(this.#isPinned, this.#keyOf);
       if (frame === NONE) return NONE;
       const old = this.#key[frame]!;
-      this.#unindex(old);
+      this.#index.remove(old);
       this.#owners[Math.floor(old / DEVICE_STRIDE)]!.evicted(frame);
     }
     this.#key[frame] = key;
     this.state[frame] = FILLING;
     this.mixed[frame] = 0;
     this.ahead[frame] = 0;
-    let at = hashKey(key) & this.#mask;
-    while (this.#index[at] !== NONE) at = (at + 1) & this.#mask;
-    this.#index[at] = frame;
+    this.#index.add(key, frame);
     this.#policy.insert(frame, key);
     return frame;
   }
@@ -169,7 +160,7 @@ export class Frames {
   drop(frame: number): void {
     assert(this.dirty[frame] === 0 && this.flying[frame] === 0 && this.writers[frame] === 0);
     this.#policy.remove(frame);
-    this.#unindex(this.#key[frame]!);
+    this.#index.remove(this.#key[frame]!);
     this.state[frame] = FREE;
     this.poisoned[frame] = 0;
     this.ahead[frame] = 0;
@@ -188,21 +179,5 @@ export class Frames {
 
   #newSlab(slab: number): Buffer {
     return pageBuffer(Math.min(SLAB_FRAMES, this.count - slab * SLAB_FRAMES) * BLOCK_BYTES);
-  }
-
-  /** Takes a key out of the index, and moves up what had to stand behind it. */
-  #unindex(key: number): void {
-    const index = this.#index;
-    const mask = this.#mask;
-    let hole = hashKey(key) & mask;
-    while (this.#key[index[hole]!] !== key) hole = (hole + 1) & mask;
-    for (let at = (hole + 1) & mask; index[at] !== NONE; at = (at + 1) & mask) {
-      const home = hashKey(this.#key[index[at]!]!) & mask;
-      // It may move to the hole if that is not before its home.
-      if (((at - home) & mask) < ((at - hole) & mask)) continue;
-      index[hole] = index[at]!;
-      hole = at;
-    }
-    index[hole] = NONE;
   }
 }

@@ -34,9 +34,11 @@ export class ReadAhead {
     this.from = 0;
     this.to = 0;
     if (this.#maxBytes === 0) return;
-    const stream = this.#next.indexOf(offset);
+    // indexOf would be a call out of compiled code.
+    let stream = 0;
+    while (stream < STREAMS && this.#next[stream] !== offset) stream++;
     const used = ++this.#clock;
-    if (stream === -1) {
+    if (stream === STREAMS) {
       let oldest = 0;
       for (let i = 1; i < STREAMS; i++) if (this.#used[i]! < this.#used[oldest]!) oldest = i;
       this.#next[oldest] = end;
