@@ -280,6 +280,24 @@ static void unmap_buffer(napi_env env, void *bytes, void *size) {
   munmap(bytes, (size_t)(uintptr_t)size);
 }
 
+/*
+ * Zeroed memory on pages of its own; NULL: there is none. A large piece begins where a huge page may, and asks for such: who reaches into
+ * it at random otherwise spends a fifth of his time on finding the pages.
+ */
+static void *take_pages(size_t size) {
+  const size_t huge = 2 << 20, page = (size_t)sysconf(_SC_PAGESIZE);
+  const size_t whole = (size + page - 1) & -page, spare = size < huge ? 0 : huge - page;
+  char *bytes = mmap(NULL, whole + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (bytes == MAP_FAILED) return NULL;
+  if (spare == 0) return bytes;
+  size_t before = -(uintptr_t)bytes & (huge - 1);
+  if (before > 0) munmap(bytes, before);
+  if (before < spare) munmap(bytes + before + whole, spare - before);
+  /* Kernels without huge pages refuse: then they are small ones. */
+  (void)madvise(bytes + before, whole, MADV_HUGEPAGE);
+  return bytes + before;
+}
+
 /* pageBuffer(bytes): a zeroed Buffer that starts on a page of its own, as O_DIRECT needs it. */
 static napi_value orion_page_buffer(napi_env env, napi_callback_info info) {
   napi_value arguments[1], buffer;
@@ -288,8 +306,8 @@ static napi_value orion_page_buffer(napi_env env, napi_callback_info info) {
   if (!take_arguments(env, info, 1, arguments) ||
       !take_integer(env, arguments[0], 1, (double)(1 << 30), "bytes must be 1 to 2^30", &size))
     return NULL;
-  bytes = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (bytes == MAP_FAILED) {
+  bytes = take_pages((size_t)size);
+  if (bytes == NULL) {
     napi_throw_error(env, "ENOMEM", "out of memory");
     return NULL;
   }

@@ -1,7 +1,7 @@
 /** The C addon: what it does, what it refuses, and that bad arguments never reach the system. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { connect, createServer, type Socket } from 'node:net';
@@ -16,6 +16,7 @@ import {
   Falloc,
   flock,
   Lock,
+  pageBuffer,
   peerCredentials,
   peerGroups,
   readCached,
@@ -33,6 +34,31 @@ before(async () => {
   writeFileSync(path, Buffer.alloc(65_536, 1));
 });
 after(() => rm(directory, { recursive: true }));
+
+/** Bytes of this process's memory that asked for huge pages, and begin where one may. */
+function hugeBytes(): number {
+  let bytes = 0;
+  for (const [, start = '', end = '', flags = ''] of readFileSync('/proc/self/smaps', 'latin1').matchAll(
+    /^([0-9a-f]+)-([0-9a-f]+) [^]*?^VmFlags: (.*)$/gm,
+  )) {
+    const from = Number.parseInt(start, 16);
+    if (flags.split(' ').includes('hg') && from % 2 ** 21 === 0) bytes += Number.parseInt(end, 16) - from;
+  }
+  return bytes;
+}
+
+describe('pageBuffer', () => {
+  test('is zeroed memory, which asks for huge pages where they fit', () => {
+    const has = existsSync('/sys/kernel/mm/transparent_hugepage');
+    const before = hugeBytes();
+    const kept = [pageBuffer(2 ** 24), pageBuffer(2 ** 21 + 65_535), pageBuffer(2 ** 20), pageBuffer(1)];
+    assert.equal(hugeBytes() - before, has ? 2 ** 24 + 2 ** 21 + 65_536 : 0);
+    for (const buffer of kept) {
+      assert.ok(buffer.equals(Buffer.alloc(buffer.length)));
+      buffer.fill(1);
+    }
+  });
+});
 
 describe('flock', () => {
   test('excludes another open file, until it is unlocked or closed', () => {
