@@ -6,6 +6,7 @@
  * end of a pipe early ends it silently, as every command of a shell.
  */
 import { isatty } from 'node:tty';
+import { plainLines } from '../ondisk/plain-text.ts';
 import { handOver } from './client.ts';
 import { type ExitCode, StreamOutput } from './messages.ts';
 import { ProgressLine } from './progress.ts';
@@ -30,7 +31,7 @@ async function runOne(argv: readonly string[]): Promise<ExitCode> {
     env,
     cwd,
     uid,
-    out: (text) => void process.stdout.write(text),
+    out: (text) => void process.stdout.write(process.stdout.isTTY ? plainLines(text) : text),
     err: terminal.write,
     readLine: terminal.readLine,
     progress,

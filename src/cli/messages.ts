@@ -4,9 +4,13 @@
  * Invariants
  *  - Nothing else in cli/ writes to a stream, so that a command can be run inside a test or by the daemon.
  *  - A command that failed has said why on stderr.
+ *  - Whatever a message quotes, nothing of it acts on a terminal: not in messages and lines of results, nor in plain text on a terminal.
+ *    Into a file or a pipe plain text goes byte for byte.
  *
  * Source of the codes: lvm(8) "Diagnostics", formats/lvm2.md §5.
  */
+
+import { plainLines } from '../ondisk/plain-text.ts';
 
 export const EXIT = { ok: 0, noSuchCommand: 2, badUsage: 3, failed: 5 } as const;
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
@@ -40,8 +44,8 @@ export class UnmatchedSyntax extends CommandError {
 
 /** Where a command's lines go; a line is given without its indent and its newline. */
 export interface Output {
-  /** A result: stdout. */
-  print(line: string): void;
+  /** A result: stdout. `verbatim`: parts are fit to be shown already, and others are as the user wants them. */
+  print(line: string, verbatim?: true): void;
   /** A result as it is, neither indented nor ended: the text of files and devices. */
   printPlain(text: string): void;
   /** An error or a warning: stderr. */
@@ -55,6 +59,7 @@ export interface Output {
 }
 
 interface TextSink {
+  readonly isTTY?: boolean;
   write(text: string): unknown;
 }
 
@@ -68,10 +73,13 @@ export class StreamOutput implements Output {
     this.#out = out;
     this.#err = err;
   }
-  print(line: string): void {
-    this.printPlain(`${this.#indent}${line}\n`);
+  print(line: string, verbatim?: true): void {
+    this.#gather(`${this.#indent}${verbatim === true ? line : plainLines(line)}\n`);
   }
   printPlain(text: string): void {
+    this.#gather(this.#out.isTTY === true ? plainLines(text) : text);
+  }
+  #gather(text: string): void {
     this.#pending += text;
     if (this.#pending.length > 1 << 16) this.flush();
   }
@@ -81,7 +89,7 @@ export class StreamOutput implements Output {
   plainError(line: string): void {
     // Keep the order of what both streams show on one terminal.
     this.flush();
-    this.#err.write(`${line}\n`);
+    this.#err.write(`${plainLines(line)}\n`);
   }
   indentBy(indent: string): void {
     this.#indent = indent;

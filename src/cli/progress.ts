@@ -5,6 +5,7 @@
  *  - A drawn line is written over at most ten times a second, and is gone before anything else is written to the terminal.
  *  - Nothing is drawn where stderr is no terminal.
  */
+import { plainText } from '../ondisk/plain-text.ts';
 
 const INTERVAL_MS = 100;
 const BAR_WIDTH = 30;
@@ -51,5 +52,5 @@ export class ProgressLine implements ProgressSink {
 function progressText(label: string, done: number, total: number): string {
   const part = total === 0 ? 1 : Math.min(done / total, 1);
   const full = Math.floor(part * BAR_WIDTH);
-  return `${label} [${'#'.repeat(full)}${' '.repeat(BAR_WIDTH - full)}] ${Math.floor(part * 100)}%`;
+  return `${plainText(label)} [${'#'.repeat(full)}${' '.repeat(BAR_WIDTH - full)}] ${Math.floor(part * 100)}%`;
 }

@@ -7,6 +7,7 @@
  *  - Answers that were piped in for later questions are not lost.
  */
 import { readSync } from 'node:fs';
+import { plainLines } from '../ondisk/plain-text.ts';
 import type { Output } from './messages.ts';
 import type { ProgressSink } from './progress.ts';
 
@@ -31,7 +32,7 @@ export async function ask(question: string, options: PromptOptions): Promise<boo
   const { yes, silent, output, readLine, write } = options;
   if (yes) return true;
   for (;;) {
-    write(question);
+    write(plainLines(question));
     const line = silent ? null : await readLine();
     if (line === null) {
       write('[n]\n');

@@ -1,5 +1,7 @@
 /** Rows as text in columns, for the commands that are ours and have no columns to choose. */
 
+import { plainText } from '../ondisk/plain-text.ts';
+
 export interface TextColumn {
   readonly heading: string;
   /** Numbers stand to the right. */
@@ -8,7 +10,7 @@ export interface TextColumn {
 
 /** The heading and a line for each row; columns are as wide as their widest cell, two spaces apart. */
 export function textTable(columns: readonly TextColumn[], rows: readonly (readonly string[])[]): string[] {
-  const all = [columns.map(({ heading }) => heading), ...rows];
+  const all = [columns.map(({ heading }) => heading), ...rows.map((row) => row.map(plainText))];
   const widths = columns.map((_, i) => Math.max(...all.map((row) => row[i]?.length ?? 0)));
   return all.map((row) =>
     columns

@@ -4,10 +4,12 @@
  *
  * Invariants
  *  - Nobody waits for a reader of stderr that is slow (log-sink.ts); order is kept, and what was logged before an exit is there.
+ *  - What a record quotes of clients, devices or servers does nothing to the terminal that shows it (plain-text.ts).
  *  - A logger is made by the composition root and passed down; there is no global one.
  */
 import { styleText } from 'node:util';
 import { type Logger, type LoggerOptions, pino } from 'pino';
+import { escapedJson, plainLines, plainText } from '../ondisk/plain-text.ts';
 import { LogSink } from './log-sink.ts';
 
 export type { Logger } from 'pino';
@@ -40,7 +42,7 @@ export function createLog(options: LogOptions): Logger {
     formatters: { level: (level) => ({ level }) },
   };
   const colour = process.stderr.isTTY;
-  const shown = (line: string): string => (text ? `${readable(line, colour)}\n` : line);
+  const shown = (line: string): string => (text ? `${readable(line, colour)}\n` : escapedJson(line));
   const sink = new LogSink(STDERR, (lines) => {
     const msg = `${lines} lines of the log were lost, because nobody read them`;
     return shown(`${JSON.stringify({ level: 'warn', time: new Date().toISOString(), msg })}\n`);
@@ -56,9 +58,9 @@ export function readable(line: string, colour: boolean): string {
   const level = colour ? styleText(STYLES[name] ?? 'gray', name, { validateStream: false }) : name;
   const details = Object.entries(record)
     .filter(([key]) => !HIDDEN.has(key))
-    .map(([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`);
+    .map(([key, value]) => plainText(`${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`));
   const error = record['err'] as { readonly stack?: string } | undefined;
   const tail = details.length === 0 ? '' : ` (${details.join(' ')})`;
-  const stack = error?.stack === undefined ? '' : `\n${error.stack}`;
-  return `${String(record['time']).slice(11, 19)} ${level}: ${message}${tail}${stack}`;
+  const stack = error?.stack === undefined ? '' : `\n${plainLines(error.stack)}`;
+  return `${String(record['time']).slice(11, 19)} ${level}: ${plainLines(message)}${tail}${stack}`;
 }

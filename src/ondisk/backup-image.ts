@@ -15,6 +15,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { FormatError, type Where } from './errors.ts';
+import { plainText } from './plain-text.ts';
 
 const MAGIC = 'ORIONBAK';
 const RECORD_MAGIC = 'rec ';
@@ -94,8 +95,7 @@ export function encodeHeader(header: ImageHeader): Buffer {
 export function headerLength(start: Buffer, where: Where): number {
   const what = 'backup image';
   const magic = start.toString('latin1', 0, 8);
-  if (magic !== MAGIC)
-    throw new FormatError({ code: 'BAD_MAGIC', ...where, what, expected: MAGIC, actual: printable(magic) });
+  if (magic !== MAGIC) throw new FormatError({ code: 'BAD_MAGIC', ...where, what, expected: MAGIC, actual: magic });
   const version = start.readUInt32LE(8);
   if (version !== VERSION) {
     throw new FormatError({ code: 'BAD_VERSION', ...where, what, expected: VERSION, actual: version });
@@ -131,7 +131,7 @@ export function decodeHeader(bytes: Buffer, where: Where): ImageHeader {
     const what = 'header of a backup image';
     throw new FormatError({ code: 'BAD_FIELD', ...where, what, expected: 'volume, base, size, date and generator' });
   }
-  return { volume, base, sizeBytes, createdAt, generator };
+  return { volume, base, sizeBytes, createdAt, generator: plainText(generator) };
 }
 
 export function encodeRecord({ kind, offset, length, sum, baseSum }: ImageRecord): Buffer {
@@ -151,7 +151,7 @@ export function decodeRecord(bytes: Buffer, where: Where): ImageRecord {
   const what = 'record of a backup image';
   const magic = bytes.toString('latin1', 0, 4);
   if (magic !== RECORD_MAGIC) {
-    throw new FormatError({ code: 'BAD_MAGIC', ...where, what, expected: RECORD_MAGIC, actual: printable(magic) });
+    throw new FormatError({ code: 'BAD_MAGIC', ...where, what, expected: RECORD_MAGIC, actual: magic });
   }
   checkCrc(bytes, where, what);
   const kind = bytes.readUInt32LE(4);
@@ -176,13 +176,9 @@ function asObject(value: unknown): Readonly<Record<string, unknown>> | undefined
 
 function asVolume(value: unknown): ImageVolume | undefined {
   const { name, id } = asObject(value) ?? {};
-  return typeof name === 'string' && typeof id === 'string' ? { name, id } : undefined;
+  return typeof name === 'string' && typeof id === 'string' ? { name: plainText(name), id: plainText(id) } : undefined;
 }
 
 function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-}
-
-function printable(text: string): string {
-  return text.replace(/[^ -~]/g, '?');
 }

@@ -8,6 +8,8 @@
  *  - Metadata holds the same facts as fields, for tests and for callers that decide by them.
  */
 
+import { plainText } from './plain-text.ts';
+
 export type FormatErrorCode =
   /** Fewer bytes than the structure needs. */
   | 'TRUNCATED'
@@ -90,15 +92,7 @@ function messageOf(fault: FormatFault): string {
   const parts = [fault.problem ?? PROBLEMS[fault.code]];
   if (fault.expected !== undefined) parts.push(`expected ${shown(fault, fault.expected)}`);
   if (fault.actual !== undefined) parts.push(`found ${shown(fault, fault.actual)}`);
-  return printable(`${place}: ${brief(fault.what)}: ${parts.map(brief).join(', ')}`);
-}
-
-/** What a device says may be meant for the terminal that shows it: nothing in it acts, and nothing floods it. */
-function printable(text: string): string {
-  // oxlint-disable-next-line no-control-regex -- those are what is looked for
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\ud800-\udfff]/g, (unit) => {
-    return `\\x${(unit.charCodeAt(0) & 0xff).toString(16).padStart(2, '0')}`;
-  });
+  return plainText(`${place}: ${brief(fault.what)}: ${parts.map(brief).join(', ')}`);
 }
 
 function brief(text: string): string {

@@ -8,6 +8,7 @@
  */
 import type { AuditRecord, ChainLink } from '../../observe/audit-record.ts';
 import type { PlacedRecord, VerifyOptions } from '../../observe/audit-verify.ts';
+import { plainText } from '../../ondisk/plain-text.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
 
@@ -38,7 +39,8 @@ async function verify(path: string, { options, output }: CommandContext): Promis
     ...(expected === null ? {} : { expected }),
   };
   const { files, records, last, problems, notes } = await verifyAudit(path, wanted);
-  for (const { file, line, text } of problems) output.error(`${file}${line === 0 ? '' : `:${line}`}: ${text}.`);
+  for (const { file, line, text } of problems)
+    output.error(`${file}${line === 0 ? '' : `:${line}`}: ${plainText(text)}.`);
   for (const note of notes) output.print(`Note: ${note}.`);
   const where = files.length === 1 ? path : `${path} and ${files.length - 1} rotated files`;
   const end = last === null ? '' : `, the last one is ${last.seq}:${last.hash}`;
@@ -55,7 +57,7 @@ function headOf(text: string | undefined): ChainLink | null {
 async function show(path: string, { options, output }: CommandContext): Promise<ExitCode> {
   const { readAudit } = await import('../../observe/audit-verify.ts');
   const from = Number(options.value('from') ?? 1);
-  for (const { record } of await readAudit(path)) if (record.seq >= from) output.print(describe(record));
+  for (const { record } of await readAudit(path)) if (record.seq >= from) output.print(plainText(describe(record)));
   return EXIT.ok;
 }
 

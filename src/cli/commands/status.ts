@@ -8,6 +8,7 @@
 import type { ClientNumbers, DeviceNumbers, GroupNumbers, Numbers, WorkerNumbers } from '../../observe/stats.ts';
 import { failures } from '../../observe/stats.ts';
 import { type AttachedDevice, isConnected, notedDevices } from '../../daemon/client/attached.ts';
+import { plainJson, plainText } from '../../ondisk/plain-text.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
 import { ask, runningDaemon } from '../running-daemon.ts';
@@ -43,7 +44,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const attached = await attachedTo(status.listening);
   const { output } = context;
   if (context.options.value('reportformat') === 'json') {
-    output.printPlain(`${JSON.stringify({ status, numbers, attached }, null, 2)}\n`);
+    output.printPlain(`${plainJson({ status, numbers, attached }, 2)}\n`);
     return EXIT.ok;
   }
   const sections = [
@@ -56,7 +57,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     deviceTable(status, numbers.devices),
     cacheTable(numbers.devices),
     workerTable(numbers),
-    status.warnings.map((warning) => warning),
+    status.warnings.map(plainText),
   ].filter((lines) => lines.length > 0);
   for (const [i, lines] of sections.entries()) {
     if (i > 0) output.printPlain('\n');

@@ -12,6 +12,7 @@ import { restoreVgPlan } from '../../lvm/edit/vg-restore.ts';
 import { REPAIRED_CREATION_TIME } from '../../ondisk/config-parser.ts';
 import { FormatError } from '../../ondisk/errors.ts';
 import type { MetadataText } from '../../ondisk/metadata.ts';
+import { plainText } from '../../ondisk/plain-text.ts';
 import { ctime } from '../../ondisk/vg-print.ts';
 import { parseMetadataText } from '../../ondisk/vg-text.ts';
 import { backupDirectory, changeContext } from '../change.ts';
@@ -123,7 +124,7 @@ async function show({ output }: CommandContext, path: string): Promise<void> {
   output.print(`File:\t\t${path}`);
   try {
     const { vg, header } = await readBackup(path);
-    const description = header.description === '' ? '<No description>' : header.description;
+    const description = header.description === '' ? '<No description>' : plainText(header.description);
     output.print(`VG name:    \t${vg.name}`);
     output.print(`Description:\t${description}`);
     output.print(`Backup Time:\t${ctime(header.creationTime ?? 0)}\n`);

@@ -4,6 +4,7 @@
  *
  * Invariant: every block ends with a line that holds one blank, as LVM2's do.
  */
+import { plainText } from '../../ondisk/plain-text.ts';
 import type { CommandContext } from '../command.ts';
 import { formatTime } from '../report/cell.ts';
 import type { ReportRow } from '../report/field.ts';
@@ -41,7 +42,7 @@ export class Display {
   /** A key and its value; a key that fills the column is parted from it by one blank. */
   pair(key: string, value: string | number): void {
     const padded = key.length < this.#keyWidth - 1 ? key.padEnd(this.#keyWidth) : `${key} `;
-    this.print(`${padded}${value}`);
+    this.print(`${padded}${plainText(String(value))}`);
   }
 
   blank(): void {

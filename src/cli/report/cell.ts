@@ -3,8 +3,10 @@
  *
  * Invariants
  *  - An undefined number, size, percentage or time sorts after every other and is never greater or less than anything.
+ *  - Text of somebody else's is fit to be shown (plain-text.ts); it is sorted and selected by as it is.
  *  - A string list is shown in its given order or sorted, and always compared sorted.
  */
+import { plainText } from '../../ondisk/plain-text.ts';
 import { formatSize, type Units } from '../units.ts';
 import type { FieldValue, ReportField, ShownValue } from './field.ts';
 import { ISO_TIME, strftime } from './strftime.ts';
@@ -73,7 +75,11 @@ function binaryCell(field: ReportField, value: boolean | null, format: CellForma
 function listCell(field: ReportField, items: readonly string[], { listSeparator }: CellFormat, text?: string): Cell {
   const sorted = items.toSorted(compareText);
   const shown = field.unsorted === true ? items : sorted;
-  return { text: text ?? shown.join(field.delimiter ?? listSeparator), key: sorted, json: shown };
+  return {
+    text: text === undefined ? shown.map(plainText).join(field.delimiter ?? listSeparator) : plainText(text),
+    key: sorted,
+    json: shown,
+  };
 }
 
 function numericText(field: ReportField, value: number, format: CellFormat): string {
@@ -100,7 +106,7 @@ function plainCell(
   format: CellFormat,
   shown?: ShownValue,
 ): Cell {
-  if (field.type === 'string') return { text: shown?.text ?? String(value ?? ''), key: String(value ?? '') };
+  if (field.type === 'string') return { text: plainText(shown?.text ?? String(value ?? '')), key: String(value ?? '') };
   if (field.type === 'string-list') return listCell(field, isList(value) ? value : [], format, shown?.text);
   return numericCell(field, value === null ? null : Number(value), format, shown);
 }

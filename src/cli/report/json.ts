@@ -8,6 +8,7 @@
  *
  * Source: lvmreport(7) and lvs 2.03.16; json_std: LVM2 2.03.17's release notes and man page.
  */
+import { plainJson } from '../../ondisk/plain-text.ts';
 import type { Cell } from './cell.ts';
 import type { Column } from './columns.ts';
 
@@ -15,7 +16,7 @@ const STEP = '    ';
 
 /** LVM2 2.03.16 escapes only quotes; a backslash or a control character would make its JSON invalid. */
 function quote(text: string): string {
-  return JSON.stringify(text);
+  return plainJson(text);
 }
 
 function jsonValue(cell: Cell, std: boolean): string {

@@ -32,7 +32,7 @@ export function printTable(
   if (settings.format !== 'basic') return;
   const writer = new TableWriter(columns, settings.table);
   const batches = settings.buffered ? (rows.length === 0 ? [] : [rows]) : rows.map((row) => [row]);
-  for (const batch of batches) for (const line of writer.lines(batch)) context.output.print(line);
+  for (const batch of batches) for (const line of writer.lines(batch)) context.output.print(line, true);
 }
 
 function printJson(groups: readonly (readonly JsonReport[])[], settings: Settings, context: CommandContext): void {
