@@ -5,10 +5,12 @@
  *     map       |  linear on A  |  zero  |  striped on B, C      |  error  |
  *     answer    |  A's extents  | hole   |  B's and C's in turn  |  data   |     (who reads an error must see it)
  *
- * Invariant: the map is the same from the first byte to the last; the caller counts the question as a request in flight.
+ * Invariant: the map is the same from the first byte to the last: a question is in flight, as a request is, until it is answered.
  */
+import { constants } from 'node:os';
 import { blockStatusOf, ExtentList, HOLE_STATUS, type StatusDone } from '../block/extents.ts';
 import { type FlatMap, LEG_ZERO } from './flat-map.ts';
+import type { InFlight } from './in-flight.ts';
 
 /** What a range holds is asked for. */
 export interface StatusQuestion {
@@ -34,6 +36,49 @@ interface LegCursor {
   used: number;
 }
 
+/** The questions to one volume. While it is paused they wait, as requests do. */
+export class StatusQuestions {
+  readonly #inFlight: InFlight;
+  #waiting: StatusQuestion[] = [];
+
+  constructor(inFlight: InFlight) {
+    this.#inFlight = inFlight;
+  }
+
+  /** Those that wait. */
+  get size(): number {
+    return this.#waiting.length;
+  }
+
+  /** Answers by `map`, or waits for it where there is none now. */
+  ask(question: StatusQuestion, map: FlatMap | null): void {
+    if (map === null) this.#waiting.push(question);
+    else this.#answer(question, map);
+  }
+
+  /** Answers those that wait. */
+  proceed(map: FlatMap): void {
+    for (const question of this.#waiting.splice(0)) this.#answer(question, map);
+  }
+
+  /** Fails those that wait. */
+  fail(errno: number): void {
+    for (const { done } of this.#waiting.splice(0)) setImmediate(done, errno);
+  }
+
+  #answer({ offset, length, extents, done, answer }: StatusQuestion, map: FlatMap): void {
+    const end = offset + length;
+    this.#inFlight.enter();
+    const ended = (errno: number): void => {
+      done(errno);
+      this.#inFlight.leave();
+    };
+    if (end > map.sizeBytes) setImmediate(ended, constants.errno.EIO);
+    else if (answer !== undefined) void answer(offset, end, extents).then(ended);
+    else void mapStatus(map, offset, end, extents).then(ended);
+  }
+}
+
 function ask(map: FlatMap, leg: number, offset: number, length: number, extents: ExtentList): Promise<number> {
   return new Promise((resolve) => {
     blockStatusOf(map.sinks[leg]!, offset, length, extents, resolve);
@@ -41,7 +86,7 @@ function ask(map: FlatMap, leg: number, offset: number, length: number, extents:
 }
 
 /** Adds what [offset, end) of the map holds to `extents`, or the beginning of it; gives 0, or an errno when not a byte is known. */
-export async function mapStatus(map: FlatMap, offset: number, end: number, extents: ExtentList): Promise<number> {
+async function mapStatus(map: FlatMap, offset: number, end: number, extents: ExtentList): Promise<number> {
   const start = offset - extents.bytes;
   for (let queries = 0; start + extents.bytes < end && queries < MAX_QUERIES;) {
     const at = start + extents.bytes;

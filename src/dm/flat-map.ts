@@ -12,7 +12,7 @@
  *  - `resolve` leaves its answer in the fields `leg`, `legOffset` and `length`: no object is made per request.
  *  - Offsets are safe integers, so quotients below are exact: floor(a / b) is right while a < 2^53.
  */
-import type { IoStats, SharedCounts } from './io-stats.ts';
+import type { IoStats } from './io-stats.ts';
 import { MeasuredDevice } from './measured-device.ts';
 import type { Gate, Mapping, RequestSink } from './target.ts';
 
@@ -53,8 +53,6 @@ export class FlatMap {
   /** By leg. */
   readonly sinks: readonly RequestSink[];
   readonly stats: readonly (IoStats | null)[];
-  /** By leg: counts that volume and device share, made by the volume when the first request is sent there in one piece. */
-  readonly shared: (SharedCounts | null)[];
   /** Of a map that is one target with a gate. */
   readonly gate: Gate | null;
   /** Failed requests per leg since the map was made. */
@@ -79,7 +77,6 @@ export class FlatMap {
     this.sizeBytes = segments.at(-1)?.end ?? 0;
     this.sinks = legs.map((leg) => leg.sink);
     this.stats = legs.map((leg) => leg.stats);
-    this.shared = legs.map(() => null);
     const flushed = new Map(legs.filter((leg) => leg.flushes).map((leg) => [leg.sink, leg.stats]));
     this.flushSinks = [...flushed.keys()];
     this.flushStats = [...flushed.values()];

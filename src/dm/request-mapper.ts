@@ -1,7 +1,8 @@
 /**
  * The data path of a volume: each request is mapped to pieces on devices (dm/flat-map.ts), and ends when they have.
  *
- *     request ── fits one run ──────────────> one child                          child.parent = request
+ *     request ── comes, and is one piece ───> one child of WholeRequests         (dm/whole-requests.ts)
+ *        ├────── was held, or to a target ──> one child                          child.parent = request
  *        └────── crosses borders ── gather ─> children, at most MAX_PIECES       child.parent = gather, gather.parent = request
  *
  * A gather is a pooled request that is never submitted: offset and length are what has not been sent yet, pending counts the
@@ -20,31 +21,23 @@
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { IoRequest, Op, type RequestOwner, RequestPool, RequestQueue } from '../block/request.ts';
-import { mapStatus, type StatusQuestion } from './block-status.ts';
+import { type StatusQuestion, StatusQuestions } from './block-status.ts';
 import { EndQueue } from './end-queue.ts';
 import { compileMap, type FlatMap, LEG_ERROR, LEG_ZERO } from './flat-map.ts';
-import { IoStats, type SharedCounts, SharedCountsOfVolume } from './io-stats.ts';
-import { type Gate, REQUEUE } from './target.ts';
+import { InFlight } from './in-flight.ts';
+import { IoStats } from './io-stats.ts';
+import { REQUEUE } from './target.ts';
 import { turnClock } from './turn-clock.ts';
+import { isRangeOp, MAX_RANGE_BYTES, WholeRequests } from './whole-requests.ts';
 
 const { EIO, EROFS } = constants.errno;
 
 /** Children of one request that are outstanding at the same time (plus one turn of a segment's legs). */
 const MAX_PIECES = 128;
-/** Bytes of one discard or writeZeroes child; a leg may get one chunk more. */
-const MAX_RANGE_BYTES = 64 << 20;
 /** Long ranges are cut at multiples of this on the device, lest blocks be cut in two that a whole range would have freed. */
 const RANGE_BORDER_BYTES = 1 << 20;
 /** `tag` of flush child i is FIRST_FLUSH - i: they belong to no leg. */
 const FIRST_FLUSH = -1;
-/** `pending` of a child that is the whole request, counted with it in what volume and device share. */
-const COUNTED_TOGETHER = 1;
-/** The same, where the leg is one of the map behind the gate. */
-const COUNTED_BEHIND = 2;
-
-function isRangeOp(op: Op): boolean {
-  return op === Op.discard || op === Op.writeZeroes;
-}
 
 export class RequestMapper implements RequestOwner {
   /** What was asked of the volume; waiting for `proceed` counts as time in flight. */
@@ -53,17 +46,12 @@ export class RequestMapper implements RequestOwner {
   readonly #held = new RequestQueue();
   readonly #parked = new RequestQueue();
   readonly #ended = new EndQueue((request) => this.#finish(request, request.error));
-  readonly #shares = new SharedCountsOfVolume(this.stats);
-  #questions: StatusQuestion[] = [];
+  readonly #inFlight = new InFlight();
+  readonly #questions = new StatusQuestions(this.#inFlight);
+  readonly #whole: WholeRequests = new WholeRequests(this.#pool, this.stats, this.#inFlight);
   #map: FlatMap = compileMap([]).map;
-  /** The map's gate, the map behind it, and by its legs what counts there. */
-  #gate: Gate | null = null;
-  #behind: FlatMap | null = null;
-  #behindShared: (SharedCounts | null)[] = [];
   #readOnly = false;
   #running = true;
-  #inFlight = 0;
-  #drainWaiters: (() => void)[] = [];
   #unreportedFlushError = 0;
   #noMoreTables = false;
   readonly #layer: boolean;
@@ -75,12 +63,12 @@ export class RequestMapper implements RequestOwner {
 
   /** Requests begun and not ended, without those held or parked. */
   get inFlight(): number {
-    return this.#inFlight;
+    return this.#inFlight.count;
   }
 
   /** Requests that wait for `proceed`. */
   get waiting(): number {
-    return this.#held.size + this.#parked.size + this.#questions.length;
+    return this.#held.size + this.#parked.size + this.#questions.size;
   }
 
   /** Pooled requests taken and not yet given back. */
@@ -97,52 +85,14 @@ export class RequestMapper implements RequestOwner {
     else this.#held.push(request);
   }
 
-  /** Sends a request that is one piece on one device, and comes there now: counted once. False: it is something else. */
   #sendWhole(request: IoRequest): boolean {
-    const { op, offset, length } = request;
-    const map = this.#behind ?? this.#map;
-    if (op === Op.flush || this.#refusal(op, offset + length) !== 0) return false;
-    map.resolve(offset, length);
-    const { leg } = map;
-    if (leg < 0 || map.length !== length || (length > MAX_RANGE_BYTES && isRangeOp(op))) return false;
-    const stats = map.stats[leg]!;
-    if (stats === null) return false;
-    const { legOffset } = map;
-    const gate = this.#gate;
-    if (gate !== null && !gate.passes(request)) return false;
-    const counts = gate === null ? map.shared : this.#behindShared;
-    const shared = counts[leg] ?? (counts[leg] = this.#shares.with(stats));
-    shared.started();
-    this.#inFlight++;
-    const child = this.#piece(request, request, leg, legOffset, length, request.bufferOffset);
-    child.pending = gate === null ? COUNTED_TOGETHER : COUNTED_BEHIND;
-    map.sinks[leg]!.submit(child);
-    return true;
-  }
-
-  /** For a map that is not used any more, with nothing in flight. */
-  #endShares(): void {
-    this.#shares.end();
-    this.#map.shared.fill(null);
-    this.#behindShared.fill(null);
+    const { op } = request;
+    return op !== Op.flush && this.#refusal(op, request.offset + request.length) === 0 && this.#whole.send(request);
   }
 
   /** Adds what a range holds to its list; held while paused, as requests are. */
   blockStatus(question: StatusQuestion): void {
-    if (this.#running) this.#answer(question);
-    else this.#questions.push(question);
-  }
-
-  #answer({ offset, length, extents, done, answer }: StatusQuestion): void {
-    const end = offset + length;
-    this.#inFlight++;
-    const ended = (errno: number): void => {
-      done(errno);
-      this.#leave();
-    };
-    if (end > this.#map.sizeBytes) setImmediate(ended, EIO);
-    else if (answer !== undefined) void answer(offset, end, extents).then(ended);
-    else void mapStatus(this.#map, offset, end, extents).then(ended);
+    this.#questions.ask(question, this.#running ? this.#map : null);
   }
 
   /** From now on nothing is sent. */
@@ -151,45 +101,38 @@ export class RequestMapper implements RequestOwner {
   }
 
   /** Settles when nothing is in flight. Meant for a paused mapper. */
-  async drained(): Promise<void> {
-    while (this.#inFlight > 0) {
-      await new Promise<void>((resolve) => {
-        this.#drainWaiters.push(resolve);
-      });
-    }
+  drained(): Promise<void> {
+    return this.#inFlight.drained();
   }
 
   /** Maps by `map` from now on, beginning with what had to wait, in order of arrival. No child may be out in another. */
   proceed(map: FlatMap, readOnly: boolean): void {
     assert(map === this.#map || this.#pool.outstanding === this.#parked.size);
-    if (map !== this.#map) this.#endShares();
     this.#map = map;
-    this.#gate = map.gate;
-    this.#behind = map.gate?.layerMap() ?? null;
-    this.#behindShared.length = this.#behind?.sinks.length ?? 0;
+    this.#whole.proceed(map);
     this.#readOnly = readOnly;
     this.#running = true;
     for (let count = this.#parked.size; count > 0; count--) this.#unpark(this.#parked.shift()!);
     for (let request = this.#held.shift(); request !== null; request = this.#held.shift()) this.#start(request);
-    for (const question of this.#questions.splice(0)) this.#answer(question);
+    this.#questions.proceed(map);
   }
 
   /** Fails everything that waits; for a paused mapper that will not proceed. */
   failWaiting(errno: number): void {
     for (let request = this.#held.shift(); request !== null; request = this.#held.shift()) {
-      this.#inFlight++;
+      this.#inFlight.enter();
       this.#end(request, errno);
     }
     for (let gather = this.#parked.shift(); gather !== null; gather = this.#parked.shift()) {
-      this.#inFlight++;
+      this.#inFlight.enter();
       this.#endGather(gather, errno);
     }
-    for (const { done } of this.#questions.splice(0)) setImmediate(done, errno);
+    this.#questions.fail(errno);
   }
 
   /** For a mapper that is done: nothing is in flight or comes any more. */
   close(): void {
-    this.#endShares();
+    this.#whole.end();
   }
 
   /** From now on what a target gives back fails: no table will come for it. */
@@ -225,20 +168,6 @@ export class RequestMapper implements RequestOwner {
   ioDone(child: IoRequest): void {
     const { error, tag } = child;
     const parent = child.parent!;
-    if (child.pending >= COUNTED_TOGETHER) {
-      const map = child.pending === COUNTED_BEHIND ? this.#behind! : this.#map;
-      const counts = map === this.#map ? map.shared : this.#behindShared;
-      counts[tag]!.ended(child.op, child.length, turnClock.since(parent.startedAt), error);
-      if (error > 0) {
-        map.errors[tag]!++;
-        parent.failedAt = child.failedAt;
-      }
-      this.#pool.release(child);
-      parent.error = error;
-      parent.owner.ioDone(parent);
-      this.#leave();
-      return;
-    }
     const stats = tag < 0 ? this.#map.flushStats[FIRST_FLUSH - tag]! : this.#map.stats[tag]!;
     if (stats !== null) stats.ended(child.op, child.length, turnClock.since(child.startedAt), error);
     if (error > 0 && tag >= 0) {
@@ -259,7 +188,7 @@ export class RequestMapper implements RequestOwner {
   }
 
   #start(request: IoRequest): void {
-    this.#inFlight++;
+    this.#inFlight.enter();
     if (request.op === Op.flush) {
       this.#startFlush(request);
       return;
@@ -353,19 +282,6 @@ export class RequestMapper implements RequestOwner {
     length: number,
     bufferOffset: number,
   ): void {
-    const child = this.#piece(parent, request, leg, offset, length, bufferOffset);
-    this.#begin(child, this.#map.stats[leg]!);
-    this.#map.sinks[leg]!.submit(child);
-  }
-
-  #piece(
-    parent: IoRequest,
-    request: IoRequest,
-    leg: number,
-    offset: number,
-    length: number,
-    bufferOffset: number,
-  ): IoRequest {
     const child = this.#pool.acquire(this);
     child.op = request.op;
     child.flags = request.flags;
@@ -375,7 +291,8 @@ export class RequestMapper implements RequestOwner {
     child.bufferOffset = bufferOffset;
     child.parent = parent;
     child.tag = leg;
-    return child;
+    this.#begin(child, this.#map.stats[leg]!);
+    this.#map.sinks[leg]!.submit(child);
   }
 
   /** Counts a child on the device that it goes to. */
@@ -406,7 +323,7 @@ export class RequestMapper implements RequestOwner {
   #settle(gather: IoRequest): void {
     if (gather.length > 0 && gather.error === 0) {
       this.#parked.push(gather);
-      this.#leave();
+      this.#inFlight.leave();
       return;
     }
     const request = gather.parent!;
@@ -417,7 +334,7 @@ export class RequestMapper implements RequestOwner {
   }
 
   #unpark(gather: IoRequest): void {
-    this.#inFlight++;
+    this.#inFlight.enter();
     const errno = this.#refusal(gather.parent!.op, gather.offset + gather.length);
     if (errno === 0) this.#pump(gather);
     else gather.error = errno;
@@ -442,7 +359,7 @@ export class RequestMapper implements RequestOwner {
       return;
     }
     if (errno === REQUEUE && !this.#layer) {
-      this.#leave();
+      this.#inFlight.leave();
       if (this.#running) this.#start(request);
       else this.#held.push(request);
       return;
@@ -450,15 +367,7 @@ export class RequestMapper implements RequestOwner {
     request.error = errno;
     this.stats.ended(request.op, request.length, turnClock.since(request.startedAt), errno);
     request.owner.ioDone(request);
-    this.#leave();
-  }
-
-  #leave(): void {
-    this.#inFlight--;
-    if (this.#inFlight > 0 || this.#drainWaiters.length === 0) return;
-    const waiters = this.#drainWaiters;
-    this.#drainWaiters = [];
-    for (const wake of waiters) wake();
+    this.#inFlight.leave();
   }
 }
 
