@@ -28,15 +28,19 @@ export interface ByteStream {
   end(): void;
   /** Closes it now. */
   destroy(): void;
+  /** Whether `release` would give the socket: all is sent, or it is known what is not. */
+  readonly movable: boolean;
   /**
    * The socket, for whoever takes the connection over; nothing may be asked of the stream any more, which closes when the socket
-   * does. Null: something is not sent yet, or it has closed, and the stream is as it was.
+   * does. `unsent` is a copy of what the system has not taken: to be sent before anything else. Null: it is not movable, and as it was.
    */
-  release(): Socket | null;
+  release(): { readonly socket: Socket; readonly unsent: Buffer } | null;
 }
 
 /** Takes over a socket from which nobody reads, and of which all that was read is known. */
 export type StreamOpener = (socket: Socket, user: StreamUser) => ByteStream;
+
+const NOTHING: Buffer = Buffer.alloc(0);
 
 class NodeStream implements ByteStream {
   readonly #socket: Socket;
@@ -79,8 +83,13 @@ class NodeStream implements ByteStream {
     this.#socket.destroy();
   }
 
-  release(): Socket | null {
-    return this.#socket.writableLength > 0 || this.#socket.destroyed ? null : this.#socket;
+  /** What is in its hands can't be taken back. */
+  get movable(): boolean {
+    return this.#socket.writableLength === 0 && !this.#socket.destroyed;
+  }
+
+  release(): { readonly socket: Socket; readonly unsent: Buffer } | null {
+    return this.movable ? { socket: this.#socket, unsent: NOTHING } : null;
   }
 }
 

@@ -39,12 +39,15 @@ export class Command {
   type = 0;
   cookieHigh = 0;
   cookieLow = 0;
-  /** Bytes; and as it came, for an extended reply. */
+  /** Bytes; and as it came, for an extended reply, and for who goes on with the connection. */
   offset = 0;
   offsetHigh = 0;
   offsetLow = 0;
   /** Bytes of the export that it is about. */
   length = 0;
+  /** What its header says: the same, or the bytes of its payload. */
+  lengthHigh = 0;
+  lengthLow = 0;
   /** Bytes that follow its header. */
   payload = 0;
   /** What it is answered with instead of being carried out; 0 if it is good. */
@@ -85,8 +88,12 @@ export class Command {
     this.type = (bytes[at + 6]! << 8) | bytes[at + 7]!;
     this.cookieHigh = uint32(bytes, at + 8);
     this.cookieLow = uint32(bytes, at + 12);
-    this.offset = uint32(bytes, at + 16) * 2 ** 32 + uint32(bytes, at + 20);
-    this.length = uint32(bytes, at + 24);
+    this.offsetHigh = uint32(bytes, at + 16);
+    this.offsetLow = uint32(bytes, at + 20);
+    this.offset = this.offsetHigh * 2 ** 32 + this.offsetLow;
+    this.lengthHigh = 0;
+    this.lengthLow = uint32(bytes, at + 24);
+    this.length = this.lengthLow;
     this.payload = this.type === CommandType.write ? this.length : 0;
     return true;
   }
@@ -105,7 +112,9 @@ export class Command {
     this.offsetHigh = uint32(bytes, at + 16);
     this.offsetLow = uint32(bytes, at + 20);
     this.offset = this.offsetHigh * 2 ** 32 + this.offsetLow;
-    const length = uint32(bytes, at + 24) * 2 ** 32 + uint32(bytes, at + 28);
+    this.lengthHigh = uint32(bytes, at + 24);
+    this.lengthLow = uint32(bytes, at + 28);
+    const length = this.lengthHigh * 2 ** 32 + this.lengthLow;
     const writes = this.type === CommandType.write;
     const hasPayload = (this.flags & CommandFlag.payloadLength) !== 0;
     this.payload = hasPayload || writes ? length : 0;
@@ -113,7 +122,7 @@ export class Command {
     return true;
   }
 
-  /** The request as it came, which has a payload: what `decode` or `decodeExtended` takes. */
+  /** The request as it came, bit by bit: what `decode` or `decodeExtended` took. */
   encode(extended: boolean): Buffer {
     const bytes = Buffer.alloc(extended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES);
     bytes.writeUInt32BE(extended ? EXTENDED_REQUEST_MAGIC : REQUEST_MAGIC, 0);
@@ -121,9 +130,10 @@ export class Command {
     bytes.writeUInt16BE(this.type, 6);
     bytes.writeUInt32BE(this.cookieHigh, 8);
     bytes.writeUInt32BE(this.cookieLow, 12);
-    bytes.writeUInt32BE(Math.floor(this.offset / 2 ** 32), 16);
-    bytes.writeUInt32BE(this.offset % 2 ** 32, 20);
-    bytes.writeUInt32BE(this.payload, extended ? 28 : 24);
+    bytes.writeUInt32BE(this.offsetHigh, 16);
+    bytes.writeUInt32BE(this.offsetLow, 20);
+    if (extended) bytes.writeUInt32BE(this.lengthHigh, 24);
+    bytes.writeUInt32BE(this.lengthLow, extended ? 28 : 24);
     return bytes;
   }
 

@@ -11,6 +11,7 @@
  *  - Whoever leaves by himself has the whole time again after each answer that he took. Whoever is let go by us has it once,
  *    from the end of the volume's work: taking his answers slowly, he can't delay a stop.
  *  - `onClosed` is called once, when the socket is closed and the session has been released.
+ *  - After `release` it does nothing but wait for that: the connection goes on elsewhere.
  */
 import type { Socket } from 'node:net';
 import type { ByteStream, StreamOpener, StreamUser } from './byte-stream.ts';
@@ -46,6 +47,18 @@ export interface ConnectionStart {
   readonly negotiated: Negotiated;
   /** It was served before, by another process: it has had the final reply of its handshake. */
   readonly resumed?: boolean;
+  /** What it is to be sent first: answers of that process. */
+  readonly unsent?: Buffer;
+}
+
+/** A connection on its way to another process. */
+export interface Released {
+  /** The caller takes its handle. */
+  readonly socket: Socket;
+  /** What was read and not accepted. */
+  readonly leftover: Buffer;
+  /** What the system has not taken of the answers. */
+  readonly unsent: Buffer;
 }
 
 /** A connection for status displays: plain data. */
@@ -75,10 +88,15 @@ export class Connection implements SessionTransport, StreamUser {
   /** It was told to go, so its deadline is not put off by what it takes. */
   #letGo = false;
   #finished = false;
+  #released = false;
   #socketClosed = false;
   readonly #onSent = (): void => {
     if (this.#deadline !== 0 && !this.#letGo && !this.#finished) this.#startDrainDeadline();
     this.#session.sent();
+  };
+  readonly #onFirstSent = (): void => {
+    if (this.#deadline !== 0 && !this.#letGo && !this.#finished) this.#startDrainDeadline();
+    this.#session.paid();
   };
 
   /** Takes the socket, from which nobody else reads any more. */
@@ -90,17 +108,25 @@ export class Connection implements SessionTransport, StreamUser {
     const fields = { connection: id, peer, export: start.export.name };
     const terms = termsOf(negotiated.features, negotiated.info);
     this.#session = new Session({ export: start.export, terms }, context.shared, this, () => {
-      context.log.info({ ...fields, ...this.#session.counters }, 'client left');
+      const left = this.#released ? 'client goes on elsewhere' : 'client left';
+      context.log.info({ ...fields, ...this.#session.counters }, left);
       context.onClosed(this);
     });
     context.log.info(fields, 'client attached');
     this.#stream = context.openStream(socket, this);
     const { leftover } = negotiated;
+    const { resumed = false, unsent } = start;
+    if (resumed && unsent !== undefined) this.#session.owe(unsent.length);
     if (leftover.length > 0) {
       this.#session.receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
       if (this.#session.draining) this.#lastBytesCame();
     }
-    if (start.resumed !== true) this.#stream.send(finalReply(negotiated), null);
+    if (!resumed) {
+      this.#stream.send(finalReply(negotiated), this.#onFirstSent);
+    } else if (unsent !== undefined && unsent.length > 0) {
+      const first = Buffer.from(unsent.buffer, unsent.byteOffset, unsent.length);
+      this.#stream.send([first], this.#onFirstSent);
+    }
     if (!this.#session.holding) this.#stream.resume();
   }
 
@@ -125,6 +151,7 @@ export class Connection implements SessionTransport, StreamUser {
 
   /** Lets the client go: accepted commands are finished and answered, then the socket closes. */
   drain(): void {
+    if (this.#released) return;
     if (!this.#letGo && !this.#finished) this.#startDrainDeadline();
     this.#letGo = true;
     this.#session.drain();
@@ -132,36 +159,47 @@ export class Connection implements SessionTransport, StreamUser {
 
   /** Nobody who leaves, or is let go, is taken anywhere. */
   get leaving(): boolean {
-    return this.#finished || this.#letGo || this.#session.draining;
+    return this.#finished || this.#letGo || this.#session.leaving;
   }
 
-  /** Reads no more until `goOn`; `onQuiet` is told, later, when all that was read is carried out and answered. */
-  quiesce(onQuiet: () => void): void {
-    this.#session.pause(onQuiet);
-  }
-
-  goOn(): void {
-    this.#session.goOn();
+  /** Whether it goes on elsewhere. */
+  get released(): boolean {
+    return this.#released;
   }
 
   /**
-   * The socket and what was read of a request that is not all here, for the process that goes on with this connection; it is quiet.
-   * Null: nobody can. The caller destroys the socket when it has its handle; then this has ended.
+   * Reads and accepts nothing more until `goOn`; `onStill` is told, later, when all that was accepted is carried out, and the answers are
+   * where `release` finds them. One that leaves comes to its end meanwhile, and is still when it needs its volume no more.
    */
-  release(): { readonly socket: Socket; readonly leftover: Buffer } | null {
-    const leftover = this.#socketClosed ? null : this.#session.unparsed();
-    const socket = leftover === null ? null : this.#stream.release();
-    return leftover === null || socket === null ? null : { socket, leftover };
+  standStill(onStill: () => void): void {
+    this.#session.pause(onStill);
+  }
+
+  goOn(): void {
+    if (!this.#released) this.#session.goOn();
+  }
+
+  /**
+   * The socket, what was read and not accepted, and what the client has not taken, for the process that goes on with this connection, which
+   * is still. Null: nobody can. The caller takes the handle from the socket, and destroys that; then this has ended.
+   */
+  release(): Released | null {
+    if (this.#socketClosed || this.#released) return null;
+    const leftover = this.#session.unparsed();
+    const left = leftover === null ? null : this.#stream.release();
+    if (leftover === null || left === null) return null;
+    this.#released = true;
+    return { ...left, leftover };
   }
 
   /** Ends it at once. */
   destroy(): void {
-    this.#stream.destroy();
+    if (!this.#released) this.#stream.destroy();
   }
 
   /** Destroys the socket if its deadline has passed. `now` is performance.now(). */
   tick(now: number): void {
-    if (this.#deadline === 0 || this.#socketClosed) return;
+    if (this.#deadline === 0 || this.#socketClosed || this.#released) return;
     if (this.#session.requestsInFlight > 0) {
       // Nothing more is accepted, so this comes to its end with the volume's work.
       this.#startDrainDeadline();
@@ -178,15 +216,19 @@ export class Connection implements SessionTransport, StreamUser {
   }
 
   pause(): void {
-    this.#stream.pause();
+    if (!this.#released) this.#stream.pause();
   }
 
   resume(): void {
-    this.#stream.resume();
+    if (!this.#released) this.#stream.resume();
+  }
+
+  get movable(): boolean {
+    return this.#stream.movable;
   }
 
   finish(): void {
-    if (this.#finished) return;
+    if (this.#finished || this.#released) return;
     this.#finished = true;
     this.#deadline = performance.now() + Math.min(LINGER_MS, this.#context.drainTimeoutMs);
     this.#stream.end();

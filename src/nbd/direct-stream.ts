@@ -119,8 +119,13 @@ class DirectStream implements ByteStream {
     process.nextTick(tellClosed, this.#user);
   }
 
-  release(): Socket | null {
-    if (this.#left || this.#pieces.length > 0) return null;
+  get movable(): boolean {
+    return !this.#left && !this.#ending;
+  }
+
+  release(): { readonly socket: Socket; readonly unsent: Buffer } | null {
+    if (!this.movable) return null;
+    const unsent = this.#unsent();
     const handle: PlainHandle & BoundSocket = Reflect.construct(this.#handleClass, [SOCKET_KIND]);
     const fd = this.#calls.streamRelease(this.#number);
     this.#leave();
@@ -140,7 +145,14 @@ class DirectStream implements ByteStream {
     const socket = new Socket(options);
     socket.on('error', (error) => this.#user.failed(error.message));
     socket.once('close', () => this.#user.closed());
-    return socket;
+    return { socket, unsent };
+  }
+
+  /** A copy of what the system has not taken. */
+  #unsent(): Buffer {
+    return Buffer.concat(
+      this.#pieces.slice(this.#head).map((piece, i) => (i === 0 ? piece.subarray(this.#at) : piece)),
+    );
   }
 
   /** Has nothing more to do with the connection. */

@@ -139,15 +139,16 @@ export class Intake {
   }
 
   /**
-   * What has arrived and was not taken, as it came: whoever goes on with the connection gets it first. Null: nobody can go on, as the
-   * payload of a refused command was partly dropped. Nothing may be received afterwards.
+   * What has arrived and was not taken, as it came: whoever goes on with the connection gets it first. `held`: the request that was taken
+   * last, if it was not accepted. Null: nobody can go on, as the payload of a refused command was partly dropped. Nothing may be received
+   * afterwards.
    */
-  unparsed(): Buffer | null {
+  unparsed(held: Command | null): Buffer | null {
     const inlet = this.#inlet;
     const rest = inlet.buffer.subarray(inlet.at, inlet.end);
-    const command = this.#receiving;
+    const command = held ?? this.#receiving;
     if (command === null) return Buffer.from(rest);
-    if (command.refusal !== NbdErrno.ok) return null;
+    if (held === null && command.refusal !== NbdErrno.ok) return null;
     const request = command.encode(this.#extended);
     const payloadBytes = command.pooled ? command.progress : 0;
     const all = Buffer.alloc(request.length + payloadBytes + rest.length);

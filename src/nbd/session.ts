@@ -7,7 +7,8 @@
  *  - All replies of one event-loop turn are one `send`.
  *  - However the client leaves (DISC, half-close, garbage, a drain from our side), what was accepted is finished and
  *    answered first; only a vanished client gets no answers, and even then its accepted commands end.
- *  - A session that is paused reads nothing more, and tells once when all that it had read is carried out and answered.
+ *  - A session that is paused reads nothing more, accepts nothing more, and tells once when it is still: all that it had accepted is carried
+ *    out, and the transport has every answer. One that leaves goes on to its end, and is still when it needs the volume no more.
  *  - `released` is called once: the transport is gone and no command is in flight, so nothing refers to the volume.
  */
 import assert from 'node:assert/strict';
@@ -27,6 +28,8 @@ export interface SessionTransport {
   resume(): void;
   /** Everything is said: the stream towards the client ends. */
   finish(): void;
+  /** Whether somebody else can go on with what it was given to send. */
+  readonly movable: boolean;
 }
 
 /** What the sessions of a server share. */
@@ -47,8 +50,8 @@ export class Session implements TurnTaker, BudgetWaiter {
   readonly #executor: Executor;
   readonly #onReleased: () => void;
   readonly #pieces: Buffer[] = [];
-  /** Told when everything is answered that was read; it reads no more meanwhile. */
-  #onQuiet: (() => void) | null = null;
+  /** Told when it is still. */
+  #onStill: (() => void) | null = null;
   #paused = false;
   #finished = false;
   #gone = false;
@@ -84,6 +87,11 @@ export class Session implements TurnTaker, BudgetWaiter {
 
   get bytesInFlight(): number {
     return this.#transmission.bytesInFlight;
+  }
+
+  /** Whether the client has said all that it will. */
+  get leaving(): boolean {
+    return this.#transmission.leaving;
   }
 
   /** Whether nothing more is heard from the client, and only its last answers are being seen to. */
@@ -136,25 +144,39 @@ export class Session implements TurnTaker, BudgetWaiter {
     this.#turns.schedule(this);
   }
 
-  /** Reads no more until `goOn`; `onQuiet` is told, later, when everything that was read before is carried out and answered. */
-  pause(onQuiet: () => void): void {
-    this.#onQuiet = onQuiet;
+  /** Reads and accepts nothing more until `goOn`; `onStill` is told, later, when everything that was accepted is answered. */
+  pause(onStill: () => void): void {
+    this.#onStill = onStill;
     // Of one that leaves, the end has to be heard.
-    this.#paused = !this.draining;
-    if (this.#paused) this.#transport.pause();
+    this.#paused = !this.leaving;
+    if (this.#paused) {
+      this.#transport.pause();
+      this.#transmission.standBack();
+    }
     this.#turns.schedule(this);
   }
 
   /** Reads again. */
   goOn(): void {
     this.#paused = false;
-    this.#onQuiet = null;
+    this.#onStill = null;
     this.#turns.schedule(this);
   }
 
-  /** What the client sent of a request that is not all here; null: nobody can go on from it. Only when it is paused and quiet. */
+  /** What the client sent and was not accepted; null: nobody can go on from it. Only when it is paused and still. */
   unparsed(): Buffer | null {
     return this.#transmission.unparsed();
+  }
+
+  /** The client is sent so many bytes before the first reply, answers of who served it before; `paid` follows when the system has taken them. */
+  owe(bytes: number): void {
+    this.#transmission.owe(bytes);
+  }
+
+  paid(): void {
+    this.#transmission.paid();
+    // Also for who waits for what the transport sends by itself.
+    this.#turns.schedule(this);
   }
 
   /** The system has taken the pieces of the oldest `send`. */
@@ -179,7 +201,9 @@ export class Session implements TurnTaker, BudgetWaiter {
   turn(): void {
     if (this.#gone) return;
     const transmission = this.#transmission;
-    transmission.proceed();
+    // Who leaves goes on to the end.
+    if (transmission.leaving) this.#paused = false;
+    if (!this.#paused) transmission.proceed();
     transmission.collect(this.#pieces);
     if (this.#pieces.length > 0) {
       this.#transport.send(this.#pieces);
@@ -188,16 +212,18 @@ export class Session implements TurnTaker, BudgetWaiter {
     }
     if (transmission.holding || this.#paused) this.#transport.pause();
     else this.#transport.resume();
-    if (this.#onQuiet !== null && transmission.idle) this.#tellQuiet(this.#onQuiet);
+    if (this.#onStill !== null && transmission.still) {
+      if (this.#paused ? this.#transport.movable : !transmission.holding) this.#tellStill(this.#onStill);
+    }
     if (transmission.stopped && transmission.idle && !this.#finished) {
       this.#finished = true;
       this.#transport.finish();
     }
   }
 
-  #tellQuiet(onQuiet: () => void): void {
-    this.#onQuiet = null;
-    onQuiet();
+  #tellStill(onStill: () => void): void {
+    this.#onStill = null;
+    onStill();
   }
 
   #releaseWhenDone(): void {

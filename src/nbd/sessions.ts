@@ -6,6 +6,7 @@
  *  - No timer per connection: one coarse one looks at all deadlines, and runs only while there are connections.
  *  - `close` and `disconnect` end each connection after its accepted commands are finished and answered; a client that
  *    does not take its answers is waited for at most `drainTimeoutMs`.
+ *  - A connection that was released is told of once more, when it has ended here: `onClosed`.
  */
 import type { Socket } from 'node:net';
 import { RequestPool } from '../dm/io.ts';
@@ -17,6 +18,7 @@ import {
   type ConnectionInfo,
   type ConnectionStart,
   type NbdLog,
+  type Released,
 } from './connection.ts';
 import { cacheScratch } from './executor.ts';
 import type { NbdExport } from './exports.ts';
@@ -45,6 +47,12 @@ export interface NbdSessionsOptions {
   readonly onClosed: (connection: Connection) => void;
 }
 
+/** Clients that go elsewhere, and stand still for it. */
+interface Leave {
+  readonly moving: Set<Connection>;
+  readonly staying: Set<Connection>;
+}
+
 const MIN_TICK_MS = 10;
 const MAX_TICK_MS = 250;
 /** Of the memory budget, what is kept for reuse when nobody needs it. */
@@ -54,6 +62,9 @@ export class NbdSessions {
   readonly #context: ConnectionContext;
   readonly #budget: PayloadBudget;
   readonly #connections = new Set<Connection>();
+  readonly #leaves = new Set<Leave>();
+  /** Since `quiesce`, until `goOn`. */
+  #quiet = false;
   /** Those who wait for connections to end. */
   #waiters: { readonly done: () => boolean; readonly resolve: () => void }[] = [];
   #timer: NodeJS.Timeout | null = null;
@@ -86,9 +97,9 @@ export class NbdSessions {
     this.#timer ??= this.#startTimer();
   }
 
-  /** All connections as they are now. */
+  /** All connections as they are now, without those that go on elsewhere. */
   connections(): readonly ConnectionInfo[] {
-    return [...this.#connections].map((connection) => connection.info());
+    return [...this.#connections].filter(({ released }) => !released).map((connection) => connection.info());
   }
 
   /** Bytes of payload and unsent replies of all connections. */
@@ -104,44 +115,107 @@ export class NbdSessions {
   }
 
   /**
-   * Stops reading from every client, and carries out and answers what was read. Settles when all is quiet, or after `workMs`: gives
-   * how many commands are not finished. Clients that have not taken their answers after `answerMs` are let go, if that is all.
+   * Gives the clients that `isOne` names away, each as soon as what it has asked for is done: they read nothing meanwhile, and all others go
+   * on. Settles when each is given, or has left, or after `workMs`: gives the numbers of those who stay, and go on here.
+   */
+  async give(
+    isOne: (connection: Connection) => boolean,
+    workMs: number,
+    given: (id: number, released: Released) => void,
+  ): Promise<readonly number[]> {
+    const leave: Leave = { moving: new Set(), staying: new Set() };
+    const { moving, staying } = leave;
+    for (const connection of this.#connections) {
+      if (connection.released || connection.leaving || !isOne(connection)) continue;
+      if (this.#quiet || this.#isMoving(connection)) {
+        staying.add(connection);
+        continue;
+      }
+      moving.add(connection);
+      connection.standStill(() => {
+        moving.delete(connection);
+        const released = connection.leaving ? null : connection.release();
+        if (released === null) {
+          staying.add(connection);
+          connection.goOn();
+        } else {
+          given(connection.id, released);
+        }
+        this.#wake();
+      });
+    }
+    this.#leaves.add(leave);
+    await atMost(
+      this.#until(() => this.#areGone(moving)),
+      workMs,
+    );
+    this.#leaves.delete(leave);
+    this.#stay(leave);
+    // Who leaves, or has gone meanwhile, does so here.
+    return [...staying].filter((each) => this.#connections.has(each) && !each.leaving).map(({ id }) => id);
+  }
+
+  #isMoving(connection: Connection): boolean {
+    for (const { moving } of this.#leaves) if (moving.has(connection)) return true;
+    return false;
+  }
+
+  /** Whoever has not been given goes on here. */
+  #stay({ moving, staying }: Leave): void {
+    for (const connection of moving) {
+      staying.add(connection);
+      connection.goOn();
+    }
+    moving.clear();
+    this.#wake();
+  }
+
+  #areGone(connections: ReadonlySet<Connection>): boolean {
+    for (const connection of connections) if (this.#connections.has(connection)) return false;
+    return true;
+  }
+
+  /**
+   * Stops reading from every client, and carries out and answers what was accepted. Settles when all is quiet, or after `workMs`: gives
+   * how many commands are not finished. Who has not taken his answers goes on elsewhere with them; where nobody can tell what they are he
+   * is let go after `answerMs`, if that is all.
    */
   async quiesce({ workMs, answerMs }: { readonly workMs: number; readonly answerMs: number }): Promise<number> {
-    const loud = new Set(this.#connections);
+    this.#quiet = true;
+    for (const leave of this.#leaves) this.#stay(leave);
+    const loud = new Set([...this.#connections].filter(({ released }) => !released));
     for (const connection of loud) {
-      connection.quiesce(() => {
+      connection.standStill(() => {
         loud.delete(connection);
         this.#wake();
       });
     }
-    const isQuiet = (): boolean => {
-      for (const connection of loud) if (this.#connections.has(connection)) return false;
-      return true;
-    };
     const unfinished = (): number => {
       return [...loud].reduce((sum, connection) => sum + connection.info().requestsInFlight, 0);
     };
-    const quiet = this.#until(isQuiet);
+    const quiet = this.#until(() => this.#areGone(loud));
     await atMost(quiet, answerMs);
     if (unfinished() > 0) await atMost(quiet, workMs - answerMs);
-    if (unfinished() === 0) for (const connection of loud) connection.destroy();
-    return unfinished();
+    const count = unfinished();
+    if (count === 0) for (const connection of loud) connection.destroy();
+    loud.clear();
+    this.#wake();
+    return count;
   }
 
   /** Reads again, after a `quiesce`. */
   goOn(): void {
+    this.#quiet = false;
     for (const connection of this.#connections) connection.goOn();
   }
 
   /**
-   * The clients that can go on in another process, of which everything is quiet, with their sockets; the others are left. The caller
-   * destroys each socket when it has given its handle away.
+   * The clients that can go on in another process, of which everything is quiet, with their sockets; the others are left.
    */
-  *release(): Iterable<{ readonly id: number; readonly socket: Socket; readonly leftover: Buffer }> {
+  *release(): Iterable<{ readonly id: number; readonly released: Released }> {
     for (const connection of this.#connections) {
       const released = connection.leaving ? null : connection.release();
-      if (released !== null) yield { id: connection.id, ...released };
+      if (released !== null) yield { id: connection.id, released };
     }
   }
 

@@ -10,6 +10,8 @@
  *    flight, and if the budget that all connections share has room: so memory is bounded, and a client that sends without reading
  *    stops only itself.
  *  - What is charged to the budget is `bytesInFlight`, and nothing when the last command of an abandoned connection has ended.
+ *  - What the client was owed when the connection began is among its `bytesInFlight` until the system has taken it, whether there is room or
+ *    not: so what it does not take does not grow, however often it is moved.
  *  - Each accepted command is handed to the host once, finished once, and answered once while the client is there.
  *  - A command with a payload is handed over when the whole payload is here (intake.ts). That of a refused one is read and dropped
  *    before its answer, unless so much of it must be malice.
@@ -74,6 +76,8 @@ export class Transmission {
   #abandoned = false;
   #requestsInFlight = 0;
   #bytesInFlight = 0;
+  /** Of those, answers of whoever served the connection before. */
+  #owedBytes = 0;
   readonly #free = (command: Command): void => {
     this.#commands.release(command);
   };
@@ -120,9 +124,19 @@ export class Transmission {
     return this.#problem;
   }
 
+  /** Whether the client has said all that it will, though some of it may still wait for room. */
+  get leaving(): boolean {
+    return this.#stopped || this.#ended;
+  }
+
   /** Whether every accepted command is finished and answered, and every answer taken by the system. */
   get idle(): boolean {
-    return this.#requestsInFlight === 0 && this.#held === null && this.#replies.empty;
+    return this.still && this.#held === null && this.#replies.empty && this.#owedBytes === 0;
+  }
+
+  /** Whether every accepted command is finished, and every answer collected. */
+  get still(): boolean {
+    return this.#requestsInFlight === 0 && !this.#replies.collectable;
   }
 
   /** Whether `proceed` and `collect` might do something now. */
@@ -172,13 +186,31 @@ export class Transmission {
     if (this.#ended && this.#held === null) this.stop();
   }
 
+  /** Waits no longer for room, of which others may be in need: what is held stays so, until `proceed`. */
+  standBack(): void {
+    this.#budget.leave(this.#waiter);
+  }
+
   /**
    * What has arrived and was not carried out, as it came: whoever goes on with the connection gets it first. Null: nobody can go
-   * on, as the payload of a refused command was partly dropped. Only while `idle`; nothing may be received afterwards.
+   * on, as the payload of a refused command was partly dropped. Only while `still`; nothing may be received afterwards.
    */
   unparsed(): Buffer | null {
-    assert(this.idle, 'commands are under way');
-    return this.#intake.unparsed();
+    assert(this.still, 'commands are under way');
+    return this.#intake.unparsed(this.#held);
+  }
+
+  /** The client is sent so many bytes by somebody else before the first reply, which `paid` follows. */
+  owe(bytes: number): void {
+    this.#owedBytes += bytes;
+    this.#charge(bytes);
+  }
+
+  /** The system has taken what was owed. */
+  paid(): void {
+    const bytes = this.#owedBytes;
+    this.#owedBytes = 0;
+    if (!this.#abandoned) this.#discharge(bytes);
   }
 
   /** The client's stream has ended. What arrived before is still carried out and answered. */

@@ -122,6 +122,7 @@ function handshake(pieces: readonly Buffer[], directory: TestDirectory): Negotia
 
 /** The server's end of the connection: what it says is kept, and taken by the client in a later turn. */
 class Wire implements SessionTransport {
+  readonly movable = true;
   readonly said: Buffer[] = [];
   paused = false;
   finished = false;

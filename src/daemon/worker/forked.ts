@@ -5,6 +5,7 @@
  *  - Each call is settled once: by the answer, or rejected when the process has ended.
  *  - A socket that was handed over is closed here when the worker has it; it goes on there.
  *  - `gone` is told once, when the process has ended, however that came about.
+ *  - Of a client that the worker has given away it is told by `client`, or, if it was lost on its way, that it has ended.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +18,7 @@ import type {
   DeviceKey,
   DeviceSpec,
   Failure,
+  GiveRequest,
   Outcome,
   QuietRequest,
   Resumed,
@@ -58,6 +60,10 @@ export class ForkedWorker implements WorkerHost {
   readonly #child: ChildProcess;
   readonly #events: WorkerEvents;
   readonly #pending = new Map<number, Pending>();
+  /** Clients that the worker has given away, until they are where they are to be. */
+  readonly #passing = new Map<number, Promise<void>>();
+  /** The last of them. */
+  #passedLast = -1;
   readonly #started = Promise.withResolvers<void>();
   #nextId = 1;
   #ended = false;
@@ -146,6 +152,13 @@ export class ForkedWorker implements WorkerHost {
     return this.#call('disconnect', id);
   }
 
+  async give(request: GiveRequest): Promise<readonly number[]> {
+    const staying = await this.#call('give', request);
+    // All that were given have come before the answer.
+    await Promise.all(this.#passing.values());
+    return staying;
+  }
+
   disconnectAll(): Promise<void> {
     return this.#call('disconnectAll', undefined);
   }
@@ -208,6 +221,7 @@ export class ForkedWorker implements WorkerHost {
     await this.#ask((id, failed) => {
       const channel = this.#child as ChildProcess & HandleSender;
       channel.send({ kind: 'adopt', id, request }, handle, {}, failed);
+      this.#send({ kind: 'adopting', id });
     });
   }
 
@@ -238,13 +252,40 @@ export class ForkedWorker implements WorkerHost {
   }
 
   #client(request: AdoptRequest, handle: unknown): void {
-    // It was lost on its way: the system closed it.
+    // It was lost on its way: the system closed it. `given` follows.
     if (typeof handle !== 'object' || handle === null) return;
-    void this.#events.client(request, handle).finally(() => closeHandle(handle));
+    // With its worker everybody was lost who was there.
+    if (this.#ended) {
+      closeHandle(handle);
+      return;
+    }
+    const { connection } = request;
+    this.#passedLast = connection;
+    const passing = this.#pass(request, handle).finally(() => {
+      if (this.#passing.get(connection) === passing) this.#passing.delete(connection);
+    });
+    this.#passing.set(connection, passing);
+  }
+
+  async #pass(request: AdoptRequest, handle: object): Promise<void> {
+    try {
+      await this.#events.client(request, handle);
+    } catch {
+      this.#events.connectionClosed(request.connection);
+    } finally {
+      closeHandle(handle);
+    }
+  }
+
+  /** What the worker has sent before was that client; if not, that is lost. */
+  #given(connection: number): void {
+    if (this.#passedLast !== connection) this.#events.connectionClosed(connection);
+    this.#passedLast = -1;
   }
 
   #receive(message: Exclude<FromWorker, { readonly kind: 'client' }>): void {
     if (message.kind === 'ready') this.#started.resolve();
+    else if (message.kind === 'given') this.#given(message.connection);
     else if (message.kind === 'connectionClosed') this.#events.connectionClosed(message.connection);
     else if (message.kind === 'answer') this.#settle(message.id)?.resolve(message.value);
     else this.#settle(message.id)?.reject(new WorkerError('FAILED', this.index, message.message));

@@ -53,6 +53,8 @@ export interface VolumeSpec {
   readonly preferredBlockSize: number;
   /** It is made by this load, and nothing that is live uses what its table names: it may get ready. */
   readonly isNew?: true;
+  /** Another worker has this volume, too: it can't be loaded unless every device goes through the page cache, which is the same for both. */
+  readonly shared?: true;
   /** Every device that the table names. */
   readonly devices: readonly DeviceSpec[];
   /** Meta contexts besides `base:allocation`. */
@@ -106,16 +108,27 @@ export interface AdoptRequest {
   readonly identity: string;
   /** Writes are refused, whatever the volume allows. */
   readonly readOnly: boolean;
-  /** It was served by another process before: `negotiated.leftover` is what that one had read of a request that was not all there. */
+  /** It was served by another process before: `negotiated.leftover` is what that one had read and not accepted. */
   readonly resumed?: boolean;
+  /** What the client is to be sent before anything else: the process that served it before could not get rid of it. */
+  readonly unsent?: Buffer;
 }
 
 /** How long clients may take to be quiet before a daemon is replaced, in ms. */
 export interface QuietRequest {
   /** For what they have asked for. */
   readonly workMs: number;
-  /** For taking their answers; who hasn't by then is let go. */
+  /** For taking their answers, where these can't be taken along (TLS without a process of its own); who hasn't by then is let go. */
   readonly answerMs: number;
+}
+
+/** Clients of a volume that are to be served elsewhere. */
+export interface GiveRequest {
+  readonly id: VolumeId;
+  /** Null: all that it has. */
+  readonly connections: readonly number[] | null;
+  /** How long what they have asked for may take. */
+  readonly workMs: number;
 }
 
 export interface WorkerVolume extends VolumeStatus {
@@ -170,6 +183,12 @@ export interface WorkerCommands {
   describe(description: VolumeDescription): Promise<void>;
   /** Lets the clients of a volume go; settles when none of them holds anything of it. */
   disconnect(id: VolumeId): Promise<void>;
+  /**
+   * Gives clients of a volume away (`WorkerEvents.client`), each as soon as what it has asked for is done; all others notice nothing.
+   * Settles when everybody who was given is where he is to be. Gives the connections that stay, and go on here: they were not done in time,
+   * or can't be moved now. Who leaves does so here.
+   */
+  give(request: GiveRequest): Promise<readonly number[]>;
   /** Flushes and closes a volume that has no clients. */
   retire(id: VolumeId): Promise<Outcome<object> | Failure>;
   /** Opens devices that tables will name. */
@@ -218,7 +237,10 @@ export interface WorkerHost extends WorkerCommands {
 export interface WorkerEvents {
   /** The connection has ended and holds nothing more. */
   connectionClosed(connection: number): void;
-  /** A client that goes on in another process, with its socket's handle; settles, in any case, when that can be closed here. */
+  /**
+   * A client that goes on in another process, with its socket's handle; settles when that can be closed here. No `connectionClosed` follows,
+   * unless this rejects: then it has ended.
+   */
   client(request: AdoptRequest, handle: object): Promise<void>;
   /** The worker has ended; what was pending has been rejected. */
   gone(reason: string): void;

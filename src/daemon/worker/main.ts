@@ -12,16 +12,19 @@ import assert from 'node:assert/strict';
 import { socketOf } from '../../nbd/socket-handle.ts';
 import { sendHandle } from './handles.ts';
 import { createLog, type Logger } from '../log.ts';
-import type { WorkerCommands } from './host.ts';
+import type { AdoptRequest, WorkerCommands } from './host.ts';
 import type { CommandName, FromWorker, ToWorker } from './protocol.ts';
 import { Worker } from './worker.ts';
 
 const EXIT_UNEXPECTED = 1;
 const EXIT_FAILED = 5;
+const LOST = 'the socket was lost on its way';
 
 let worker: Worker | null = null;
 let log: Logger | null = null;
 let drained = false;
+/** The last adopt that has come. */
+let adoptedLast = 0;
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
 process.on('message', (message: ToWorker, handle: unknown) => {
@@ -38,6 +41,7 @@ process.once('uncaughtException', (err, origin) => {
 function receive(message: ToWorker, handle: unknown): void {
   if (message.kind === 'start') start(message);
   else if (message.kind === 'adopt') adopt(message, handle);
+  else if (message.kind === 'adopting') adopting(message.id);
   else void answer(message.id, () => call(message.name, message.argument));
 }
 
@@ -47,15 +51,26 @@ function start({ index, settings }: Extract<ToWorker, { readonly kind: 'start' }
   log = logger.child({ worker: index });
   worker = new Worker(settings, log, {
     connectionClosed: (connection) => tell({ kind: 'connectionClosed', connection }),
-    client: (request, handle) => sendHandle(process, { kind: 'client', request }, handle),
+    client: (request, handle) => give(request, handle),
   });
   tell({ kind: 'ready' });
 }
 
+async function give(request: AdoptRequest, handle: object): Promise<void> {
+  const leaving = sendHandle(process, { kind: 'client', request }, handle);
+  tell({ kind: 'given', connection: request.connection });
+  await leaving;
+}
+
+function adopting(id: number): void {
+  if (adoptedLast !== id) tell({ kind: 'failed', id, message: LOST });
+}
+
 function adopt({ id, request }: Extract<ToWorker, { readonly kind: 'adopt' }>, handle: unknown): void {
+  adoptedLast = id;
   void answer(id, async () => {
     // The client went away while its handle was on its way.
-    if (typeof handle !== 'object' || handle === null) throw new Error('the socket was closed on its way');
+    if (typeof handle !== 'object' || handle === null) throw new Error(LOST);
     const socket = socketOf(handle);
     try {
       await running().adopt(request, socket);

@@ -4,11 +4,15 @@
  *     → start                    once; ← ready
  *     → call, id, name           ← answer, id | failed, id
  *     → adopt, id + the socket   ← answer, id | failed, id
+ *     → adopting, id             what came before is the adopt, or that was lost
  *     ← connectionClosed
  *     ← client + the socket      one that goes on in another process
+ *     ← given, connection        what came before is the client, or that was lost
  *
  * Invariants
  *  - Every call and every adopt has one answer, unless the worker goes.
+ *  - A message whose socket the other side can't take (it has no descriptor free) is dropped there with it, untold; all others come in
+ *    order. So each such message is followed by one that names it.
  *  - The channel's end is the worker's end: it drains, flushes and exits.
  */
 import type { AdoptRequest, WorkerCommands } from './host.ts';
@@ -19,14 +23,16 @@ export type CommandName = keyof WorkerCommands;
 export type ToWorker =
   | { readonly kind: 'start'; readonly index: number; readonly settings: WorkerSettings }
   | { readonly kind: 'call'; readonly id: number; readonly name: CommandName; readonly argument: unknown }
-  | { readonly kind: 'adopt'; readonly id: number; readonly request: AdoptRequest };
+  | { readonly kind: 'adopt'; readonly id: number; readonly request: AdoptRequest }
+  | { readonly kind: 'adopting'; readonly id: number };
 
 export type FromWorker =
   | { readonly kind: 'ready' }
   | { readonly kind: 'answer'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly message: string }
   | { readonly kind: 'connectionClosed'; readonly connection: number }
-  | { readonly kind: 'client'; readonly request: AdoptRequest };
+  | { readonly kind: 'client'; readonly request: AdoptRequest }
+  | { readonly kind: 'given'; readonly connection: number };
 
 /** A worker that does not do what it was asked. */
 export class WorkerError extends Error {

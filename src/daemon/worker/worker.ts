@@ -5,15 +5,17 @@
  * Invariants
  *  - A volume is known from its first load; it has clients only while it has a live table.
  *  - What fails for one volume is told of that one, and the others of the same command are done.
+ *  - A client that was given away is no longer known: it may come back before its socket is closed here.
  */
 import type { Socket } from 'node:net';
 import type { BlockDevice } from '../../block/device.ts';
 import { lookBeforeSleep } from '../../block/ring.ts';
 import { rehearse } from '../../dm/rehearsal.ts';
 import type { VolumeId } from '../../lvm/live.ts';
-import type { NbdLog } from '../../nbd/connection.ts';
+import type { NbdLog, Released } from '../../nbd/connection.ts';
+import type { NbdExport } from '../../nbd/exports.ts';
 import { NbdSessions, type SessionLimits } from '../../nbd/sessions.ts';
-import { handleOf } from '../../nbd/socket-handle.ts';
+import { closeHandle, detachHandle } from '../../nbd/socket-handle.ts';
 import type { EngineSettings } from '../engine.ts';
 import { singleErrors } from '../errors.ts';
 import { Patience } from '../patience.ts';
@@ -25,6 +27,7 @@ import type {
   DeviceKey,
   DeviceSpec,
   Failure,
+  GiveRequest,
   Outcome,
   QuietRequest,
   Resumed,
@@ -78,7 +81,8 @@ export class Worker implements WorkerCommands {
       limits,
       log,
       openStream: clientStreams(),
-      onClosed: ({ id }) => {
+      onClosed: ({ id, released }) => {
+        if (released) return;
         this.#clients.delete(id);
         events.connectionClosed(id);
       },
@@ -111,6 +115,7 @@ export class Worker implements WorkerCommands {
     const devices = new Map<string, BlockDevice>();
     await Promise.all(spec.devices.map(async (device) => devices.set(device.path, await this.#devices.get(device))));
     const held = this.#volumes.get(spec.id) ?? new HeldVolume(spec);
+    if (spec.shared === true) mustShare(devices);
     const resolve = (path: string): BlockDevice => {
       const device = devices.get(path);
       if (device === undefined) throw new Error(`${path} is not among the devices of ${spec.name}`);
@@ -188,11 +193,23 @@ export class Worker implements WorkerCommands {
   }
 
   disconnect(id: VolumeId): Promise<void> {
-    return this.#sessions.disconnect((export_) => export_ instanceof ClientExport && export_.held.id === id);
+    return this.#sessions.disconnect((export_) => isOf(export_, id));
   }
 
   disconnectAll(): Promise<void> {
     return this.#sessions.close();
+  }
+
+  async give({ id, connections, workMs }: GiveRequest): Promise<readonly number[]> {
+    const wanted = connections === null ? null : new Set(connections);
+    const given: Promise<void>[] = [];
+    const staying = await this.#sessions.give(
+      (connection) => isOf(connection.export, id) && (wanted?.has(connection.id) ?? true),
+      workMs,
+      (connection, released) => given.push(this.#give(connection, released)),
+    );
+    await Promise.all(given);
+    return staying;
   }
 
   async retire(id: VolumeId): Promise<Outcome<object> | Failure> {
@@ -243,12 +260,13 @@ export class Worker implements WorkerCommands {
 
   /** Takes a client over; rejects when its volume is not here. */
   adopt(request: AdoptRequest, socket: Socket): Promise<void> {
-    const { connection, id, negotiated, peer, readOnly, resumed = false } = request;
+    const { unsent, ...kept } = request;
+    const { connection, id, negotiated, peer, readOnly, resumed = false } = kept;
     return Promise.try(() => {
       const held = this.#held(id);
       const start = { id: connection, peer, export: new ClientExport(held, readOnly), negotiated, resumed };
-      this.#sessions.adopt(start, socket);
-      this.#clients.set(connection, { ...request, negotiated: { ...negotiated, leftover: Buffer.alloc(0) } });
+      this.#sessions.adopt(unsent === undefined ? start : { ...start, unsent }, socket);
+      this.#clients.set(connection, { ...kept, negotiated: { ...negotiated, leftover: Buffer.alloc(0) } });
     });
   }
 
@@ -274,20 +292,29 @@ export class Worker implements WorkerCommands {
   }
 
   async release(): Promise<readonly string[]> {
-    const given = [...this.#sessions.release()].map(({ id, socket, leftover }) => this.#give(id, socket, leftover));
+    const given = [...this.#sessions.release()].map(({ id, released }) => this.#give(id, released));
     const [problems] = await Promise.all([this.#closeVolumes(), ...given]);
     return problems;
   }
 
-  async #give(connection: number, socket: Socket, leftover: Buffer): Promise<void> {
+  /** Gives a client away; one that can't be has ended. */
+  async #give(connection: number, { socket, leftover, unsent }: Released): Promise<void> {
     const request = this.#clients.get(connection);
-    const handle = handleOf(socket);
+    this.#clients.delete(connection);
+    const handle = detachHandle(socket);
+    if (request === undefined || handle === null) {
+      this.#events.connectionClosed(connection);
+      return;
+    }
     try {
-      if (request === undefined || handle === null) return;
       const negotiated = { ...request.negotiated, leftover };
-      await this.#events.client({ ...request, negotiated, resumed: true }, handle);
+      const owed = unsent.length > 0 ? { unsent } : {};
+      await this.#events.client({ ...request, negotiated, resumed: true, ...owed }, handle);
+    } catch (err) {
+      this.#log.warn({ err, connection }, 'a client was lost on its way to another worker');
+      this.#events.connectionClosed(connection);
     } finally {
-      socket.destroy();
+      closeHandle(handle);
     }
   }
 
@@ -307,6 +334,18 @@ export class Worker implements WorkerCommands {
     const held = this.#volumes.get(id);
     if (held === undefined) throw new Error(`there is no volume ${id} here`);
     return held;
+  }
+}
+
+function isOf(export_: NbdExport, id: VolumeId): boolean {
+  return export_ instanceof ClientExport && export_.held.id === id;
+}
+
+/** Throws if the devices can't be used by two workers: past the page cache each reads, modifies and writes blocks for itself. */
+function mustShare(devices: ReadonlyMap<string, BlockDevice>): void {
+  for (const [path, { limits }] of devices) {
+    if (limits.requestAlignment === 1) continue;
+    throw new Error(`${path} is used past the page cache: only one worker can have a volume on it`);
   }
 }
 
