@@ -6,6 +6,7 @@
  *  - What ends while they are told has a turn of its own, so that owners who submit again do not keep others waiting.
  */
 import { type IoRequest, RequestQueue } from '../request.ts';
+import { tellSoon } from '../turn.ts';
 
 export class LaterEnds {
   readonly #ended = new RequestQueue();
@@ -33,6 +34,6 @@ export class LaterEnds {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(this.#onTurn);
+    tellSoon(this.#onTurn);
   }
 }
