@@ -68,6 +68,15 @@ export const COMMANDS: ReadonlyMap<string, Entry> = new Map<string, Entry>([
     },
   ],
   [
+    'devtypes',
+    {
+      summary: 'Display recognised built-in block device types',
+      local: true,
+      inner: true,
+      load: () => import('./devtypes.ts'),
+    },
+  ],
+  [
     'dumpconfig',
     {
       summary: 'Display and manipulate configuration information',

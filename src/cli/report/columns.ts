@@ -86,18 +86,28 @@ export class FieldTable {
     return this.fields.indexOf(a) <= this.fields.indexOf(b) ? a : b;
   }
 
+  has(section: SectionId): boolean {
+    return this.fields.some((field) => field.section === section);
+  }
+
   inSections(sections: ReadonlySet<SectionId>): readonly ReportField[] {
     return this.fields.filter((field) => sections.has(field.section));
   }
 }
 
 /** Sections that "<prefix>all" names; null if it is no such name. */
-function sectionsNamed(name: string, prefix: string, touched: ReadonlySet<SectionId>): Set<SectionId> | null {
+function sectionsNamed(
+  table: FieldTable,
+  name: string,
+  prefix: string,
+  touched: ReadonlySet<SectionId>,
+): Set<SectionId> | null {
   const own = name.toLowerCase() === 'all';
   const wanted = own ? canonical(prefix) : canonical(name).replace(/all$/, '');
   if (!own && !canonical(name).endsWith('all')) return null;
   const found = new Set<SectionId>(own ? touched : []);
-  for (const section of SECTIONS) if (canonical(section.prefix) === wanted) found.add(section.id);
+  for (const section of SECTIONS)
+    if (canonical(section.prefix) === wanted && table.has(section.id)) found.add(section.id);
   return found.size === 0 ? null : found;
 }
 
@@ -150,7 +160,7 @@ export class ColumnPlan {
 
   #touch(name: string): void {
     const field = this.find(name);
-    const touched = field === null ? sectionsNamed(name, this.#prefix, this.sections) : null;
+    const touched = field === null ? sectionsNamed(this.#table, name, this.#prefix, this.sections) : null;
     if (field === null && touched === null) throw new UnknownFieldError(`Unrecognised field: ${name}`);
     if (field !== null && field.section !== 'special') this.sections.add(field.section);
     for (const section of touched ?? []) this.sections.add(section);
@@ -162,7 +172,7 @@ export class ColumnPlan {
       this.columns.push({ field, hidden: false });
       return;
     }
-    const sections = sectionsNamed(name, this.#prefix, this.sections) ?? new Set<SectionId>();
+    const sections = sectionsNamed(this.#table, name, this.#prefix, this.sections) ?? new Set<SectionId>();
     for (const member of this.#table.inSections(sections)) this.columns.push({ field: member, hidden: false });
   }
 

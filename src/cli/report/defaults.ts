@@ -10,7 +10,15 @@ export interface ReportDefaults {
 }
 
 /** The part of a setting's name that stands for a report. */
-const NAMES = { label: 'pvs', pv: 'pvs', pvseg: 'pvsegs', vg: 'vgs', lv: 'lvs', seg: 'segs' } as const;
+const NAMES = {
+  label: 'pvs',
+  pv: 'pvs',
+  pvseg: 'pvsegs',
+  vg: 'vgs',
+  lv: 'lvs',
+  seg: 'segs',
+  devtype: 'devtypes',
+} as const;
 
 /** Of a single report; `verbose`: with -v. */
 export function reportDefaults(settings: Settings, kind: RowKind, verbose: boolean): ReportDefaults {
@@ -21,11 +29,13 @@ export function reportDefaults(settings: Settings, kind: RowKind, verbose: boole
   };
 }
 
+export type FullKind = Exclude<RowKind, 'devtype'>;
+
 /** The reports of fullreport, in its order. */
-export const FULL_REPORTS: readonly RowKind[] = ['vg', 'pv', 'lv', 'pvseg', 'seg'];
+export const FULL_REPORTS: readonly FullKind[] = ['vg', 'pv', 'lv', 'pvseg', 'seg'];
 
 /** Of one of the reports of fullreport. */
-export function fullReportDefaults(settings: Settings, kind: RowKind): ReportDefaults {
+export function fullReportDefaults(settings: Settings, kind: FullKind): ReportDefaults {
   const name = NAMES[kind];
   return {
     options: settings.string(`report/${name}_cols_full`),

@@ -20,7 +20,17 @@ import type { HistoricalLogicalVolumeText, LogicalVolumeText, Segment } from '..
 export type FieldType = 'string' | 'number' | 'binary' | 'size' | 'percent' | 'time' | 'string-list';
 
 /** The kinds of objects that fields describe, in the order in which `-o help` lists them. */
-export type SectionId = 'lv' | 'lv-info' | 'lv-status' | 'lv-info-status' | 'label' | 'pv' | 'vg' | 'seg' | 'pvseg';
+export type SectionId =
+  | 'lv'
+  | 'lv-info'
+  | 'lv-status'
+  | 'lv-info-status'
+  | 'label'
+  | 'pv'
+  | 'vg'
+  | 'seg'
+  | 'pvseg'
+  | 'devtype';
 
 export interface Section {
   readonly id: SectionId;
@@ -40,6 +50,7 @@ export const SECTIONS: readonly Section[] = [
   { id: 'vg', title: 'Volume Group', prefix: 'vg_' },
   { id: 'seg', title: 'Logical Volume Segment', prefix: 'seg_' },
   { id: 'pvseg', title: 'Physical Volume Segment', prefix: 'pvseg_' },
+  { id: 'devtype', title: 'Device Types', prefix: 'devtype_' },
 ];
 
 /** What a row says about a PV: a PV of a VG, an orphan, an unchosen duplicate, or (pvs -a) a device that is no PV. */
@@ -59,6 +70,14 @@ export interface PvSegmentPart {
   readonly count: number;
 }
 
+/** A kind of block devices, by the driver that /proc/devices names. */
+export interface DeviceType {
+  readonly name: string;
+  /** Minor numbers that each device takes. */
+  readonly maxPartitions: number;
+  readonly description: string;
+}
+
 /**
  * One row. A part is null where the report has no such object: `vg` for an orphan PV, `lv` and `segment` for free extents
  * or an empty VG, `pv` where no PV belongs to the row. LVM2 fills those with dummy objects, whose values are not always
@@ -73,6 +92,8 @@ export interface ReportRow {
   readonly segment: Segment | null;
   readonly pv: PvPart | null;
   readonly pvSegment: PvSegmentPart | null;
+  /** Of `devtypes` alone, whose rows have nothing else. */
+  readonly deviceType?: DeviceType;
 }
 
 /** A value whose text is not the plain rendering of what it sorts and selects by ("[lv]" for a hidden LV, "auto", "-1"). */

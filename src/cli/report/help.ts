@@ -31,6 +31,7 @@ export function listFields(fields: readonly ReportField[], style: ListingStyle, 
     output.error('-'.repeat(text.length));
   };
   for (const section of SECTIONS) {
+    if (!fields.some((field) => field.section === section.id)) continue;
     title(`${section.title} Fields`);
     if (style.allItems) output.error(`  ${`${section.prefix}all`.padEnd(width)} - All fields in this section.`);
     for (const field of fields) if (field.section === section.id) line(field);
@@ -89,6 +90,8 @@ const OPERATORS = [
 
 /** Names that stand for values, and the field that knows them. */
 function reservedLines(fields: readonly ReportField[]): string[] {
+  // LVM2 tells even of the common one only where a field has its own.
+  if (fields.every((field) => field.words === undefined && field.reserved === undefined)) return [];
   const entries = [
     { names: '-1, unknown, undefined, undef', about: 'Reserved value for undefined numeric value. [number]' },
   ];

@@ -16,9 +16,9 @@ import { explainSelection, listFields } from './help.ts';
 import { Selection, SelectionError } from './selection.ts';
 
 /** What the rows of a report are. */
-export type RowKind = 'label' | 'pv' | 'pvseg' | 'vg' | 'seg' | 'lv';
+export type RowKind = 'label' | 'pv' | 'pvseg' | 'vg' | 'seg' | 'lv' | 'devtype';
 /** The reports as users and JSON know them. */
-export type ReportName = 'pv' | 'pvseg' | 'vg' | 'seg' | 'lv';
+export type ReportName = 'pv' | 'pvseg' | 'vg' | 'seg' | 'lv' | 'devtype';
 
 export interface ReportRequest {
   /** What the report is of before its fields change it. */
@@ -51,6 +51,7 @@ function touches(sections: ReadonlySet<SectionId>, ...wanted: readonly SectionId
 
 /** What the rows are, given the sections of all fields. Throws CommandError where LV and PV fields can't be joined. */
 export function rowKind(base: RowKind, sections: ReadonlySet<SectionId>, withinVg?: string): RowKind {
+  if (base === 'devtype') return base;
   const lv = touches(sections, ...LV_SECTIONS, 'seg');
   const pv = touches(sections, 'pv', 'label', 'pvseg');
   const argsArePvs = base === 'pv' || base === 'label' || base === 'pvseg';
