@@ -23,14 +23,13 @@ import { DaemonError } from './errors.ts';
 import { ignoreGone } from './group-change.ts';
 import { GuardedExports } from './guarded-exports.ts';
 import { HeldExports } from './held-exports.ts';
-import { acceptNewcomers, dropListeners, follow, inheritedLock, serveClients } from './handover/follow.ts';
-import { estateOf, type Possessions } from './handover/estate.ts';
-import { handOver, type Patience } from './handover/hand-over.ts';
-import type { Estate } from './handover/messages.ts';
+import { acceptNewcomers, dropListeners, follow, lifeLock, serveClients } from './handover/follow.ts';
+import { Departure } from './handover/departure.ts';
+import type { Patience } from './handover/hand-over.ts';
 import type { Predecessor } from './handover/predecessor.ts';
-import { FdList, type Program, Successor } from './handover/successor.ts';
+import type { Program, Successor } from './handover/successor.ts';
 import { HotPlug } from './hotplug.ts';
-import { holdLifeLock, type LifeLock } from './life-lock.ts';
+import type { LifeLock } from './life-lock.ts';
 import type { ListenAddress } from './listen-uri.ts';
 import { Listeners } from './listeners.ts';
 import { listening, makeRunDir } from './listening.ts';
@@ -46,7 +45,7 @@ import { TlsGate } from './tls/gate.ts';
 import { tlsOf, tunnelSettings } from './tls/settings.ts';
 import { Upkeep } from './upkeep.ts';
 import { VolumeSet } from './volumes.ts';
-import type { AdoptRequest, WorkerStats } from './worker/host.ts';
+import type { WorkerStats } from './worker/host.ts';
 import { WorkerPool } from './worker/pool.ts';
 import { startWorker } from './worker/start.ts';
 
@@ -68,6 +67,7 @@ export class Daemon {
   readonly #scans: Scans;
   readonly #hotplug: HotPlug;
   readonly #upkeep: Upkeep;
+  readonly #departure: Departure;
   #settings: Settings;
   /** Who is at our standard streams, where he is to be served. */
   #stdio: StdioClient | null = null;
@@ -76,8 +76,6 @@ export class Daemon {
   /** Null: not yet there. */
   #control: OpenControl | null = null;
   #observer: Observer | null = null;
-  /** Who gets the clients. */
-  #successor: Successor | null = null;
 
   private constructor(settings: Settings, log: Logger) {
     this.#settings = settings;
@@ -93,7 +91,7 @@ export class Daemon {
       count: Math.max(settings.workers, 1),
       start: (index, events) => startWorker(this.#settings, { index, events, lockFd: this.#lock?.fd ?? null, log }),
       restore: (slot, host) => this.#volumes.restore(slot, host),
-      client: (request, handle) => this.#give(request, handle),
+      client: (request, handle) => this.#departure.moved(request, handle),
       lost: (slot) => {
         for (const connection of this.#volumes.lost(slot)) this.#nbd.ended(connection);
       },
@@ -178,6 +176,17 @@ export class Daemon {
       log,
     });
     this.#listeners = new Listeners(this.#nbd, log);
+    this.#departure = new Departure({
+      workers: this.#workers,
+      volumes: this.#volumes,
+      nbd: this.#nbd,
+      devices: this.#devices,
+      listeners: this.#listeners,
+      scans: this.#scans,
+      live: this.#live,
+      stock: this.#stock,
+      log,
+    });
   }
 
   /** Opens devices, activates volumes and listens, or follows another process in that. Throws a DaemonError. */
@@ -202,7 +211,8 @@ export class Daemon {
     this.#deferred.restore((id) => predecessor !== null || attached.has(id));
     if (settings.engine.note !== null) this.#log.warn(settings.engine.note);
     for (const note of settings.withoutEffect) this.#log.warn(note);
-    await this.#takeLock(estate);
+    this.#lock = await lifeLock(settings, estate, this.#log);
+    this.#opened.defer(() => this.#lock?.close());
     this.#opened.defer(() => this.#devices.close());
     this.#devices.inherit(estate?.claims ?? []);
     this.#opened.defer(() => this.#endWorkers());
@@ -224,16 +234,6 @@ export class Daemon {
       if (estate === null || !(error instanceof DaemonError)) throw error;
       this.#log.error({ reason: error.message }, 'metrics are left out');
     });
-  }
-
-  async #takeLock(estate: Estate | null): Promise<void> {
-    const settings = this.#settings;
-    let lock: LifeLock | null = null;
-    if (estate !== null) lock = inheritedLock(settings, estate);
-    else if (settings.workers > 0) lock = await holdLifeLock(settings.controlPath, this.#log);
-    if (lock === null) return;
-    this.#lock = lock;
-    this.#opened.defer(() => lock.close());
   }
 
   /** Makes volumes active as the settings and the metadata say. */
@@ -411,38 +411,15 @@ export class Daemon {
    * on as it was, or HAND_OVER_LOST: that process is ended, too. Afterwards nothing is left to close: the process is to be ended without.
    */
   async handOver(program: Program, patience: Partial<Patience> = {}): Promise<Successor> {
-    const [control, inventory] = [this.#control, this.#scans.inventory];
-    if (this.#state !== 'serving' || control === null || inventory === null) {
-      throw new DaemonError({ code: 'HAND_OVER', reason: 'nothing is served yet' });
-    }
-    const fds = new FdList();
-    const possessions: Possessions = {
+    const control = this.#state === 'serving' ? this.#control : null;
+    const successor = await this.#departure.handOver(program, {
       settings: this.#settings,
       lockFd: this.#lock?.fd ?? null,
-      claims: this.#devices.claims(),
-      listeners: this.#listeners.places,
-      controlFd: control.fd,
       metrics: this.#observer?.metricsPlace ?? null,
-    };
-    const estate = estateOf(possessions, fds);
-    const successor = Successor.start(program, fds, estate);
-    this.#successor = successor;
-    const [workers, volumes, nbd, log] = [this.#workers, this.#volumes, this.#nbd, this.#log];
-    await handOver(
-      {
-        workers,
-        volumes,
-        nbd,
-        control,
-        log,
-        inventory: () => this.#scans.inventory ?? inventory,
-        knowledge: () => ({ decisions: this.#live.decisions, added: this.#stock.added }),
-        inTurn: (work) => this.#scans.inTurn(work),
-        letGo: () => this.#letGo(control),
-        patience,
-      },
-      successor,
-    );
+      control,
+      letGo: () => this.#letGo(),
+      patience,
+    });
     this.#tls.leave();
     return successor;
   }
@@ -455,20 +432,12 @@ export class Daemon {
   }
 
   /** What works for itself, and is not to do so beside a successor. */
-  async #letGo(control: OpenControl): Promise<void> {
+  async #letGo(): Promise<void> {
     this.#state = 'draining';
     // What it waits for sees that, and does nothing.
     this.#hotplug.close().catch((err: unknown) => this.#log.error({ err }, 'watching devices could not be ended'));
-    await Promise.all([control.endCommands(), this.#upkeep.close()]);
+    await Promise.all([this.#control?.endCommands(), this.#upkeep.close()]);
     await this.#observer?.letGo();
-  }
-
-  async #give(request: AdoptRequest, handle: object): Promise<void> {
-    try {
-      await this.#successor?.give({ kind: 'client', request }, handle);
-    } catch (err) {
-      this.#log.warn({ err, connection: request.connection }, 'a client was lost');
-    }
   }
 
   /** Ends workers at once: nothing is flushed. */

@@ -1,7 +1,8 @@
 /**
  * The volumes of one VG on their way to what the metadata says:
  *
- *     let go what leaves → load new tables, what is new gets ready → suspend what changed → resume it, and what is new
+ *     let go what leaves → gather what changes at one worker → load new tables, what is new gets ready → suspend what changed → resume it,
+ *     and what is new
  *
  * Invariants
  *  - Tables are loaded, and their devices opened, before anything is suspended.
@@ -39,6 +40,8 @@ export interface ChangedSet {
   share(served: ServedVolume, shareKey: string | null): void;
   /** Lets the clients go, flushes and closes the volume. Gives whether it is gone: if not, its end goes on behind our back. */
   retire(served: ServedVolume, reason: string): Promise<boolean>;
+  /** Sees to it that only the volume's own worker serves it. Throws a WorkerError when that can't be. */
+  gather(served: ServedVolume): Promise<void>;
   /** Lets volumes go on that are held, with the tables that they have. */
   resume(ids: readonly VolumeId[]): Promise<void>;
   /** It is not active, and why. */
@@ -217,12 +220,13 @@ export class GroupChange {
     if (before.name === name && JSON.stringify(before.contexts) === JSON.stringify(contexts)) return;
     served.load = { ...served.load, spec: { ...before, name, description, contexts } };
     // A worker that dies meanwhile hears it with the table.
-    served.liveOn?.describe({ id, name, description, contexts }).catch(ignoreGone);
+    for (const host of served.hosts()) host.describe({ id, name, description, contexts }).catch(ignoreGone);
   }
 
   async #follow(steps: readonly Step[]): Promise<void> {
     if (steps.length === 0) return;
     this.#lost.clear();
+    await Promise.all(steps.map(({ served }) => this.#set.gather(served)));
     const hosts = new Map<WorkerSlot, WorkerHost>();
     for (const slot of new Set(steps.map(({ served }) => served.slot))) {
       hosts.set(slot, await slot.within(WORKER_TIMEOUT_MS));

@@ -3,7 +3,7 @@
  * knows of the volume groups. Pure.
  *
  * Invariants
- *  - A device that several workers have open is one device, its counts added up.
+ *  - What several workers have, a device or a volume, is one, its counts added up.
  *  - A worker in the supervisor's own process (`--workers 0`) is not counted as a process twice.
  */
 import { addCache, type CacheSnapshot } from '../block/cache/stats.ts';
@@ -49,7 +49,7 @@ export function numbersOf(parts: NumbersParts): Numbers {
   const devices = new Map<string, IoSnapshot | null>();
   const caches = new Map<string, CacheSnapshot | null>();
   for (const { stats } of parts.workers) {
-    for (const { name, io } of stats?.volumes ?? []) volumes.set(name, io);
+    for (const { name, io } of stats?.volumes ?? []) volumes.set(name, addIo(volumes.get(name) ?? null, io));
     for (const { path, io, cache } of stats?.devices ?? []) {
       devices.set(path, addIo(devices.get(path) ?? null, io));
       caches.set(path, addCache(caches.get(path) ?? null, cache));

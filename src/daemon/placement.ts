@@ -31,8 +31,7 @@ export class Placement {
   place(shareKey: string | null): WorkerSlot {
     const home = shareKey === null ? null : this.homeOf(shareKey);
     if (home !== null) return home;
-    const load = (slot: WorkerSlot): number => this.#loads.get(slot) ?? 0;
-    return this.#slots().reduce((best, slot) => (load(slot) < load(best) ? slot : best));
+    return this.#slots().reduce((best, slot) => (this.loadOf(slot) < this.loadOf(best) ? slot : best));
   }
 
   add(served: ServedVolume): void {
@@ -60,8 +59,13 @@ export class Placement {
     else this.#byShareKey.set(shareKey, mate);
   }
 
+  /** Volumes and clients of a slot. */
+  loadOf(slot: WorkerSlot): number {
+    return this.#loads.get(slot) ?? 0;
+  }
+
   /** A slot has so many volumes or clients more. */
   loaded(slot: WorkerSlot, by: number): void {
-    this.#loads.set(slot, (this.#loads.get(slot) ?? 0) + by);
+    this.#loads.set(slot, this.loadOf(slot) + by);
   }
 }

@@ -3,7 +3,7 @@
  *
  * Invariants
  *  - Two tables are the same exactly when their keys are; then nothing has to be loaded.
- *  - A served volume is live where `liveOn` says, as long as that is its slot's worker.
+ *  - A served volume is live where `liveOn` says, as long as that is its slot's worker, and at its branches (branches.ts).
  */
 import type { StripedParams, Table } from '../dm/table.ts';
 import type { VolumeId } from '../lvm/live.ts';
@@ -65,6 +65,8 @@ export interface ExportStatus {
   readonly problem?: string;
   /** Its worker's number. */
   readonly worker?: number;
+  /** Those of all workers that serve it, if there are more than one. */
+  readonly workers?: readonly number[];
   /** Milliseconds that I/O was held back by the last change of its table; absent: it had none. */
   readonly lastSuspendMs?: number;
   /** Connections in the transmission phase. */
@@ -107,6 +109,10 @@ export class ServedVolume {
   next: Load | null = null;
   /** Where its table is live; null: nowhere. */
   liveOn: WorkerHost | null = null;
+  /** Other workers that have its live table, too. */
+  readonly branches: Map<WorkerSlot, WorkerHost> = new Map();
+  /** What can be at one worker only, as another one said. */
+  aloneWith: Load | null = null;
   /** It has been suspended until further notice. */
   held = false;
   leaving = false;
@@ -132,6 +138,17 @@ export class ServedVolume {
 
   get live(): boolean {
     return this.liveOn !== null && this.liveOn === this.slot.host;
+  }
+
+  /** The worker of a slot, if this is live there; null: it isn't. */
+  hostAt(slot: WorkerSlot): WorkerHost | null {
+    if (slot === this.slot) return this.live ? this.liveOn : null;
+    return this.branches.get(slot) ?? null;
+  }
+
+  /** Every worker where it is live. */
+  hosts(): readonly WorkerHost[] {
+    return [...(this.liveOn === null ? [] : [this.liveOn]), ...this.branches.values()];
   }
 
   describe(desired: DesiredVolume, plan: ActivePlan): void {
@@ -168,6 +185,7 @@ export class ServedVolume {
       ...(this.note === undefined ? {} : { note: this.note }),
       ...this.#problemStatus(),
       worker: this.slot.index,
+      ...this.#workersStatus(),
       ...(this.lastSuspendMs === null ? {} : { lastSuspendMs: Math.round(this.lastSuspendMs * 1000) / 1000 }),
       clients: this.clients.size,
       ...this.#writerStatus(),
@@ -178,6 +196,11 @@ export class ServedVolume {
     const devices = this.contexts.flatMap((context) => (context.kind === 'segment' ? context.devices : []));
     const physicalVolumes = devices.map((path, i) => ({ number: i + 1, path: path === '' ? null : path }));
     return { export: this.name, segments: segmentsOf(this.load.spec.table, devices), physicalVolumes };
+  }
+
+  #workersStatus(): { readonly workers?: readonly number[] } {
+    const slots = [this.slot, ...this.branches.keys()];
+    return slots.length === 1 ? {} : { workers: slots.map(({ index }) => index).toSorted((a, b) => a - b) };
   }
 
   #writerStatus(): { readonly writers?: readonly string[] } {

@@ -4,6 +4,7 @@
  * Invariants
  *  - A client gets at a volume only while that has a live table and nobody blocks it; until then it waits, or gives up.
  *  - A client is counted with its volume from before its worker is asked to take it, to its end or its worker's.
+ *  - A client that moves from worker to worker is counted all the time.
  *  - What has an export's name, and what that is like, is looked at when the client is taken: it may have changed since it asked.
  */
 import type { VolumeId } from '../lvm/live.ts';
@@ -12,20 +13,31 @@ import { describeExport, type ExportDirectory, type ExportRefusal, type ExportVi
 import type { Handover } from '../nbd/negotiation.ts';
 import { identityText } from './client-identity.ts';
 import type { ExportUse } from './configured-exports.ts';
+import type { Branches, Movers } from './branches.ts';
 import type { Placement } from './placement.ts';
 import { byName, type ExportSegments, type ServedVolume } from './served-volume.ts';
 import type { AdoptRequest } from './worker/host.ts';
+import type { WorkerSlot } from './worker/pool.ts';
 
 /** What there is to use. */
 export interface Usable {
   readonly served: ReadonlyMap<VolumeId, ServedVolume>;
   readonly inactive: ReadonlyMap<VolumeId, { readonly name: string; readonly reason: string }>;
   readonly placement: Pick<Placement, 'loaded'>;
+  readonly branches: Pick<Branches, 'choose' | 'open'>;
 }
 
-export class VolumeClients implements ExportDirectory {
+/** Where a connection is served. */
+interface Use {
+  readonly served: ServedVolume;
+  slot: WorkerSlot;
+}
+
+export class VolumeClients implements ExportDirectory, Movers {
   readonly #volumes: Usable;
-  readonly #connections = new Map<number, ServedVolume>();
+  readonly #connections = new Map<number, Use>();
+  /** Where connections are to go that their worker was asked to give. */
+  readonly #ways = new Map<number, WorkerSlot>();
   /** How often each volume was blocked and not released. */
   readonly #blocked = new Map<VolumeId, number>();
   /** Resolved at every change that somebody may wait for. */
@@ -78,14 +90,20 @@ export class VolumeClients implements ExportDirectory {
   async adopt(handover: Handover, view: ExportView): Promise<ExportRefusal | null> {
     const { id: connection, peer, client, socket, signal } = handover;
     const { name } = handover.negotiated.info;
+    let grow = true;
     for (;;) {
       if (signal.aborted || socket.destroyed) throw new Error('it has gone, or waited too long');
       const served = this.#find(name);
       const listed = view.find(name);
       if (served === undefined || listed === null) return view.explain(name);
-      const { liveOn } = served;
-      if (liveOn === null || !served.live || this.#blocked.has(served.id)) {
+      if (!served.live || this.#blocked.has(served.id)) {
         await this.#change(signal);
+        continue;
+      }
+      const slot = this.#volumes.branches.choose(served, grow);
+      const host = served.hostAt(slot);
+      if (host === null) {
+        grow = await this.#volumes.branches.open(served, slot);
         continue;
       }
       // What has this name, and what that is like, may have changed since it was asked for.
@@ -96,9 +114,9 @@ export class VolumeClients implements ExportDirectory {
       // Also one that becomes writable later: he does not count as a writer, and may be one who is to read only.
       const { readOnly } = listed;
       const request = { connection, id: served.id, negotiated, peer, identity: identityText(client), readOnly };
-      this.#begin(request, served);
+      this.#begin(request, served, slot);
       try {
-        await liveOn.adopt(request, socket);
+        await host.adopt(request, socket);
         return null;
       } catch (error) {
         this.closed(connection);
@@ -113,7 +131,7 @@ export class VolumeClients implements ExportDirectory {
     const served = this.#volumes.served.get(id);
     const host = served?.live === true ? served.liveOn : null;
     if (served === undefined || host === null) throw new Error('its volume is not served');
-    this.#begin(request, served);
+    this.#begin(request, served, served.slot);
     try {
       await host.resumeClient(request, handle);
     } catch (error) {
@@ -122,20 +140,67 @@ export class VolumeClients implements ExportDirectory {
     }
   }
 
-  #begin({ connection, identity, negotiated }: AdoptRequest, served: ServedVolume): void {
+  #begin({ connection, identity, negotiated }: AdoptRequest, served: ServedVolume, slot: WorkerSlot): void {
     const writes = (negotiated.info.flags & TransmissionFlag.readOnly) === 0;
     served.clients.set(connection, { identity, writes });
-    this.#connections.set(connection, served);
-    this.#volumes.placement.loaded(served.slot, 1);
+    this.#connections.set(connection, { served, slot });
+    this.#volumes.placement.loaded(slot, 1);
   }
 
   /** A client has ended, and holds nothing more. */
   closed(connection: number): void {
-    const served = this.#connections.get(connection);
-    if (served === undefined) return;
+    const use = this.#connections.get(connection);
+    if (use === undefined) return;
     this.#connections.delete(connection);
-    served.clients.delete(connection);
-    this.#volumes.placement.loaded(served.slot, -1);
+    use.served.clients.delete(connection);
+    this.#volumes.placement.loaded(use.slot, -1);
+  }
+
+  at(served: ServedVolume, slot: WorkerSlot): readonly number[] {
+    return [...served.clients.keys()].filter((connection) => this.#connections.get(connection)?.slot === slot);
+  }
+
+  async move(
+    served: ServedVolume,
+    { from, to }: { readonly from: WorkerSlot; readonly to: WorkerSlot },
+    connections: readonly number[] | null,
+    workMs: number,
+  ): Promise<number> {
+    const all = this.at(served, from);
+    const going = connections === null ? all : all.filter((connection) => connections.includes(connection));
+    const host = served.hostAt(from);
+    if (host === null || going.length === 0) return 0;
+    for (const connection of going) this.#ways.set(connection, to);
+    try {
+      const staying = await host.give({ id: served.id, connections: going, workMs });
+      return staying.length;
+    } finally {
+      for (const connection of going) this.#ways.delete(connection);
+    }
+  }
+
+  /** Whether a worker was asked to give this connection, for another one. */
+  isMoving(connection: number): boolean {
+    return this.#ways.has(connection);
+  }
+
+  /** Takes a connection that its worker has given to the one where it is to go. Throws when that can't have it: it has ended. */
+  async arrive(request: AdoptRequest, handle: object): Promise<void> {
+    const { connection } = request;
+    const use = this.#connections.get(connection);
+    const slot = this.#ways.get(connection);
+    try {
+      if (use === undefined || slot === undefined) throw new Error('nobody knows where it belongs');
+      this.#volumes.placement.loaded(use.slot, -1);
+      use.slot = slot;
+      this.#volumes.placement.loaded(slot, 1);
+      const host = use.served.hostAt(slot);
+      if (host === null) throw new Error(`worker ${slot.index} does not have its volume any more`);
+      await host.resumeClient(request, handle);
+    } catch (error) {
+      this.closed(connection);
+      throw error;
+    }
   }
 
   /** From now on no new client gets at these volumes: they wait. Each `block` needs its `release`. */

@@ -11,6 +11,7 @@
  *  - Changes of one VG go one after the other; VGs don't wait for each other.
  */
 import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
+import { Branches } from './branches.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
 import { lossOf } from './lost-snapshots.ts';
@@ -20,6 +21,7 @@ import type { ServedSnapshot } from './snapshot-watch.ts';
 import { VolumeClients } from './volume-clients.ts';
 import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
+import { WorkerError } from './worker/protocol.ts';
 
 /** A volume that goes away is waited for this long; then its end goes on behind our back. */
 export const RETIRE_TIMEOUT_MS = 30_000;
@@ -43,6 +45,7 @@ export class VolumeSet implements ChangedSet {
   readonly clients: VolumeClients;
   readonly #log: Logger;
   readonly #placement: Placement;
+  readonly #branches: Branches;
   readonly #served = new Map<VolumeId, ServedVolume>();
   /** Volumes that are on their way out, with what waits for that. */
   readonly #retiring = new Map<VolumeId, Promise<void>>();
@@ -59,7 +62,16 @@ export class VolumeSet implements ChangedSet {
   constructor(options: VolumeSetOptions) {
     this.#log = options.log;
     this.#placement = new Placement(this.#served, options.slots);
-    this.clients = new VolumeClients({ served: this.#served, inactive: this.#inactive, placement: this.#placement });
+    const places = { served: this.#served, inactive: this.#inactive, placement: this.#placement };
+    this.#branches = new Branches({
+      ...options,
+      placement: this.#placement,
+      movers: () => this.clients,
+      isChanging: (vgId) => this.#changing.has(vgId),
+      hasTurn: (vgId) => this.#turns.has(vgId),
+      inTurn: (vgId, work) => this.#inTurn(vgId, work),
+    });
+    this.clients = new VolumeClients({ ...places, branches: this.#branches });
   }
 
   /**
@@ -87,7 +99,12 @@ export class VolumeSet implements ChangedSet {
     );
     this.#fresh = false;
     this.clients.changed();
+    for (const vgId of groups.keys()) this.#spreadAgain(vgId);
     return problems.flat();
+  }
+
+  #spreadAgain(vgId: string): void {
+    this.#branches.again(vgId, (id) => this.#served.get(id));
   }
 
   /** Settles when the changes of these VGs that were asked for before have ended. */
@@ -132,6 +149,11 @@ export class VolumeSet implements ChangedSet {
 
   servedById(id: VolumeId): ServedVolume | undefined {
     return this.#served.get(id);
+  }
+
+  async gather(served: ServedVolume): Promise<void> {
+    const problem = await this.#branches.gather(served);
+    if (problem !== null) throw new WorkerError('TIMEOUT', served.slot.index, problem);
   }
 
   refuse({ id, name }: DesiredVolume, reason: string): void {
@@ -179,9 +201,11 @@ export class VolumeSet implements ChangedSet {
 
   async #end(served: ServedVolume): Promise<void> {
     const { host } = served.slot;
-    if (host === null) return;
+    const elsewhere = this.#branches.end(served);
     try {
-      await host.disconnect(served.id);
+      await host?.disconnect(served.id);
+      await elsewhere;
+      if (host === null) return;
       const { problem } = await host.retire(served.id);
       if (problem === undefined) return;
       this.#log.error({ reason: problem, lv: served.name }, 'a volume could not be flushed when it was closed');
@@ -228,9 +252,9 @@ export class VolumeSet implements ChangedSet {
   lost(slot: WorkerSlot): readonly number[] {
     const ended: number[] = [];
     for (const served of this.#served.values()) {
-      if (served.slot !== slot) continue;
-      served.liveOn = null;
-      ended.push(...served.clients.keys());
+      ended.push(...this.clients.at(served, slot));
+      if (served.slot === slot) served.liveOn = null;
+      else this.#branches.lost(served, slot);
     }
     for (const connection of ended) this.clients.closed(connection);
     this.clients.changed();
@@ -241,7 +265,7 @@ export class VolumeSet implements ChangedSet {
   deviceKeysOf(slot: WorkerSlot): readonly DeviceKey[] {
     const keys = new Set<DeviceKey>();
     for (const served of this.#served.values()) {
-      if (served.slot !== slot) continue;
+      if (served.slot !== slot && !served.branches.has(slot)) continue;
       for (const load of [served.load, served.next]) {
         for (const device of load?.spec.devices ?? []) keys.add(deviceKey(device));
       }
@@ -260,7 +284,7 @@ export class VolumeSet implements ChangedSet {
   /** Volumes of a VG in the middle of a change: if their worker dies, the next one doesn't get them before the change has ended. */
   setChanging(vgId: string, changing: boolean): void {
     if (changing) this.#changing.add(vgId);
-    else this.#changing.delete(vgId);
+    else if (this.#changing.delete(vgId)) this.#spreadAgain(vgId);
   }
 
   /** Volumes of a VG that are held back. */
@@ -275,8 +299,8 @@ export class VolumeSet implements ChangedSet {
 
   /** Lets every client of a volume go; settles when none of them holds anything of it. Gives false when that takes too long. */
   async disconnect(id: VolumeId): Promise<boolean> {
-    const host = this.#served.get(id)?.slot.host ?? null;
-    return host === null || within(host.disconnect(id).catch(ignoreGone), RETIRE_TIMEOUT_MS);
+    const hosts = this.#served.get(id)?.hosts() ?? [];
+    return within(Promise.all(hosts.map((host) => host.disconnect(id).catch(ignoreGone))), RETIRE_TIMEOUT_MS);
   }
 
   /** Suspends volumes until `resume` or their next change. Gives the reasons of those that can't be; the others stay suspended. */
@@ -285,6 +309,8 @@ export class VolumeSet implements ChangedSet {
       ids.map(async (id) => {
         const served = this.#served.get(id);
         if (served === undefined || served.leaving) return [];
+        const stuck = await this.#branches.gather(served);
+        if (stuck !== null) return [{ id, problem: stuck }];
         const host = served.slot.host;
         // Without a worker nothing does I/O; and the next one does not get it while it is held.
         served.held = true;

@@ -3,6 +3,7 @@ import type {
   AdoptRequest,
   DeviceKey,
   Failure,
+  GiveRequest,
   Outcome,
   Resumed,
   SuspendRequest,
@@ -35,6 +36,10 @@ export interface FakeRules {
   readonly unloadable: Set<VolumeId>;
   /** Volumes whose loaded tables can't go live. */
   readonly unresumable: Set<VolumeId>;
+  /** Connections that can't be given away: what they asked for is not done. */
+  readonly busy: Set<number>;
+  /** Volumes that only one worker can have. */
+  readonly alone: Set<VolumeId>;
   /** Volumes that can't be let go: their devices do not answer. */
   readonly endless: Set<VolumeId>;
   /** The worker dies when it is asked this: "0 swap a", once. */
@@ -48,6 +53,8 @@ export function noRules(): FakeRules {
     unloadable: new Set(),
     unresumable: new Set(),
     endless: new Set(),
+    busy: new Set(),
+    alone: new Set(),
     deadly: null,
   };
 }
@@ -57,6 +64,8 @@ export class FakeWorker implements WorkerHost {
   readonly pid = 1;
   readonly volumes: Map<VolumeId, FakeVolume> = new Map();
   readonly adopted: number[] = [];
+  /** What is adopted, by connection. */
+  readonly requests: Map<number, AdoptRequest> = new Map();
   /** Of those, who may not write. */
   readonly readers: Set<number> = new Set();
   readonly #rules: FakeRules;
@@ -81,6 +90,8 @@ export class FakeWorker implements WorkerHost {
   die(): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.volumes.clear();
+    this.requests.clear();
     this.#events.gone('told so by the test');
   }
 
@@ -122,7 +133,8 @@ export class FakeWorker implements WorkerHost {
       if (!this.volumes.has(id)) this.volumes.set(id, { live: null, next: null, suspended: false });
     }
     return this.#each('load', [...byId.keys()], (volume, id) => {
-      if (this.#rules.unloadable.has(id)) return { id, problem: 'told so by the test' };
+      if (this.#rules.unloadable.has(id) || (byId.get(id)?.shared && this.#rules.alone.has(id)))
+        return { id, problem: 'told so by the test' };
       volume.next = byId.get(id) ?? null;
       return { id };
     });
@@ -212,10 +224,12 @@ export class FakeWorker implements WorkerHost {
     return Promise.resolve([]);
   }
 
-  adopt({ connection, readOnly }: Pick<AdoptRequest, 'connection' | 'readOnly'>): Promise<void> {
+  adopt(request: AdoptRequest): Promise<void> {
     return Promise.try(() => {
+      const { connection, readOnly } = request;
       this.#asked('adopt');
       this.adopted.push(connection);
+      this.requests.set(connection, request);
       if (readOnly) this.readers.add(connection);
     });
   }
@@ -236,8 +250,23 @@ export class FakeWorker implements WorkerHost {
     return Promise.resolve([]);
   }
 
-  resumeClient(request: Pick<AdoptRequest, 'connection' | 'readOnly'>): Promise<void> {
+  resumeClient(request: AdoptRequest): Promise<void> {
     return this.adopt(request);
+  }
+
+  give({ id, connections }: GiveRequest): Promise<readonly number[]> {
+    return Promise.try(async () => {
+      const own = [...this.requests.values()].filter((request) => request.id === id);
+      const going = own.filter(({ connection }) => connections === null || connections.includes(connection));
+      this.#asked(`give ${shortOf(id)} ${going.map(({ connection }) => connection).join()}`);
+      const staying = going.filter(({ connection }) => this.#rules.busy.has(connection));
+      for (const request of going) {
+        if (staying.includes(request)) continue;
+        this.requests.delete(request.connection);
+        await this.#events.client(request, {});
+      }
+      return staying.map(({ connection }) => connection);
+    });
   }
 
   kill(): void {

@@ -62,7 +62,7 @@ export class Bench {
       restore: (slot, host) => this.volumes.restore(slot, host),
       lost: (slot) => this.volumes.lost(slot),
       connectionClosed: (connection) => this.volumes.clients.closed(connection),
-      client: () => Promise.resolve(),
+      client: (request, handle) => this.volumes.clients.arrive(request, handle).catch(() => undefined),
       log: LOG,
     });
     this.volumes = new VolumeSet({ log: LOG, slots: () => this.pool.slots });

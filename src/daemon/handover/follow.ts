@@ -14,7 +14,7 @@ import type { OpenControl } from '../control/open.ts';
 import type { DeviceSet } from '../devices.ts';
 import { DaemonError } from '../errors.ts';
 import type { Inventory } from '../inventory.ts';
-import { inheritedLifeLock, type LifeLock } from '../life-lock.ts';
+import { holdLifeLock, inheritedLifeLock, type LifeLock } from '../life-lock.ts';
 import { formatListenUri, type ListenAddress } from '../listen-uri.ts';
 import type { DaemonVolumes } from '../live.ts';
 import type { Logger } from '../log.ts';
@@ -34,8 +34,10 @@ export interface Followers {
   readonly log: Logger;
 }
 
-/** The predecessor's lock; null: there is none to have. Throws a DaemonError where settings don't let this one follow. */
-export function inheritedLock({ controlPath, workers }: Settings, estate: Estate): LifeLock | null {
+/** The predecessor's lock, or a new one; null: none is needed. Throws a DaemonError where settings don't let this one follow. */
+export async function lifeLock(settings: Settings, estate: Estate | null, log: Logger): Promise<LifeLock | null> {
+  const { controlPath, workers } = settings;
+  if (estate === null) return workers > 0 ? holdLifeLock(controlPath, log) : null;
   if (controlPath !== estate.controlPath) {
     throw notFollowing(`the control socket changes from ${estate.controlPath} to ${controlPath}: stop and start it`);
   }

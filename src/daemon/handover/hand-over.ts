@@ -95,7 +95,8 @@ type Patiently = Omit<HandedOver, 'patience'> & { readonly patience: Patience };
 async function makeQuiet(parts: Patiently, successor: Successor, undo: AsyncDisposableStack): Promise<number> {
   const { workers, volumes, nbd, patience } = parts;
   const inventory = parts.inventory();
-  await volumes.settled(inventory.scan.volumeGroups.map(({ vg }) => vg.id));
+  const groups = inventory.scan.volumeGroups.map(({ vg }) => vg.id);
+  await volumes.settled(groups);
   const stuck = volumes.stuck();
   if (stuck !== null) throw refused(stuck);
   successor.say({ kind: 'look', knowledge: { ...parts.knowledge(), inventory, served: servedBy(volumes) } });
@@ -109,6 +110,8 @@ async function makeQuiet(parts: Patiently, successor: Successor, undo: AsyncDisp
   const ids = volumes.status().map(({ id }) => id);
   undo.defer(() => volumes.clients.release(ids));
   volumes.clients.block(ids);
+  // Who has chosen before may have a volume brought to one more worker.
+  await volumes.settled(groups);
   undo.defer(() => workers.goOn());
   const quietSince = Date.now();
   const problem = await workers.quiesce(QUIET);

@@ -1,0 +1,219 @@
+/**
+ * Volumes that several workers serve at once: more clients than one of them are there, so more cores than one have work.
+ *
+ *     home ── a client comes, another worker has less to do ──> home and branches ── a change of the VG ──> home
+ *
+ * Invariants
+ *  - Only a volume without state has branches: its lines are linear, striped, zero or error, it shares nothing with other volumes, and
+ *    its devices go through the page cache, which is the same for all (a worker refuses others).
+ *  - It has them only while nothing of its VG changes: whoever changes its table, suspends it or lets it go, gathers it first.
+ *  - To gather is to lose nobody: clients go on at home, with what they have asked for carried out and every byte in its place.
+ */
+import type { LinearParams, StripedParams, Table } from '../dm/table.ts';
+import type { VolumeId } from '../lvm/live.ts';
+import { ignoreGone } from './group-change.ts';
+import type { Logger } from './log.ts';
+import { Patience } from './patience.ts';
+import type { Placement } from './placement.ts';
+import { groupOf, type ServedVolume } from './served-volume.ts';
+import type { WorkerHost } from './worker/host.ts';
+import type { WorkerSlot } from './worker/pool.ts';
+
+/** How long clients may take to be moved: what they have asked for has to be done. */
+const MOVE_TIMEOUT_MS = 20_000;
+
+/** Who moves clients. */
+export interface Movers {
+  /** Moves the clients that a volume has at `from`, or these of them; settles when they are served at `to`. Gives how many stay. */
+  move(
+    served: ServedVolume,
+    way: { readonly from: WorkerSlot; readonly to: WorkerSlot },
+    connections: readonly number[] | null,
+    workMs: number,
+  ): Promise<number>;
+  /** Connections of a volume that a worker serves. */
+  at(served: ServedVolume, slot: WorkerSlot): readonly number[];
+}
+
+export interface BranchesOptions {
+  readonly slots: () => readonly WorkerSlot[];
+  readonly placement: Placement;
+  readonly movers: () => Movers;
+  /** Whether a command changes the VG. */
+  readonly isChanging: (vgId: string) => boolean;
+  /** Whether its volumes follow something, or get other workers. */
+  readonly hasTurn: (vgId: string) => boolean;
+  /** Does the work when nothing of the VG changes, and keeps changes waiting. */
+  readonly inTurn: <T>(vgId: string, work: () => Promise<T>) => Promise<T>;
+  readonly log: Logger;
+}
+
+export class Branches {
+  readonly #options: BranchesOptions;
+  readonly #patience = new Patience(MOVE_TIMEOUT_MS);
+  /** Where clients were before their volume was gathered. */
+  readonly #before = new Map<VolumeId, ReadonlyMap<WorkerSlot, readonly number[]>>();
+
+  constructor(options: BranchesOptions) {
+    this.#options = options;
+  }
+
+  /** Where a volume's next client is to be: with `grow`, maybe where the volume is not yet. */
+  choose(served: ServedVolume, grow: boolean): WorkerSlot {
+    const { slots, placement, isChanging, hasTurn } = this.#options;
+    const vgId = groupOf(served.id);
+    if (isChanging(vgId) || hasTurn(vgId)) return served.slot;
+    const grows = grow && served.clients.size > 0 && mayBranch(served);
+    // It costs a worker as much as a client does.
+    const load = (slot: WorkerSlot): number => placement.loadOf(slot) + (served.hostAt(slot) === null ? 1 : 0);
+    const possible = slots().filter((slot) => served.hostAt(slot) !== null || (grows && slot.host !== null));
+    return possible.reduce((best, slot) => (load(slot) < load(best) ? slot : best), served.slot);
+  }
+
+  /** Makes the volume live at another worker, too. Gives whether it is. */
+  open(served: ServedVolume, slot: WorkerSlot): Promise<boolean> {
+    return this.#options.inTurn(groupOf(served.id), () => this.#open(served, slot));
+  }
+
+  async #open(served: ServedVolume, slot: WorkerSlot): Promise<boolean> {
+    const { isChanging, placement, log } = this.#options;
+    const { id, load } = served;
+    const { host } = slot;
+    const stays = (): boolean => served.shown && served.live && !served.held;
+    if (served.hostAt(slot) !== null) return true;
+    if (isChanging(groupOf(id)) || !stays() || host === null || !mayBranch(served)) return false;
+    // From here on its devices are kept open there.
+    served.branches.set(slot, host);
+    placement.loaded(slot, 1);
+    try {
+      const [loaded] = await host.load([{ ...load.spec, shared: true }]);
+      const [answer] = loaded?.problem === undefined ? await host.resume([id]) : [loaded];
+      if (answer?.problem === undefined && answer !== undefined && served.branches.get(slot) === host) {
+        log.debug({ lv: served.name, worker: slot.index }, 'served by one more worker');
+        return true;
+      }
+      log.debug({ lv: served.name, worker: slot.index, reason: answer?.problem }, 'served by one worker');
+      served.aloneWith = load;
+      await host.retire(id);
+    } catch (error) {
+      ignoreGone(error);
+    }
+    this.#close(served, slot, host);
+    return false;
+  }
+
+  #close(served: ServedVolume, slot: WorkerSlot, host: WorkerHost): void {
+    if (served.branches.get(slot) !== host) return;
+    served.branches.delete(slot);
+    this.#options.placement.loaded(slot, -1);
+  }
+
+  /** The slot's worker has ended. */
+  lost(served: ServedVolume, slot: WorkerSlot): void {
+    const host = served.branches.get(slot);
+    if (host !== undefined) this.#close(served, slot, host);
+  }
+
+  /**
+   * Moves all clients of a volume to its home, and lets the other workers have it no longer. Gives why that can't be: then some are
+   * still there. Not to be called beside `open` of the same volume.
+   */
+  async gather(served: ServedVolume): Promise<string | null> {
+    if (served.branches.size === 0) return null;
+    const { movers } = this.#options;
+    const before = new Map([...served.branches.keys()].map((slot) => [slot, movers().at(served, slot)]));
+    const problems = await Promise.all([...served.branches].map(([slot, host]) => this.#gatherOne(served, slot, host)));
+    const stuck = problems.find((problem) => problem !== null) ?? null;
+    if (stuck === null) this.#before.set(served.id, before);
+    return stuck;
+  }
+
+  async #gatherOne(served: ServedVolume, slot: WorkerSlot, host: WorkerHost): Promise<string | null> {
+    const { id, name } = served;
+    try {
+      if (served.live && !served.held) {
+        const way = { from: slot, to: served.slot };
+        const left = await this.#options.movers().move(served, way, null, MOVE_TIMEOUT_MS);
+        if (left > 0) return `what ${left} clients have asked of ${name} is not done after ${MOVE_TIMEOUT_MS} ms`;
+      }
+      // Who was leaving has left then. Whoever could not be moved, since home has no worker now, comes again.
+      const quiet = await this.#patience.with(`end ${id} ${slot.index}`, () => host.disconnect(id), ignoreLate);
+      if (quiet === null) return `its device does not answer worker ${slot.index}`;
+      // Nothing is written any more. A flush that takes longer is covered by that of home.
+      const retired = await this.#patience.with(`flush ${id} ${slot.index}`, () => host.retire(id), ignoreLate);
+      this.#tell(served, slot, retired === null ? 'its device does not answer' : retired.value.problem);
+    } catch (error) {
+      ignoreGone(error);
+    }
+    this.#close(served, slot, host);
+    return null;
+  }
+
+  #tell({ name }: ServedVolume, { index }: WorkerSlot, reason: string | undefined): void {
+    if (reason === undefined) return;
+    const fields = { reason, lv: name, worker: index };
+    this.#options.log.error(fields, 'a volume could not be flushed when one of its workers let it go');
+  }
+
+  /** A volume that leaves is let go everywhere; its clients are told. Takes as long as its devices do. */
+  async end(served: ServedVolume): Promise<void> {
+    this.#before.delete(served.id);
+    await Promise.all(
+      [...served.branches].map(async ([slot, host]) => {
+        try {
+          await host.disconnect(served.id);
+          this.#tell(served, slot, (await host.retire(served.id)).problem);
+        } catch (error) {
+          ignoreGone(error);
+        }
+        this.#close(served, slot, host);
+      }),
+    );
+  }
+
+  /** The VG's changes have ended: clients go back to where they were. Returns at once. */
+  again(vgId: string, find: (id: VolumeId) => ServedVolume | undefined): void {
+    const { isChanging, inTurn, log } = this.#options;
+    if (isChanging(vgId)) return;
+    for (const [id, places] of this.#before) {
+      if (groupOf(id) !== vgId) continue;
+      const served = find(id);
+      if (served === undefined || !served.shown) this.#before.delete(id);
+      // A volume that is something else meanwhile waits until it is what it was.
+      if (served === undefined || !served.live || !mayBranch(served)) continue;
+      this.#before.delete(id);
+      inTurn(vgId, () => this.#spreadAgain(served, places)).catch((err: unknown) => {
+        log.error({ err, lv: served.name }, 'clients were not spread again');
+      });
+    }
+  }
+
+  async #spreadAgain(served: ServedVolume, places: ReadonlyMap<WorkerSlot, readonly number[]>): Promise<void> {
+    for (const [slot, connections] of places) {
+      const own = connections.filter((connection) => served.clients.has(connection));
+      if (own.length === 0 || !(await this.#open(served, slot))) continue;
+      await this.#options
+        .movers()
+        .move(served, { from: served.slot, to: slot }, own, MOVE_TIMEOUT_MS)
+        .catch(ignoreGone);
+    }
+  }
+}
+
+/** What ends late has done what it was to do. */
+function ignoreLate(): void {}
+
+/** Whether several workers may have it, as far as its table says. */
+function mayBranch({ shareKey, load, aloneWith }: ServedVolume): boolean {
+  return shareKey === null && aloneWith !== load && isStateless(load.spec.table);
+}
+
+function isStateless(table: Table): boolean {
+  return table.every(({ target, params }) => {
+    if (target === 'linear') return typeof (params as LinearParams).device === 'string';
+    if (target === 'striped') {
+      return (params as StripedParams).stripes.every(({ device }) => typeof device === 'string');
+    }
+    return target === 'zero' || target === 'error';
+  });
+}

@@ -1,0 +1,185 @@
+/** Volumes that several workers serve: who gets where, and that every change finds them at one worker. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { waitFor } from '../helpers/daemon.ts';
+import { Bench, wished } from './volume-bench.ts';
+
+const A = 'vg a';
+
+/** Volume a at worker 0, with these clients of it. */
+async function served(clients: number, wish: Parameters<typeof wished>[1] = {}, workers = 2): Promise<Bench> {
+  const bench = await Bench.open(workers);
+  await bench.apply([wished('a', wish)]);
+  for (let connection = 1; connection <= clients; connection++) await bench.client(connection, 'vg/a').done;
+  bench.asked();
+  return bench;
+}
+
+function places(bench: Bench): readonly (readonly number[])[] {
+  return bench.hosts.map((host) => [...host.requests.keys()]);
+}
+
+function workersOf(bench: Bench, name = 'vg/a'): readonly number[] | undefined {
+  return bench.volumes.status().find((one) => one.name === name)?.workers;
+}
+
+describe('who gets where', () => {
+  test('a lone client is at home; more of them spread over the workers', async () => {
+    const bench = await served(1);
+    assert.deepEqual(places(bench), [[1], []]);
+    assert.equal(workersOf(bench), undefined);
+    for (const connection of [2, 3, 4]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [
+      [1, 3],
+      [2, 4],
+    ]);
+    assert.deepEqual(workersOf(bench), [0, 1]);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, { 'vg/a': '100' }]);
+  });
+
+  test('a worker that has much else to do gets none', async () => {
+    const bench = await Bench.open(2);
+    const others = ['b', 'c', 'd', 'e', 'f'].map((id) => wished(id, { shareKey: 'x' }));
+    await bench.apply([wished('a'), ...others]);
+    for (const connection of [1, 2, 3]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [[1, 2, 3], []]);
+  });
+
+  test('what shares something, or has state, is at one worker', async () => {
+    for (const wish of [{ shareKey: 'pool' }, { snapshots: ['s'], shareKey: 'a' }]) {
+      const bench = await served(3, wish);
+      assert.deepEqual(places(bench), [[1, 2, 3], []]);
+    }
+  });
+
+  test('so is what the other worker refuses, which is asked once', async () => {
+    const bench = await Bench.open(2);
+    bench.rules.alone.add(A);
+    await bench.apply([wished('a')]);
+    for (const connection of [1, 2, 3]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [[1, 2, 3], []]);
+    assert.equal(bench.asked().filter((line) => line === '1 load a').length, 1);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, {}]);
+  });
+
+  test('the worker dies that is to have it: the client is served by the other one', async () => {
+    const bench = await served(1);
+    bench.rules.deadly = '1 load a';
+    await bench.client(2, 'vg/a').done;
+    assert.deepEqual(bench.hosts[0]?.adopted, [1, 2]);
+    assert.equal(workersOf(bench), undefined);
+  });
+});
+
+describe('a change', () => {
+  test('finds all at home, and they are spread again afterwards', async () => {
+    const bench = await served(4);
+    assert.deepEqual(await bench.apply([wished('a', { sectors: 200 })]), []);
+    await waitFor('them to be spread', () => Promise.resolve(places(bench)[1]?.length === 2));
+    assert.deepEqual(places(bench), [
+      [1, 3],
+      [2, 4],
+    ]);
+    const asked = bench.asked();
+    const order = ['1 give a 2,4', '1 disconnect a', '1 retire a', '0 load a', '0 swap a', '1 load a', '0 give a 2,4'];
+    assert.deepEqual(
+      asked.filter((line) => order.includes(line)),
+      order,
+    );
+    assert.deepEqual(bench.states(), [{ 'vg/a': '200' }, { 'vg/a': '200' }]);
+  });
+
+  test('to a volume with state leaves them there, until it has none again', async () => {
+    const bench = await served(4);
+    await bench.apply([wished('a', { snapshots: ['s'], shareKey: 'a' })]);
+    assert.deepEqual(places(bench), [[1, 3, 2, 4], []]);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, {}]);
+    bench.volumes.clients.closed(4);
+    await bench.apply([wished('a')]);
+    await waitFor('them to be spread', () => Promise.resolve(places(bench)[1]?.length === 1));
+    assert.deepEqual(places(bench)[1], [2]);
+  });
+
+  test('of another volume does not touch them; a name goes to all of its workers', async () => {
+    const bench = await served(2);
+    await bench.apply([wished('a'), wished('b')]);
+    assert.deepEqual(
+      bench.asked().filter((line) => line.endsWith(' a')),
+      [],
+    );
+    await bench.apply([wished('a', { name: 'vg/z' }), wished('b')]);
+    assert.deepEqual(bench.asked().toSorted(), ['0 describe a vg/z', '1 describe a vg/z']);
+  });
+
+  test('waits for a client whose requests are not done, and does not take place then', async () => {
+    const bench = await served(2);
+    bench.rules.busy.add(2);
+    const [problem] = await bench.apply([wished('a', { sectors: 200 })]);
+    assert.match(problem?.reason ?? '', /what 1 clients have asked of vg\/a is not done/);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, { 'vg/a': '100' }]);
+    assert.deepEqual(places(bench), [[1], [2]]);
+    bench.rules.busy.clear();
+    assert.deepEqual(await bench.apply([wished('a', { sectors: 200 })]), []);
+    await waitFor('them to be spread', () => Promise.resolve(places(bench)[1]?.length === 1));
+    assert.deepEqual(bench.states(), [{ 'vg/a': '200' }, { 'vg/a': '200' }]);
+  });
+
+  test('ends it everywhere', async () => {
+    const bench = await served(2);
+    await bench.apply([]);
+    assert.deepEqual(bench.states(), [{}, {}]);
+    const asked = bench.asked();
+    for (const worker of [0, 1]) {
+      assert.ok(asked.indexOf(`${worker} disconnect a`) < asked.indexOf(`${worker} retire a`));
+      assert.ok(asked.includes(`${worker} retire a`));
+    }
+  });
+
+  test('of a command suspends it at one worker, and nobody spreads meanwhile', async () => {
+    const bench = await served(2);
+    bench.volumes.setChanging('vg', true);
+    assert.deepEqual(await bench.volumes.suspend([A]), []);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '[100]' }, {}]);
+    await bench.client(3, 'vg/a').done;
+    assert.deepEqual(places(bench), [[1, 2, 3], []]);
+    await bench.apply([wished('a', { sectors: 50 })]);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '50' }, {}]);
+    bench.volumes.setChanging('vg', false);
+    await waitFor('them to be spread', () => Promise.resolve(places(bench)[1]?.length === 1));
+    assert.deepEqual(places(bench), [[1, 3], [2]]);
+  });
+});
+
+describe('a worker dies', () => {
+  test('that has a branch: its clients are lost, the volume is not', async () => {
+    const bench = await served(4);
+    bench.hosts[1]?.die();
+    assert.equal(bench.volumes.openCount(A), 2);
+    assert.equal(workersOf(bench), undefined);
+    await waitFor('another worker', () => Promise.resolve(bench.pool.slots[1]?.host !== null));
+    await bench.client(5, 'vg/a').done;
+    assert.deepEqual(workersOf(bench), [0, 1]);
+    assert.deepEqual(bench.hosts[1]?.adopted, [5]);
+  });
+
+  test('that is its home: the others go on, and a change finds a new home', async () => {
+    const bench = await served(4);
+    bench.hosts[0]?.die();
+    assert.equal(bench.volumes.openCount(A), 2);
+    assert.deepEqual(bench.hosts[1]?.state(), { 'vg/a': '100' });
+    assert.deepEqual(await bench.apply([wished('a', { sectors: 200 })]), []);
+    assert.equal(bench.states()[0]?.['vg/a'], '200');
+    assert.notEqual(bench.states()[1]?.['vg/a'], '100');
+  });
+
+  test('while clients move to it: they are lost, and nothing goes on with the old table', async () => {
+    for (const deadly of ['0 adopt', '1 give a 2,4', '1 disconnect a', '1 retire a', '0 load a', '0 swap a']) {
+      const bench = await served(4);
+      bench.rules.deadly = deadly;
+      assert.deepEqual(await bench.apply([wished('a', { sectors: 200 })]), [], deadly);
+      for (const [i, state] of bench.states().entries()) {
+        assert.ok((state['vg/a'] ?? '200') === '200', `${deadly}: worker ${i} has ${state['vg/a']}`);
+      }
+    }
+  });
+});
