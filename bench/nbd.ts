@@ -1,7 +1,7 @@
 /**
  * The whole daemon against other NBD servers, on the same kind of backing, in alternating rounds:
  *
- *     npm run bench -- [--rounds 3] [--seconds 2] [--size MIB] [--directory DIR] [--engine uring] [--workers 0]
+ *     npm run bench -- [--rounds 3] [--seconds 2] [--size MIB] [--directory DIR] [--engine uring] [--workers 2]
  *                      [--peers nbdkit,qemu-nbd,nbd-server] [--against CHECKOUT] [--loads 'r 4096 32 1|…'] [--only main|scale|stripes]
  *
  * A load is: perhaps "fio" (its nbd engine, instead of nbdblast), r or w, bytes, depth of each connection, connections, and perhaps
@@ -44,7 +44,7 @@ const { values } = parseArgs({
     size: { type: 'string', default: '512' },
     directory: { type: 'string', default: '/dev/shm' },
     engine: { type: 'string', default: 'uring' },
-    workers: { type: 'string', default: '0' },
+    workers: { type: 'string', default: '2' },
     peers: { type: 'string', default: 'nbdkit,qemu-nbd,nbd-server' },
     against: { type: 'string', default: '' },
     loads: { type: 'string', default: [...LOADS, ...(hasFio() ? FIO_LOADS : [])].join('|') },
