@@ -203,6 +203,7 @@ export class DeadlineDevice implements OpenedDevice {
     io.length = request.length;
     io.buffer = request.buffer;
     io.bufferOffset = request.bufferOffset;
+    io.aligned = request.aligned;
     return entry;
   }
 

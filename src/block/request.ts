@@ -46,6 +46,8 @@ export class IoRequest {
   buffer: Buffer = NO_BUFFER;
   /** Where the payload starts in `buffer`. */
   bufferOffset = 0;
+  /** The payload begins on a page of memory that is made of whole ones: a device past the page cache takes it as it is. */
+  aligned = false;
   /** 0, or a positive errno (os.constants.errno). */
   error = 0;
   /** Of a request that failed: bytes of its range before the first one that is known to have failed; 0 where nothing is known. */
@@ -70,6 +72,7 @@ export class IoRequest {
     this.length = 0;
     this.buffer = NO_BUFFER;
     this.bufferOffset = 0;
+    this.aligned = false;
     this.error = 0;
     this.failedAt = 0;
     this.owner = NOBODY;

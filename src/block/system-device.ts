@@ -12,7 +12,8 @@
  *    writes do without it.
  *  - After a failed fdatasync every later flush and FUA fails as well: the kernel reports a lost page only once, and drops it, so
  *    a later success would claim durability for data that is gone.
- *  - With `bounce` (O_DIRECT) data goes through aligned memory of a bounded size. A request that finds none left waits for it.
+ *  - With `bounce` (O_DIRECT) data that is not `aligned` goes through aligned memory of a bounded size. A request that finds none left
+ *    waits for it.
  */
 import assert from 'node:assert/strict';
 import type { FileHandle } from 'node:fs/promises';
@@ -251,7 +252,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     const left = slot.end - slot.position;
     const isRead = request.op === Op.read;
     const durable = !isRead && (request.flags & RequestFlag.fua) !== 0 && this.#calls.durableWrites;
-    if (this.#bounce === null) {
+    if (this.#bounce === null || request.aligned) {
       const count = Math.min(left, MAX_CALL_BYTES);
       slot.pieceEnd = slot.position + count;
       if (isRead) this.#calls.read(slot, request.buffer, at, count, slot.position);

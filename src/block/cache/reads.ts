@@ -246,6 +246,7 @@ export class Reads {
     io.length = length;
     io.buffer = buffer;
     io.bufferOffset = bufferOffset;
+    io.aligned = fill.staging !== null;
     this.#host.submitBelow(io);
   }
 

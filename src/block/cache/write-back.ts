@@ -158,7 +158,7 @@ export class WriteBack {
 
   /** The units of a block that [from, to) of it covers. */
   unitsOf(from: number, to: number): number {
-    return (2 ** (to / this.#unitBytes) - 1) & ~(2 ** (from / this.#unitBytes) - 1);
+    return ((1 << (to / this.#unitBytes)) - 1) & ~((1 << (from / this.#unitBytes)) - 1);
   }
 
   markDirty(frame: number, units: number): void {
@@ -296,6 +296,7 @@ export class WriteBack {
     io.length = blocks * BLOCK_BYTES;
     io.buffer = staging.slab;
     io.bufferOffset = staging.at;
+    io.aligned = true;
     if (frames.dirty[seed] === this.#wholeBlock) {
       for (let i = 0; i < blocks; i++) this.#load(batch, i, frames.find(this.#base + firstBlock + i), this.#wholeBlock);
     } else {
@@ -306,6 +307,7 @@ export class WriteBack {
       this.#load(batch, 0, seed, (2 ** to - 1) & ~(2 ** from - 1));
       io.offset += from * this.#unitBytes;
       io.bufferOffset += from * this.#unitBytes;
+      io.aligned = from === 0;
       io.length = (to - from) * this.#unitBytes;
     }
     this.#batches.push(batch);
