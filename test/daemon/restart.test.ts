@@ -161,7 +161,7 @@ for (const workers of ['0', '2']) {
   });
 }
 
-test('a client that is in the middle of its handshake, or never reads, is let go and holds nobody up', async (t) => {
+test('a client in the middle of its handshake is let go, one that does not read goes along with its answers, and neither holds anybody up', async (t) => {
   const { daemon } = await makeStand(t, '1');
   const slow = await WireClient.open(daemon.socket);
   await slow.take(18);
@@ -169,13 +169,24 @@ test('a client that is in the middle of its handshake, or never reads, is let go
   const deaf = await WireClient.open(daemon.socket);
   await deaf.attach('vg/two');
   deaf.socket.pause();
-  for (let i = 0; i < 16; i++) deaf.send(request({ type: CMD.read, length: 1 << 20 }));
+  const READS = 16;
+  for (let i = 0; i < READS; i++) deaf.send(request({ type: CMD.read, cookie: BigInt(i), length: 1 << 20 }));
   const idle = await WireClient.open(daemon.socket);
   await idle.attach('vg/one');
+  // Twice, so that what it has not taken is taken along by one that it was given to.
+  await handOver(daemon);
   await handOver(daemon);
   await slow.rest();
   deaf.socket.resume();
-  await deaf.rest();
+  const answered = new Set<bigint>();
+  for (let i = 0; i < READS; i++) {
+    const { cookie, error, data } = await deaf.reply(1 << 20);
+    assert.ok(error === 0 && data.every((byte) => byte === 0));
+    answered.add(cookie);
+  }
+  assert.equal(answered.size, READS);
+  deaf.send(request({ type: CMD.flush, cookie: 99n }));
+  assert.equal((await deaf.reply()).cookie, 99n);
   idle.send(request({ type: CMD.read, length: 512 }));
   assert.equal((await idle.reply(512)).error, 0);
   for (const client of [slow, deaf, idle]) client.close();

@@ -245,12 +245,15 @@ test('a client that takes nothing is moved with its answers; one that leaves is 
   );
 });
 
+/** How many descriptors a process may have from now on. */
+function limit(pid: number, most: string): Promise<string> {
+  return mustRun('prlimit', ['--pid', String(pid), `--nofile=${most}:`]);
+}
+
 test('a client whose socket is lost on its way has ended, and nobody waits for it', async (t) => {
   const { workers, ended, client, move } = await stand(t);
   const [one, two] = [await client(), await client()];
-  // No descriptor is free there any more.
-  const limit = (pid: number, most: string): Promise<string> =>
-    mustRun('prlimit', ['--pid', String(pid), `--nofile=${most}:`]);
+  // No descriptor is free there then.
   await limit(workers[1].pid, '3');
   assert.deepEqual(await move(0, [1]), []);
   await waitFor('its end', () => ended.length === 1);
