@@ -9,6 +9,7 @@
  *  - Signals are noted when they come and acted upon one at a time, in `serve`'s loop.
  *  - An error that nobody expected is logged and ends the process with 1: in one place, `failUnexpected`.
  */
+import { plainText } from '../ondisk/plain-text.ts';
 import { Daemon } from './compose.ts';
 import { daemonSurroundings, loadSettings, type Settings } from './config.ts';
 import { DaemonError, EXIT_FAILED, isOperatingError, reasonOf, singleErrors } from './errors.ts';
@@ -60,7 +61,7 @@ export async function explained(work: () => Promise<number>): Promise<number> {
     return await work();
   } catch (error) {
     if (!isOperatingError(error)) throw error;
-    for (const line of error.message.split('\n')) process.stderr.write(`orion-lvmd: ${line}\n`);
+    for (const line of error.message.split('\n')) process.stderr.write(`orion-lvmd: ${plainText(line)}\n`);
     return error instanceof DaemonError ? error.exitCode : EXIT_FAILED;
   }
 }
