@@ -150,9 +150,11 @@ class DirectStream implements ByteStream {
 
   /** A copy of what the system has not taken. */
   #unsent(): Buffer {
-    return Buffer.concat(
-      this.#pieces.slice(this.#head).map((piece, i) => (i === 0 ? piece.subarray(this.#at) : piece)),
-    );
+    const pieces = this.#pieces.slice(this.#head);
+    const bytes = Buffer.alloc(pieces.reduce((sum, { length }) => sum + length, -this.#at));
+    let end = 0;
+    for (const [i, piece] of pieces.entries()) end += piece.copy(bytes, end, i === 0 ? this.#at : 0);
+    return bytes;
   }
 
   /** Has nothing more to do with the connection. */
