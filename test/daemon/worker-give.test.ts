@@ -3,6 +3,7 @@
  * and lost on the way. And which volumes two workers may have.
  */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
@@ -260,6 +261,24 @@ test('a client whose socket is lost on its way has ended, and nobody waits for i
   assert.deepEqual(ended, [1]);
   assert.equal((await one.rest()).length, 0);
   await limit(workers[1].pid, '1024');
+  assert.deepEqual(await move(0), []);
+  two.send(request({ type: CMD.flush, cookie: 7n }));
+  assert.equal((await two.reply()).cookie, 7n);
+  assert.deepEqual(ended, [1]);
+});
+
+test('so it has if it is the supervisor that can’t take the socket', async (t) => {
+  const { ended, client, move } = await stand(t);
+  const [one, two] = [await client(), await client()];
+  const script = 'prlimit --pid $0 --nofile=3: && echo low && read x && prlimit --pid $0 --nofile=1024: && echo back';
+  const helper = spawn('sh', ['-c', script, String(process.pid)], { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.after(() => helper.kill());
+  assert.match(String(await once(helper.stdout, 'data')), /low/);
+  assert.deepEqual(await move(0, [1]), []);
+  assert.deepEqual(ended, [1]);
+  helper.stdin.end('\n');
+  assert.match(String(await once(helper.stdout, 'data')), /back/);
+  assert.equal((await one.rest()).length, 0);
   assert.deepEqual(await move(0), []);
   two.send(request({ type: CMD.flush, cookie: 7n }));
   assert.equal((await two.reply()).cookie, 7n);
