@@ -42,8 +42,8 @@ export class NullDevice implements BlockDevice {
   }
 
   endAll(): void {
-    const queued = this.#queue.length;
-    for (let i = 0; i < queued; i++) {
+    // What is submitted meanwhile ends, too.
+    for (let i = 0; i < this.#queue.length; i++) {
       const request = this.#queue[i];
       request?.owner.ioDone(request);
     }
@@ -152,20 +152,27 @@ export function mapper(): Round {
   };
 }
 
-/** Mapping, and reads or writes of what is in the block cache, which end on the next turn. */
-export function cached(op: typeof Op.read | typeof Op.write): Round {
+/**
+ * Mapping, and reads or writes of what is in the block cache, which end on the next turn: of one block in sixteen, again and again; or at
+ * random places of `spanBytes`.
+ */
+export function cached(op: typeof Op.read | typeof Op.write, spanBytes = 0): Round {
   const device = new NullDevice();
-  const cache = new BlockCache({ sizeBytes: 2 ** 22, policy: 'writeback', scheduler: 'none', readAhead: false });
+  const sizeBytes = Math.max(2 ** 22, spanBytes * 1.5);
+  const cache = new BlockCache({ sizeBytes, policy: 'writeback', scheduler: 'none', readAhead: false });
   const volume = linearVolume(cache.attach(device));
   const pool = new RequestPool();
   const owner: RequestOwner = { ioDone: (request) => pool.release(request) };
   const buffer = Buffer.alloc(4096);
+  const blocks = spanBytes / 4096;
+  let state = 1;
   return () => {
     turnClock.beginBatch();
     for (let i = 0; i < BATCH; i++) {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
       const request = pool.acquire(owner);
       request.op = op;
-      request.offset = i * 65_536;
+      request.offset = blocks === 0 ? i * 65_536 : ((state >>> 8) % blocks) * 4096;
       request.length = 4096;
       request.buffer = buffer;
       volume.submit(request);
@@ -177,7 +184,10 @@ export function cached(op: typeof Op.read | typeof Op.write): Round {
 }
 
 /** As `measure`, of rounds that end on the next turn: the turn itself is counted, too. */
-export async function measureTurns(round: Round, rounds: number): Promise<{ readonly bytes: number }> {
+export async function measureTurns(
+  round: Round,
+  rounds: number,
+): Promise<{ readonly bytes: number; readonly ns: number }> {
   const run = (): Promise<void> =>
     new Promise((resolve) => {
       let left = rounds;
@@ -193,8 +203,11 @@ export async function measureTurns(round: Round, rounds: number): Promise<{ read
     });
   await run();
   const before = getHeapStatistics().total_allocated_bytes;
+  const start = process.hrtime.bigint();
   await run();
-  return { bytes: (getHeapStatistics().total_allocated_bytes - before) / (rounds * BATCH) };
+  const ns = Number(process.hrtime.bigint() - start);
+  const bytes = getHeapStatistics().total_allocated_bytes - before;
+  return { bytes: bytes / (rounds * BATCH), ns: ns / (rounds * BATCH) };
 }
 
 /** Bytes allocated on the heap and nanoseconds, per request, once everything is compiled and pools have grown. */

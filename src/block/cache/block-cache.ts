@@ -88,7 +88,9 @@ export class BlockCache {
 
   /** Whether some write waits for room: then all devices write back what they can. */
   get isPressed(): boolean {
-    return this.#devices.some(({ waiting }) => waiting > 0);
+    // Asked for each batch of write-back: nothing is made here, and in `Ranges`.
+    for (const device of this.#devices) if (device.waiting > 0) return true;
+    return false;
   }
 
   /** A write begins to wait for room. */

@@ -55,6 +55,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #innerLimits: DeviceLimits;
   #limits: DeviceLimits;
   readonly #operations: Operation[] = [];
+  readonly #onRangeChanged = (range: Operation): void => this.#rangeSettled(range);
   readonly #ended = new LaterEnds((request, errno) => this.#complete(request, errno));
   /** Requests submitted and not ended; changes among them that reach behind the last whole block, which is where that is. */
   #outstanding = 0;
@@ -274,7 +275,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
 
   /** Blocks [first, end) are on the device, or could not be written. */
   wrote(first: number, end: number, errno: number): void {
-    this.#ranges.changed(first, end, errno, (range) => this.#rangeSettled(range));
+    this.#ranges.changed(first, end, errno, this.#onRangeChanged);
   }
 
   /** Writes that wait for room. */

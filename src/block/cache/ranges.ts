@@ -28,12 +28,14 @@ export class Ranges {
 
   /** Whether a range waits for what is dirty. */
   get wantsWriteBack(): boolean {
-    return this.#active.some(({ settled, error }) => !settled && error === 0);
+    for (const { settled, error } of this.#active) if (!settled && error === 0) return true;
+    return false;
   }
 
   /** One that is not settled yet; null: all are. */
   get firstUnsettled(): Operation | null {
-    return this.#active.find(({ settled }) => !settled) ?? null;
+    for (const range of this.#active) if (!range.settled) return range;
+    return null;
   }
 
   /** An active range that blocks [first, end) overlap; null: none. */

@@ -356,7 +356,9 @@ export class WriteBack {
       this.#counters.batchErrors++;
       this.#retryAt = performance.now() + RETRY_MS;
     }
-    this.#batches.splice(this.#batches.indexOf(batch), 1);
+    // In no order; splice would make an array.
+    const last = this.#batches.pop()!;
+    if (last !== batch) this.#batches[this.#batches.indexOf(batch)] = last;
     this.#host.batchDone(batch);
     batch.io.reset();
     batch.io.owner = batch;
