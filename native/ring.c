@@ -23,7 +23,8 @@
  *  - Before the loop sleeps it may look for what comes next, as long as ringLook said (native/linger.c).
  *  - A file on tmpfs or ramfs has no device to wait for: reads and writes of it are done in the hand-over itself, where a copy
  *    costs less than a submission, and what it leaves in the processor's cache is what is sent next; so is its fdatasync, which is
- *    nothing. A hand-over does not stand still for long: after MAX_ROUND_BYTES the rest is for the next one.
+ *    nothing. What is known to be there is copied without a call (native/mapped.c). A hand-over does not stand still for long: after
+ *    MAX_ROUND_BYTES the rest is for the next one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +41,7 @@
 #include <unistd.h>
 #include <uv.h>
 #include "linger.h"
+#include "mapped.h"
 #include "orion.h"
 
 #ifndef IORING_SETUP_COOP_TASKRUN
@@ -51,7 +53,7 @@
 
 /* IORING_REGISTER_IOWQ_MAX_WORKERS, from 5.15 on. */
 enum { REGISTER_MAX_WORKERS = 19, MAX_WORKERS = 1024 };
-enum { MAX_LOOK_MICROSECONDS = 1000 };
+enum { MAX_LOOK_MICROSECONDS = 1000, STAMP_MILLISECONDS = 1000 };
 
 enum { OP_READ, OP_WRITE, OP_FDATASYNC, OP_FALLOCATE, OP_COUNT };
 enum { HEADER_TAIL, HEADER_HEAD, HEADER_ENDED, HEADER_REFUSED };
@@ -78,6 +80,8 @@ struct file {
   /* may_wait: a call on it can stop whoever makes it, so the kernel's threads make all of them. */
   bool in_memory, may_wait;
   uint32_t in_flight;
+  /* Of a file in memory. */
+  struct mapped mapped;
 };
 struct region {
   char *base; /* NULL: free */
@@ -99,11 +103,14 @@ struct ring {
   uv_poll_t poll;
   uv_idle_t idle;
   uv_check_t check;
+  /* Runs while a file in memory has been written to within a second. */
+  uv_timer_t stamps;
   struct look look;
 
   uint32_t slots, in_flight, unsubmitted;
-  /* Copied in this hand-over. */
-  size_t round_bytes;
+  /* The hand-over; copied in it; what mappings may still touch. */
+  uint64_t round;
+  size_t round_bytes, mapped_budget;
   size_t control_size;
   uint32_t *header;
   struct submission *submissions;
@@ -320,21 +327,66 @@ static void extend_run(struct ring *ring, struct run *run) {
   }
 }
 
+static bool has_unstamped(const struct ring *ring) {
+  for (uint32_t i = 0; i < ring->file_count; i++) {
+    if (ring->files[i].fd >= 0 && mapped_behind(&ring->files[i].mapped)) return true;
+  }
+  return false;
+}
+
+static void on_stamps(uv_timer_t *handle) {
+  struct ring *ring = handle->data;
+  for (uint32_t i = 0; i < ring->file_count; i++) {
+    if (ring->files[i].fd >= 0) mapped_tick(&ring->files[i].mapped);
+  }
+  if (!has_unstamped(ring)) uv_timer_stop(handle);
+}
+
+/* By a call: the bytes moved, or minus an errno. */
+static int32_t call_in_memory(int fd, const struct transfer *transfer) {
+  const struct iovec *iovecs = transfer->iovecs;
+  const off_t position = (off_t)transfer->position;
+  ssize_t count;
+  do {
+    if (transfer->count == 1 && !transfer->write) count = pread(fd, iovecs->iov_base, iovecs->iov_len, position);
+    else if (transfer->count == 1) count = pwrite(fd, iovecs->iov_base, iovecs->iov_len, position);
+    else if (!transfer->write) count = preadv(fd, iovecs, (int)transfer->count, position);
+    else count = pwritev(fd, iovecs, (int)transfer->count, position);
+  } while (count < 0 && errno == EINTR);
+  return count < 0 ? -errno : (int32_t)count;
+}
+
+static int32_t sync_in_memory(struct file *file) {
+  int status;
+  mapped_settle(&file->mapped);
+  do status = fdatasync(file->fd);
+  while (status < 0 && errno == EINTR);
+  return status < 0 ? -errno : 0;
+}
+
+static int32_t move_in_memory(struct ring *ring, struct file *file, const struct run *run) {
+  const struct transfer transfer = {run->first.op == OP_WRITE, (uint64_t)run->first.position, run->bytes, run->iovecs, run->count};
+  ring->round_bytes += run->bytes;
+  if (mapped_move(&file->mapped, &ring->mapped_budget, ring->round, &transfer)) {
+    if (transfer.write && !uv_is_active((uv_handle_t *)&ring->stamps))
+      uv_timer_start(&ring->stamps, on_stamps, STAMP_MILLISECONDS, STAMP_MILLISECONDS);
+    return (int32_t)run->bytes;
+  }
+  const int32_t moved = call_in_memory(file->fd, &transfer);
+  if (moved > 0) mapped_learn(&file->mapped, ring->mapped_budget, &transfer, (size_t)moved);
+  return moved;
+}
+
 /* What a file in memory is asked for and can do at once: true if it was done. */
 static bool done_in_memory(struct ring *ring, const struct run *run) {
   const struct submission *s = &run->first;
-  const struct file *file = &ring->files[s->file];
-  ssize_t count;
-  if (!file->in_memory || s->op == OP_FALLOCATE || run->bytes > MAX_INLINE_BYTES) return false;
-  do {
-    if (s->op == OP_FDATASYNC) count = fdatasync(file->fd);
-    else if (run->count == 1 && s->op == OP_READ) count = pread(file->fd, run->iovecs->iov_base, run->iovecs->iov_len, (off_t)s->position);
-    else if (run->count == 1) count = pwrite(file->fd, run->iovecs->iov_base, run->iovecs->iov_len, (off_t)s->position);
-    else if (s->op == OP_READ) count = preadv(file->fd, run->iovecs, (int)run->count, (off_t)s->position);
-    else count = pwritev(file->fd, run->iovecs, (int)run->count, (off_t)s->position);
-  } while (count < 0 && errno == EINTR);
-  ring->round_bytes += run->bytes;
-  end_run(ring, s->slot, count < 0 ? -errno : (int32_t)count);
+  struct file *file = &ring->files[s->file];
+  if (!file->in_memory || run->bytes > MAX_INLINE_BYTES) return false;
+  if (s->op == OP_FALLOCATE) {
+    mapped_forget(&file->mapped, (uint64_t)s->position, (uint64_t)s->length);
+    return false;
+  }
+  end_run(ring, s->slot, s->op == OP_FDATASYNC ? sync_in_memory(file) : move_in_memory(ring, file, run));
   return true;
 }
 
@@ -372,6 +424,7 @@ static void fill_sqe(struct ring *ring, struct io_uring_sqe *sqe, const struct r
 /* Hands everything that was pushed over to the kernel, as far as it takes it. */
 static void ring_submit(struct ring *ring) {
   uint32_t *header = ring->header;
+  ring->round++;
   for (;;) {
     uint32_t tail = *ring->sq_tail, head = __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
     /* JavaScript's tail is no more trusted than the rest: there are never more submissions than slots. */
@@ -475,6 +528,12 @@ static void on_handle_closed(uv_handle_t *handle) {
   ring_release(ring);
 }
 
+static void drop_file(struct ring *ring, struct file *file) {
+  if (file->in_memory) mapped_detach(&file->mapped, &ring->mapped_budget);
+  close(file->fd);
+  file->fd = -1;
+}
+
 /* Waits for what the kernel has, drops what it has not, and takes everything down. */
 static void ring_close(struct ring *ring) {
   if (ring->closing) return;
@@ -495,10 +554,10 @@ static void ring_close(struct ring *ring) {
   uv_close((uv_handle_t *)&ring->prepare, on_handle_closed);
   uv_close((uv_handle_t *)&ring->idle, on_handle_closed);
   uv_close((uv_handle_t *)&ring->check, on_handle_closed);
+  uv_close((uv_handle_t *)&ring->stamps, on_handle_closed);
   unmap_rings(ring);
   for (uint32_t i = 0; i < ring->file_count; i++) {
-    if (ring->files[i].fd >= 0) close(ring->files[i].fd);
-    ring->files[i].fd = -1;
+    if (ring->files[i].fd >= 0) drop_file(ring, &ring->files[i]);
   }
   for (uint32_t i = 0; i < ring->region_count; i++) {
     if (ring->regions[i].buffer != NULL) napi_delete_reference(ring->env, ring->regions[i].buffer);
@@ -559,9 +618,10 @@ static int start_handles(struct ring *ring) {
   uv_prepare_init(loop, &ring->prepare);
   uv_idle_init(loop, &ring->idle);
   uv_check_init(loop, &ring->check);
+  uv_timer_init(loop, &ring->stamps);
   linger_begin(&ring->look, loop);
-  ring->poll.data = ring->prepare.data = ring->idle.data = ring->check.data = ring;
-  ring->open_handles = 4;
+  ring->poll.data = ring->prepare.data = ring->idle.data = ring->check.data = ring->stamps.data = ring;
+  ring->open_handles = 5;
   ring->holders++;
   uv_poll_start(&ring->poll, UV_READABLE, on_poll);
   uv_prepare_start(&ring->prepare, on_prepare);
@@ -570,6 +630,7 @@ static int start_handles(struct ring *ring) {
   uv_unref((uv_handle_t *)&ring->prepare);
   uv_unref((uv_handle_t *)&ring->idle);
   uv_unref((uv_handle_t *)&ring->check);
+  uv_unref((uv_handle_t *)&ring->stamps);
   return 0;
 }
 
@@ -598,6 +659,7 @@ static napi_value ring_open(napi_env env, napi_callback_info info) {
   ring->fd = -1;
   ring->holders = 1;
   ring->slots = (uint32_t)slots;
+  ring->mapped_budget = MAPPED_BUDGET;
   if ((status = map_control(ring)) != 0 || (status = map_rings(ring)) != 0 || (status = start_handles(ring)) != 0) {
     unmap_rings(ring);
     ring_release(ring);
@@ -692,6 +754,7 @@ static napi_value ring_add_file(napi_env env, napi_callback_info info) {
   own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (own < 0) return make_integer(env, -errno);
   ring->files[i] = (struct file){.fd = own, .in_memory = is_in_memory(own), .may_wait = may_wait(own)};
+  if (ring->files[i].in_memory) mapped_attach(&ring->files[i].mapped, own);
   return make_integer(env, i);
 }
 
@@ -713,8 +776,7 @@ static napi_value ring_remove_file(napi_env env, napi_callback_info info) {
     return NULL;
   if (file >= ring->file_count || ring->files[file].fd < 0) return make_integer(env, EBADF);
   if (ring->files[file].in_flight > 0 || is_pushed(ring, (uint32_t)file)) return make_integer(env, EBUSY);
-  close(ring->files[file].fd);
-  ring->files[file].fd = -1;
+  drop_file(ring, &ring->files[file]);
   return make_integer(env, 0);
 }
 

@@ -57,6 +57,12 @@ for (const way of WAYS) {
   blockDeviceSuite(`file (${how})`, async ({ sizeBytes, readOnly }) =>
     openAs(await temporaryFile(sizeBytes), readOnly),
   );
+  // Not past the page cache, of which there is no other side.
+  if (way.direct !== true) {
+    blockDeviceSuite(`file in memory (${how})`, async ({ sizeBytes, readOnly }) =>
+      openAs(await temporaryFile(sizeBytes, '/dev/shm'), readOnly),
+    );
+  }
   blockDeviceSuite(`loop device (${how})`, async ({ sizeBytes, readOnly }) =>
     openAs(await temporaryLoop(sizeBytes), readOnly),
   );
