@@ -6,16 +6,13 @@ set -eu
 vg=$1 lv=$2 bytes=$3 name=$1/$2
 fail() { echo "FAILED: $*"; cat /run/orion-lvmd.log; ps ax -o pid,stat,wchan,time,args | grep -v "\[" | tail; dmesg | tail -5; exit 1; }
 ok() { echo "ok $*"; }
-wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "waiting for: $*"; read -rt 0.1 <> <(:) || :; done
-}
+. "${BASH_SOURCE%/*}/wait.sh"
 refused() { # refused PATTERN COMMAND...: the command fails and says so
   local pattern=$1 said; shift
   if said=$("$@" 2>&1); then fail "$* should have been refused: $said"; fi
   grep -q "$pattern" <<<"$said" || fail "$* said: $said"
 }
-start_daemon() { bin/orion-lvmd --devices /dev/vda >>/run/orion-lvmd.log 2>&1 & daemon=$!; wait_for 240 grep -q 'ready: ' /run/orion-lvmd.log; }
+start_daemon() { bin/orion-lvmd --devices /dev/vda >>/run/orion-lvmd.log 2>&1 & daemon=$!; wait_for 240 says /run/orion-lvmd.log 'ready: '; }
 stop_daemon() { kill -TERM "$daemon"; wait "$daemon" || fail "the daemon exited with $? on SIGTERM"; : >/run/orion-lvmd.log; }
 size() { blockdev --getsize64 /dev/nbd0; }
 clients() { curl -s --unix-socket /run/orion-lvm/control.sock http://localhost/v1/status | grep -q "\"clients\": $1"; }

@@ -7,17 +7,13 @@ set -eu
 name=$1
 fail() { echo "FAILED: $*"; tail -n 40 /run/orion-lvmd.*.log /run/fio.log 2>/dev/null; dmesg | tail -n 30; exit 1; }
 ok() { echo "ok $* ($SECONDS s)"; }
-wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "waiting for: $*"; read -rt 0.1 <> <(:) || :; done
-}
+. "${BASH_SOURCE%/*}/wait.sh"
 start_daemon() { # start_daemon LOG
   bin/orion-lvmd --devices /dev/vda --workers 1 >"$1" 2>&1 & daemon=$!
-  wait_for 240 grep -q 'ready: ' "$1"
+  wait_for 240 says "$1" 'ready: '
 }
 status() { curl -s --unix-socket /run/orion-lvm/control.sock http://localhost/v1/status; }
 pid() { status | tr -d ' \n' | sed -n 's/.*"pid":\([0-9]*\),"startedAt".*/\1/p'; }
-gone() { ! kill -0 "$1"; }
 wrote() { # wrote COUNT: that many writes have ended
   local stat; read -ra stat </sys/block/nbd0/stat
   writes=${stat[4]}; [ "$writes" -ge "$1" ]

@@ -6,17 +6,14 @@ set -eu
 name=$1 bytes=$2 tls=$3 log=/run/orion-lvmd.log
 fail() { echo "FAILED: $*"; cat "$log"; dmesg | tail -5; exit 1; }
 ok() { echo "ok $* (${SECONDS} s)"; }
-wait_for() { # wait_for SECONDS COMMAND...: until the command succeeds
-  local end=$((SECONDS + $1)); shift
-  until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "waiting for: $*"; read -rt 0.1 <> <(:) || :; done
-}
+. "${BASH_SOURCE%/*}/wait.sh"
 alice="$tls/alice"
 with_tls="-cacertfile $alice/ca-cert.pem -certfile $alice/client-cert.pem -keyfile $alice/client-key.pem -tlshostname localhost"
 
 modprobe vsock_loopback; modprobe nbd nbds_max=1
 bin/orion-lvmd --devices /dev/vda --workers 1 --tls-certificates "$tls" --tls-verify-clients \
   --listen vsock:10809 --listen 'vsock:10811?tls=required' --listen tcp:127.0.0.1:10810 >"$log" 2>&1 & daemon=$!
-wait_for 240 grep -q 'ready: ' "$log"
+wait_for 240 says "$log" 'ready: '
 ok "listens"
 
 head -c "$bytes" /dev/urandom >/run/data
