@@ -279,9 +279,7 @@ describe('a file in memory', () => {
       for (let i = 0; i < 4000; i++) { ftruncateSync(fd, (i * 7919) % ${MIB}); ftruncateSync(fd, ${MIB}); }`;
     const other = run(process.execPath, ['-e', script, opened.path]);
     const state = { running: true };
-    const end = other.finally(() => {
-      state.running = false;
-    });
+    const end = other.finally(() => (state.running = false));
     const bytes = pattern(WINDOW, 4);
     for (let i = 0; state.running; i++) {
       const position = ((i * 5) % 16) * WINDOW;
@@ -333,9 +331,7 @@ describe('a file in memory', () => {
     const { fd } = opened;
     const bytes = pattern(PAGE, 5);
     await write(opened, bytes, 0);
-    const age = (): void => {
-      futimesSync(fd, LONG_AGO, LONG_AGO);
-    };
+    const age = (): void => futimesSync(fd, LONG_AGO, LONG_AGO);
     const moved = (): boolean => fstatSync(fd).mtimeMs > LONG_AGO * 1000;
     age();
     await read(opened, PAGE, 0);
