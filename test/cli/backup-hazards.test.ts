@@ -198,6 +198,7 @@ test('an interrupt does not wait for the server', { timeout: 180_000 }, async ()
       assert.equal((await command(folder, 'backup', uri, 'image')).status, 0);
     });
     const log = join(folder, 'log');
+    const requests = (): Promise<string> => readFile(log, 'utf8').catch(() => '');
     const slow = [
       '--filter=log',
       '--filter=delay',
@@ -219,7 +220,6 @@ test('an interrupt does not wait for the server', { timeout: 180_000 }, async ()
         let stderr = '';
         child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
         const ended = once(child, 'close');
-        const requests = (): Promise<string> => readFile(log, 'utf8').catch(() => '');
         try {
           await waitFor(
             asked,
