@@ -113,7 +113,6 @@ export class Connection implements SessionTransport, StreamUser {
       context.onClosed(this);
     });
     context.log.info(fields, 'client attached');
-    this.#stream = context.openStream(socket, this);
     const { leftover } = negotiated;
     const { resumed = false, unsent } = start;
     if (resumed && unsent !== undefined) this.#session.owe(unsent.length);
@@ -121,6 +120,8 @@ export class Connection implements SessionTransport, StreamUser {
       this.#session.receive(Buffer.from(leftover.buffer, leftover.byteOffset, leftover.length));
       if (this.#session.draining) this.#lastBytesCame();
     }
+    // Which asks for space at once: behind what is here already.
+    this.#stream = context.openStream(socket, this);
     if (!resumed) {
       this.#stream.send(finalReply(negotiated), this.#onFirstSent);
     } else if (unsent !== undefined && unsent.length > 0) {

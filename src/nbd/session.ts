@@ -120,10 +120,10 @@ export class Session implements TurnTaker, BudgetWaiter {
     this.#parsed();
   }
 
-  /** Bytes of the client that were read before. */
+  /** Bytes of the client that were read elsewhere: before the transport reads, and has asked for space. */
   receive(chunk: Buffer): void {
     this.#transmission.receive(chunk);
-    this.#parsed();
+    if (this.#transmission.pending) this.#turns.schedule(this);
   }
 
   #parsed(): void {

@@ -179,7 +179,7 @@ async function transmission(
     for (; wire.unsent > 0; wire.unsent--) session.sent();
   };
   for (const piece of cut(stream, random)) {
-    while (wire.paused && !session.draining) await turn();
+    while ((wire.paused || session.holding) && !session.draining) await turn();
     if (session.draining) break;
     if (random.once(2)) session.receive(piece);
     else await intoSpace(session, piece, wire, turn);
@@ -200,7 +200,7 @@ async function transmission(
 /** As a socket does that reads into the session's own memory. */
 async function intoSpace(session: Session, piece: Buffer, wire: Wire, turn: () => Promise<void>): Promise<void> {
   for (let at = 0; at < piece.length && !session.draining;) {
-    while (wire.paused && !session.draining) await turn();
+    while ((wire.paused || session.holding) && !session.draining) await turn();
     if (session.draining) return;
     const space = session.space();
     assert.ok(space.length > 0, 'no room to read into');

@@ -201,6 +201,26 @@ test("what Node's streams have can't be taken back: who does not take it stays, 
   assert.equal(places[1].connections().length, 1);
 });
 
+test("what Node's streams read lands behind what came along: parts of headers and of payloads", async (t) => {
+  const { client, move, last } = await stand(t, {}, openNodeStream);
+  const one = await client();
+  const bytes = pattern();
+  let from: 0 | 1 = 0;
+  for (const [i, cut] of [13, 28, 5000, 28 + 60_000, 28 + 90_000].entries()) {
+    const payload = bytes.subarray(i * 100_000, (i + 1) * 100_000);
+    const whole = request({ type: CMD.write, cookie: 7n, offset: i * 100_000, payload });
+    one.send(request({ type: CMD.flush, cookie: 1n }), whole.subarray(0, cut));
+    await one.reply();
+    assert.deepEqual(await move(from), []);
+    from = from === 0 ? 1 : 0;
+    assert.ok(last().leftover.length > 0, 'it was cut');
+    one.send(whole.subarray(cut));
+    assert.deepEqual(await one.reply().then(({ cookie, error }) => [cookie, error]), [7n, 0]);
+    one.send(request({ type: CMD.read, cookie: 8n, offset: i * 100_000, length: payload.length }));
+    assert.ok((await one.reply(payload.length)).data.equals(payload), `cut at ${cut}`);
+  }
+});
+
 test('who is not done in time stays, and goes on; others go on meanwhile', async (t) => {
   const { places, closed, device, client, move } = await stand(t);
   const [one, other] = [await client(), await client()];
