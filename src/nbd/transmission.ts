@@ -333,13 +333,21 @@ export class Transmission {
   }
 
   #admits(command: Command): boolean {
-    if (this.#requestsInFlight >= this.#limits.maxRequests) return false;
     const payload = command.refusal === Errno.ok ? command.payloadBytes : 0;
     const bytes = this.#replies.overhead + payload;
-    if (this.#bytesInFlight > 0 && this.#bytesInFlight + bytes > this.#limits.maxBytes) return false;
+    if (!this.#isWithinLimits(bytes)) {
+      // Others are not to wait for what this client takes: while one waited, the text of an error was added to its replies.
+      this.#budget.leave(this.#waiter);
+      return false;
+    }
     if (this.#budget.admits(this.#waiter, this.#bytesInFlight, bytes)) return true;
     this.#budget.wait(this.#waiter);
     return false;
+  }
+
+  #isWithinLimits(bytes: number): boolean {
+    if (this.#requestsInFlight >= this.#limits.maxRequests) return false;
+    return this.#bytesInFlight === 0 || this.#bytesInFlight + bytes <= this.#limits.maxBytes;
   }
 
   #accept(command: Command): void {

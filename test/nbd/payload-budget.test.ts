@@ -4,7 +4,7 @@ import { describe, test } from 'node:test';
 import * as fc from 'fast-check';
 import { PayloadBudget, RESERVED_BYTES } from '../../src/nbd/payload-budget.ts';
 import { Machine } from './machine.ts';
-import { CMD, request } from './wire.ts';
+import { CMD, EIO, request } from './wire.ts';
 
 const MIB = 2 ** 20;
 
@@ -49,6 +49,30 @@ describe('payload budget', () => {
 });
 
 describe('connections that share a budget', () => {
+  test('who comes over his own limit while he waits leaves his place to the others', () => {
+    const budget = new PayloadBudget(4 * MIB);
+    const sizeBytes = 8 * MIB;
+    const full = new Machine({ budget, sizeBytes });
+    const one = new Machine({ budget, limits: { maxBytes: MIB }, features: { structuredReplies: true } });
+    const two = new Machine({ budget, sizeBytes });
+    full.feed(request({ type: CMD.read, cookie: 1n, length: 3.5 * MIB }));
+    one.feed(request({ type: CMD.trim, cookie: 1n, length: 4096 }));
+    one.feed(request({ type: CMD.read, cookie: 2n, length: MIB - 2 * one.transmission.bytesInFlight }));
+    two.feed(request({ type: CMD.read, cookie: 1n, length: 2 * MIB }));
+    assert.equal(budget.waiting, 2);
+    // Its answer has a text, and is not taken.
+    one.finish(one.pending[0], EIO);
+    one.transmission.collect([]);
+    full.transmission.abandon();
+    full.finish(full.pending[0]);
+    one.transmission.proceed();
+    assert.ok(one.transmission.holding);
+    assert.equal(two.told, 1);
+    two.transmission.proceed();
+    assert.ok(!two.transmission.holding, 'it waits for a client that takes nothing');
+    assert.equal(budget.waiting, 0);
+  });
+
   test('one that waits goes on when another is answered, or is gone', () => {
     for (const end of ['answered', 'gone'] as const) {
       const budget = new PayloadBudget(MIB);
