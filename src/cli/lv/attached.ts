@@ -35,6 +35,8 @@ export async function attachedLvs(
 ): Promise<ReadonlyMap<string, string>> {
   if (live?.present === true) return new Map();
   const devices = await attachedDevices();
+  // As a rule; commands ask for each LV that they are given.
+  if (devices.length === 0) return new Map();
   const byVolume = new Map(devices.map(({ volume, kernelName }) => [volume.replace('/', ' '), kernelName]));
   return new Map(
     vg.logicalVolumes.flatMap((lv) => {
