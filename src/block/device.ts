@@ -79,6 +79,10 @@ export interface OpenedDevice extends BlockDevice {
   readonly identity: string;
   /** The descriptor by which it is open, and an exclusive one is claimed. Absent: it has none. */
   readonly fd?: number;
+  /** Told once when a flush has failed: from then on every flush fails. */
+  onFlushLost?: ((errno: number) => void) | null;
+  /** As if a flush had failed here: it has where somebody else has the device open. */
+  loseFlushes?(errno: number): void;
   /** Asks the system for the size again: `limits` grow when it has grown, and never shrink. Absent where it can't change. */
   readonly remeasure?: () => Promise<void>;
 }

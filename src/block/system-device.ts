@@ -11,7 +11,7 @@
  *    it began. What arrives while it runs waits for the next one. Where the engine can write durably (`durableWrites`), FUA
  *    writes do without it.
  *  - After a failed fdatasync every later flush and FUA fails as well: the kernel reports a lost page only once, and drops it, so
- *    a later success would claim durability for data that is gone.
+ *    a later success would claim durability for data that is gone. That is told, for others who have the device open.
  *  - With `bounce` (O_DIRECT) data that is not `aligned` goes through aligned memory of a bounded size. A request that finds none left
  *    waits for it.
  */
@@ -55,6 +55,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   readonly name: string;
   readonly kind: 'file' | 'block';
   readonly identity: string;
+  onFlushLost: ((errno: number) => void) | null = null;
   readonly #handle: FileHandle;
   readonly #measure: () => Promise<DeviceLimits>;
   readonly #calls: EngineCalls<S>;
@@ -110,6 +111,10 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   async remeasure(): Promise<void> {
     const { sizeBytes } = await this.#measure();
     if (sizeBytes > this.#limits.sizeBytes) this.#limits = { ...this.#limits, sizeBytes };
+  }
+
+  loseFlushes(errno: number): void {
+    if (this.#syncErrno === 0) this.#syncErrno = errno;
   }
 
   submit(request: IoRequest): void {
@@ -403,7 +408,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
 
   #synced(errno: number): void {
     this.#syncRunning = false;
-    this.#syncErrno = errno;
+    if (errno !== 0 && this.#syncErrno === 0) this.onFlushLost?.(errno);
+    this.loseFlushes(errno);
     for (let request = this.#syncing.shift(); request !== null; request = this.#syncing.shift()) {
       this.#complete(request, errno);
     }

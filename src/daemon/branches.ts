@@ -11,6 +11,7 @@
  */
 import type { LinearParams, StripedParams, Table } from '../dm/table.ts';
 import type { VolumeId } from '../lvm/live.ts';
+import { addIo } from '../observe/stats.ts';
 import { ignoreGone } from './group-change.ts';
 import type { Logger } from './log.ts';
 import { Patience } from './patience.ts';
@@ -51,6 +52,7 @@ export interface BranchesOptions {
 export class Branches {
   readonly #options: BranchesOptions;
   readonly #patience = new Patience(MOVE_TIMEOUT_MS);
+  #stopped = false;
   /** Where clients were before their volume was gathered. */
   readonly #before = new Map<VolumeId, ReadonlyMap<WorkerSlot, readonly number[]>>();
 
@@ -58,11 +60,16 @@ export class Branches {
     this.#options = options;
   }
 
+  /** The daemon ends: clients stay where they are. */
+  stop(): void {
+    this.#stopped = true;
+  }
+
   /** Where a volume's next client is to be: with `grow`, maybe where the volume is not yet. */
   choose(served: ServedVolume, grow: boolean): WorkerSlot {
     const { slots, placement, isChanging, hasTurn } = this.#options;
     const vgId = groupOf(served.id);
-    if (isChanging(vgId) || hasTurn(vgId)) return served.slot;
+    if (this.#stopped || isChanging(vgId) || hasTurn(vgId)) return served.slot;
     const grows = grow && served.clients.size > 0 && mayBranch(served);
     // It costs a worker as much as a client does.
     const load = (slot: WorkerSlot): number => placement.loadOf(slot) + (served.hostAt(slot) === null ? 1 : 0);
@@ -81,7 +88,7 @@ export class Branches {
     const { host } = slot;
     const stays = (): boolean => served.shown && served.live && !served.held;
     if (served.hostAt(slot) !== null) return true;
-    if (isChanging(groupOf(id)) || !stays() || host === null || !mayBranch(served)) return false;
+    if (this.#stopped || isChanging(groupOf(id)) || !stays() || host === null || !mayBranch(served)) return false;
     // From here on its devices are kept open there.
     served.branches.set(slot, host);
     placement.loaded(slot, 1);
@@ -93,10 +100,10 @@ export class Branches {
         return true;
       }
       log.debug({ lv: served.name, worker: slot.index, reason: answer?.problem }, 'served by one worker');
-      served.aloneWith = load;
+      if (loaded?.problem !== undefined && loaded.alone === true) served.aloneWith = load;
       await host.retire(id);
-    } catch (error) {
-      ignoreGone(error);
+    } catch (err) {
+      log.debug({ err, lv: served.name, worker: slot.index }, 'served by one worker');
     }
     this.#close(served, slot, host);
     return false;
@@ -123,9 +130,9 @@ export class Branches {
     const { movers } = this.#options;
     const before = new Map([...served.branches.keys()].map((slot) => [slot, movers().at(served, slot)]));
     const problems = await Promise.all([...served.branches].map(([slot, host]) => this.#gatherOne(served, slot, host)));
-    const stuck = problems.find((problem) => problem !== null) ?? null;
-    if (stuck === null) this.#before.set(served.id, before);
-    return stuck;
+    // Also of one that is stuck: some have been moved.
+    this.#before.set(served.id, before);
+    return problems.find((problem) => problem !== null) ?? null;
   }
 
   async #gatherOne(served: ServedVolume, slot: WorkerSlot, host: WorkerHost): Promise<string | null> {
@@ -135,13 +142,16 @@ export class Branches {
         const way = { from: slot, to: served.slot };
         const left = await this.#options.movers().move(served, way, null, MOVE_TIMEOUT_MS);
         if (left > 0) return `what ${left} clients have asked of ${name} is not done after ${MOVE_TIMEOUT_MS} ms`;
+      } else {
+        // Home has no worker now: who is here comes again.
+        const quiet = await this.#patience.with(`end ${id} ${slot.index}`, () => host.disconnect(id), ignoreLate);
+        if (quiet === null) return `its device does not answer worker ${slot.index}`;
       }
-      // Who was leaving has left then. Whoever could not be moved, since home has no worker now, comes again.
-      const quiet = await this.#patience.with(`end ${id} ${slot.index}`, () => host.disconnect(id), ignoreLate);
-      if (quiet === null) return `its device does not answer worker ${slot.index}`;
+      const status = await host.volumeStatus(id);
       // Nothing is written any more. A flush that takes longer is covered by that of home.
       const retired = await this.#patience.with(`flush ${id} ${slot.index}`, () => host.retire(id), ignoreLate);
       this.#tell(served, slot, retired === null ? 'its device does not answer' : retired.value.problem);
+      served.pastIo = addIo(served.pastIo, status?.io ?? null);
     } catch (error) {
       ignoreGone(error);
     }
@@ -174,7 +184,7 @@ export class Branches {
   /** The VG's changes have ended: clients go back to where they were. Returns at once. */
   again(vgId: string, find: (id: VolumeId) => ServedVolume | undefined): void {
     const { isChanging, inTurn, log } = this.#options;
-    if (isChanging(vgId)) return;
+    if (this.#stopped || isChanging(vgId)) return;
     for (const [id, places] of this.#before) {
       if (groupOf(id) !== vgId) continue;
       const served = find(id);
@@ -191,6 +201,11 @@ export class Branches {
   async #spreadAgain(served: ServedVolume, places: ReadonlyMap<WorkerSlot, readonly number[]>): Promise<void> {
     for (const [slot, connections] of places) {
       const own = connections.filter((connection) => served.clients.has(connection));
+      if (this.#options.isChanging(groupOf(served.id))) {
+        // Later, then: unless a gather has noted since where they are.
+        if (!this.#before.has(served.id)) this.#before.set(served.id, places);
+        return;
+      }
       if (own.length === 0 || !(await this.#open(served, slot))) continue;
       await this.#options
         .movers()

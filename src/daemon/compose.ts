@@ -38,6 +38,7 @@ import type { Logger } from './log.ts';
 import { Observer } from './observer.ts';
 import { appliedBy, restartKeys } from './restart-keys.ts';
 import { Scans } from './scans.ts';
+import { unservedOf } from './served-volume.ts';
 import { type DaemonState, type DaemonStatus, statusOf } from './status.ts';
 import { type StdioClient, takeStdioClient } from './stdio.ts';
 import { Stock } from './stock.ts';
@@ -215,7 +216,7 @@ export class Daemon {
     this.#opened.defer(() => this.#lock?.close());
     this.#opened.defer(() => this.#devices.close());
     this.#devices.inherit(estate?.claims ?? []);
-    this.#opened.defer(() => this.#endWorkers());
+    this.#opened.defer(() => this.#workers.close());
     const observer = predecessor === null ? await this.#activate(settings) : await this.#follows(settings, predecessor);
     const control = await this.#openControl(observer, estate?.control ?? null);
     // When workers have let their clients go.
@@ -223,6 +224,7 @@ export class Daemon {
     this.#opened.defer(() => this.#nbd.stopped());
     this.#opened.defer(() => this.#workers.disconnectAll());
     this.#opened.defer(() => this.#nbd.close());
+    this.#opened.defer(() => this.#volumes.branches.stop());
     this.#opened.defer(() => this.#listeners.close());
     for (const address of settings.listen) await this.#listeners.listen(address, settings, estate);
     if (estate !== null) dropListeners(estate, settings);
@@ -273,15 +275,6 @@ export class Daemon {
     await this.#hotplug.start();
   }
 
-  async #endWorkers(): Promise<void> {
-    const problems = await this.#workers.drain();
-    if (problems.length === 0) return;
-    throw new AggregateError(
-      problems.map((reason) => new DaemonError({ code: 'CLOSE_FAILED', reason })),
-      'some volumes could not be flushed and closed',
-    );
-  }
-
   async #openObserver(settings: Settings): Promise<Observer> {
     const observer = await Observer.open({
       settings,
@@ -292,13 +285,18 @@ export class Daemon {
         const workers = this.#workers.slots.map((slot, index) => {
           return { index, restarts: slot.status().restarts, stats: stats[index] ?? null };
         });
-        return { startedAt: this.#startedAt, connections, workers, exports, devices, scan: this.#scans.last };
+        return {
+          startedAt: this.#startedAt,
+          connections,
+          workers,
+          exports,
+          devices,
+          pastIo: this.#volumes.pastIo(),
+          scan: this.#scans.last,
+        };
       },
       snapshotProblems: () => this.#upkeep.snapshotProblems,
-      unserved: () =>
-        this.#volumes.status().flatMap(({ name, state, reason }) => {
-          return state === 'active' || reason === undefined ? [] : [{ name, reason }];
-        }),
+      unserved: () => unservedOf(this.#volumes.status()),
     });
     this.#observer = observer;
     this.#opened.defer(() => observer.close());

@@ -126,6 +126,7 @@ export class GroupChange {
 
   /** It goes on with the table that it has. */
   #stay(served: ServedVolume, { id, name }: DesiredVolume, reason: string): void {
+    served.next = null;
     served.problem = reason;
     this.#set.warn(served.name, reason);
     this.#problems.push({ volume: { id, name }, reason });
@@ -226,11 +227,12 @@ export class GroupChange {
   async #follow(steps: readonly Step[]): Promise<void> {
     if (steps.length === 0) return;
     this.#lost.clear();
-    await Promise.all(steps.map(({ served }) => this.#set.gather(served)));
     const hosts = new Map<WorkerSlot, WorkerHost>();
     for (const slot of new Set(steps.map(({ served }) => served.slot))) {
       hosts.set(slot, await slot.within(WORKER_TIMEOUT_MS));
     }
+    // Only now home is there to gather at.
+    await Promise.all(steps.map(({ served }) => this.#set.gather(served)));
     const hostOf = (step: Step): WorkerHost => {
       const host = hosts.get(step.served.slot);
       if (host === undefined) throw new WorkerError('GONE', step.served.slot.index, 'it has ended');
@@ -286,7 +288,6 @@ export class GroupChange {
     if (!mayStay(before, after, lost)) return false;
     for (const other of fresh) await this.#drop(other, `${desired.name} goes on without it: ${reason}`);
     await hostOf(step).clear([served.id]);
-    served.next = null;
     this.#stay(served, desired, reason);
     return true;
   }
@@ -368,7 +369,6 @@ export class GroupChange {
     // Nothing of their tables has been written: this waits for no device.
     for (const [host, own] of byHost(changed, hostOf)) await host.clear(own.map(({ served }) => served.id));
     for (const { served, desired } of changed) {
-      served.next = null;
       served.held = true;
       this.#stay(served, desired, reason);
     }

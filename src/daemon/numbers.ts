@@ -37,6 +37,8 @@ export interface NumbersParts {
     readonly sizeBytes: number;
     readonly state: 'open' | 'failed';
   }[];
+  /** What volumes have counted with workers that have them no longer, by name. */
+  readonly pastIo: ReadonlyMap<string, IoSnapshot>;
   /** The last scan; null before the first. */
   readonly scan: Scan | null;
   readonly alerts: Readonly<Record<string, number>>;
@@ -45,7 +47,7 @@ export interface NumbersParts {
 }
 
 export function numbersOf(parts: NumbersParts): Numbers {
-  const volumes = new Map<string, IoSnapshot | null>();
+  const volumes = new Map<string, IoSnapshot | null>(parts.pastIo);
   const devices = new Map<string, IoSnapshot | null>();
   const caches = new Map<string, CacheSnapshot | null>();
   for (const { stats } of parts.workers) {

@@ -5,6 +5,7 @@
  *  - Two tables are the same exactly when their keys are; then nothing has to be loaded.
  *  - A served volume is live where `liveOn` says, as long as that is its slot's worker, and at its branches (branches.ts).
  */
+import type { IoSnapshot } from '../dm/io-stats.ts';
 import type { StripedParams, Table } from '../dm/table.ts';
 import type { VolumeId } from '../lvm/live.ts';
 import type { ListedExport } from '../nbd/exports.ts';
@@ -111,6 +112,8 @@ export class ServedVolume {
   liveOn: WorkerHost | null = null;
   /** Other workers that have its live table, too. */
   readonly branches: Map<WorkerSlot, WorkerHost> = new Map();
+  /** What branches have counted that have ended since. */
+  pastIo: IoSnapshot | null = null;
   /** What can be at one worker only, as another one said. */
   aloneWith: Load | null = null;
   /** It has been suspended until further notice. */
@@ -212,6 +215,15 @@ export class ServedVolume {
     if (this.live) return this.problem === undefined ? {} : { problem: this.problem };
     return { problem: this.problem ?? 'its worker is being started again' };
   }
+}
+
+/** Which are not served, and why. */
+export function unservedOf(
+  exports: readonly ExportStatus[],
+): readonly { readonly name: string; readonly reason: string }[] {
+  return exports.flatMap(({ name, state, reason }) =>
+    state === 'active' || reason === undefined ? [] : [{ name, reason }],
+  );
 }
 
 /** The chunk of a volume that is striped throughout, else 4096. LVM2's chunks are powers of two. */

@@ -10,6 +10,7 @@
  *  - After a worker's death its volumes have the tables that they last were to have, but for those that a change holds suspended.
  *  - Changes of one VG go one after the other; VGs don't wait for each other.
  */
+import type { IoSnapshot } from '../dm/io-stats.ts';
 import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
 import { Branches } from './branches.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
@@ -41,11 +42,12 @@ export interface ApplyOptions {
 }
 
 export class VolumeSet implements ChangedSet {
+  /** Who else serves them than their own workers. */
+  readonly branches: Branches;
   /** Who uses the volumes. */
   readonly clients: VolumeClients;
   readonly #log: Logger;
   readonly #placement: Placement;
-  readonly #branches: Branches;
   readonly #served = new Map<VolumeId, ServedVolume>();
   /** Volumes that are on their way out, with what waits for that. */
   readonly #retiring = new Map<VolumeId, Promise<void>>();
@@ -63,7 +65,7 @@ export class VolumeSet implements ChangedSet {
     this.#log = options.log;
     this.#placement = new Placement(this.#served, options.slots);
     const places = { served: this.#served, inactive: this.#inactive, placement: this.#placement };
-    this.#branches = new Branches({
+    this.branches = new Branches({
       ...options,
       placement: this.#placement,
       movers: () => this.clients,
@@ -71,7 +73,7 @@ export class VolumeSet implements ChangedSet {
       hasTurn: (vgId) => this.#turns.has(vgId),
       inTurn: (vgId, work) => this.#inTurn(vgId, work),
     });
-    this.clients = new VolumeClients({ ...places, branches: this.#branches });
+    this.clients = new VolumeClients({ ...places, branches: this.branches });
   }
 
   /**
@@ -104,7 +106,7 @@ export class VolumeSet implements ChangedSet {
   }
 
   #spreadAgain(vgId: string): void {
-    this.#branches.again(vgId, (id) => this.#served.get(id));
+    this.branches.again(vgId, (id) => this.#served.get(id));
   }
 
   /** Settles when the changes of these VGs that were asked for before have ended. */
@@ -152,7 +154,7 @@ export class VolumeSet implements ChangedSet {
   }
 
   async gather(served: ServedVolume): Promise<void> {
-    const problem = await this.#branches.gather(served);
+    const problem = await this.branches.gather(served);
     if (problem !== null) throw new WorkerError('TIMEOUT', served.slot.index, problem);
   }
 
@@ -201,17 +203,19 @@ export class VolumeSet implements ChangedSet {
 
   async #end(served: ServedVolume): Promise<void> {
     const { host } = served.slot;
-    const elsewhere = this.#branches.end(served);
+    // Whatever becomes of home: its extents are free when nobody has it any more.
+    const elsewhere = this.branches.end(served);
     try {
-      await host?.disconnect(served.id);
-      await elsewhere;
       if (host === null) return;
+      await host.disconnect(served.id);
       const { problem } = await host.retire(served.id);
       if (problem === undefined) return;
       this.#log.error({ reason: problem, lv: served.name }, 'a volume could not be flushed when it was closed');
     } catch (error) {
       // With its worker everything of it has ended.
       ignoreGone(error);
+    } finally {
+      await elsewhere;
     }
   }
 
@@ -254,7 +258,7 @@ export class VolumeSet implements ChangedSet {
     for (const served of this.#served.values()) {
       ended.push(...this.clients.at(served, slot));
       if (served.slot === slot) served.liveOn = null;
-      else this.#branches.lost(served, slot);
+      else this.branches.lost(served, slot);
     }
     for (const connection of ended) this.clients.closed(connection);
     this.clients.changed();
@@ -309,7 +313,7 @@ export class VolumeSet implements ChangedSet {
       ids.map(async (id) => {
         const served = this.#served.get(id);
         if (served === undefined || served.leaving) return [];
-        const stuck = await this.#branches.gather(served);
+        const stuck = await this.branches.gather(served);
         if (stuck !== null) return [{ id, problem: stuck }];
         const host = served.slot.host;
         // Without a worker nothing does I/O; and the next one does not get it while it is held.
@@ -394,6 +398,11 @@ export class VolumeSet implements ChangedSet {
     if (served?.live !== true) return null;
     const isSnapshot = served.load.spec.table.some(({ target }) => SNAPSHOT_TARGETS.has(target));
     return isSnapshot ? served.liveOn : null;
+  }
+
+  /** What volumes have counted at branches that they have no longer. */
+  pastIo(): ReadonlyMap<string, IoSnapshot> {
+    return new Map([...this.#served.values()].flatMap(({ name, pastIo }) => (pastIo === null ? [] : [[name, pastIo]])));
   }
 
   status(): readonly ExportStatus[] {

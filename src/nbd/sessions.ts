@@ -51,7 +51,12 @@ export interface NbdSessionsOptions {
 interface Leave {
   readonly moving: Set<Connection>;
   readonly staying: Set<Connection>;
+  /** Of those that move, who has something to send before that can be, and what to try then. */
+  readonly again: Map<Connection, (connection: Connection) => void>;
 }
+
+/** How long a client may take for the rest of a payload that nobody wants, when it is to be moved. */
+const REST_MS = 2000;
 
 const MIN_TICK_MS = 10;
 const MAX_TICK_MS = 250;
@@ -68,6 +73,7 @@ export class NbdSessions {
   /** Those who wait for connections to end. */
   #waiters: { readonly done: () => boolean; readonly resolve: () => void }[] = [];
   #timer: NodeJS.Timeout | null = null;
+  #closing = false;
 
   constructor(options: NbdSessionsOptions) {
     const { limits, log } = options;
@@ -93,7 +99,9 @@ export class NbdSessions {
 
   /** Takes a client over, whose socket nobody else reads any more, and gives it the final reply of its handshake. */
   adopt(start: ConnectionStart, socket: Socket): void {
-    this.#connections.add(new Connection(start, socket, this.#context));
+    const connection = new Connection(start, socket, this.#context);
+    this.#connections.add(connection);
+    if (this.#closing) connection.drain();
     this.#timer ??= this.#startTimer();
   }
 
@@ -116,33 +124,43 @@ export class NbdSessions {
 
   /**
    * Gives the clients that `isOne` names away, each as soon as what it has asked for is done: they read nothing meanwhile, and all others go
-   * on. Settles when each is given, or has left, or after `workMs`: gives the numbers of those who stay, and go on here.
+   * on. Settles when each is given, or has left, or leaves and needs its export no more, or after `workMs`: gives the numbers of those for
+   * whom that took longer, who go on here. One that nobody can go on with, for it is in the middle of the payload of a refused command, has
+   * some time to send the rest, and is let go then.
    */
   async give(
     isOne: (connection: Connection) => boolean,
     workMs: number,
     given: (id: number, released: Released) => void,
   ): Promise<readonly number[]> {
-    const leave: Leave = { moving: new Set(), staying: new Set() };
-    const { moving, staying } = leave;
+    const leave: Leave = { moving: new Set(), staying: new Set(), again: new Map() };
+    const { moving, staying, again } = leave;
+    const until = performance.now() + REST_MS;
+    const move = (connection: Connection): void => {
+      connection.standStill(() => {
+        const released = connection.leaving ? null : connection.release();
+        if (released !== null) {
+          given(connection.id, released);
+        } else if (!connection.leaving) {
+          connection.goOn();
+          if (performance.now() < until) {
+            again.set(connection, move);
+            return;
+          }
+          connection.drain();
+        }
+        moving.delete(connection);
+        this.#wake();
+      });
+    };
     for (const connection of this.#connections) {
-      if (connection.released || connection.leaving || !isOne(connection)) continue;
+      if (connection.released || !isOne(connection)) continue;
       if (this.#quiet || this.#isMoving(connection)) {
         staying.add(connection);
         continue;
       }
       moving.add(connection);
-      connection.standStill(() => {
-        moving.delete(connection);
-        const released = connection.leaving ? null : connection.release();
-        if (released === null) {
-          staying.add(connection);
-          connection.goOn();
-        } else {
-          given(connection.id, released);
-        }
-        this.#wake();
-      });
+      move(connection);
     }
     this.#leaves.add(leave);
     await atMost(
@@ -151,8 +169,7 @@ export class NbdSessions {
     );
     this.#leaves.delete(leave);
     this.#stay(leave);
-    // Who leaves, or has gone meanwhile, does so here.
-    return [...staying].filter((each) => this.#connections.has(each) && !each.leaving).map(({ id }) => id);
+    return [...staying].filter((each) => this.#connections.has(each)).map(({ id }) => id);
   }
 
   #isMoving(connection: Connection): boolean {
@@ -161,7 +178,8 @@ export class NbdSessions {
   }
 
   /** Whoever has not been given goes on here. */
-  #stay({ moving, staying }: Leave): void {
+  #stay({ moving, staying, again }: Leave): void {
+    again.clear();
     for (const connection of moving) {
       staying.add(connection);
       connection.goOn();
@@ -219,8 +237,9 @@ export class NbdSessions {
     }
   }
 
-  /** Lets go of every client, and resolves when all are gone. */
+  /** Lets go of every client, and of who comes yet, and resolves when all are gone. */
   close(): Promise<void> {
+    this.#closing = true;
     for (const connection of this.#connections) connection.drain();
     return this.#until(() => this.#connections.size === 0);
   }
@@ -237,6 +256,11 @@ export class NbdSessions {
     return setInterval(() => {
       const now = performance.now();
       for (const connection of this.#connections) connection.tick(now);
+      for (const { again } of this.#leaves) {
+        const waiting = [...again];
+        again.clear();
+        for (const [connection, move] of waiting) move(connection);
+      }
     }, everyMs).unref();
   }
 

@@ -62,6 +62,22 @@ describe('who gets where', () => {
     assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, {}]);
   });
 
+  test('what the other worker could not load this time, it may the next', async () => {
+    const bench = await served(1);
+    bench.rules.unloadable.add(A);
+    await bench.client(2, 'vg/a').done;
+    bench.rules.unloadable.clear();
+    await bench.client(3, 'vg/a').done;
+    assert.deepEqual(places(bench), [[1, 2], [3]]);
+  });
+
+  test('when the daemon ends nobody is brought anywhere', async () => {
+    const bench = await served(1);
+    bench.volumes.branches.stop();
+    for (const connection of [2, 3]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [[1, 2, 3], []]);
+  });
+
   test('the worker dies that is to have it: the client is served by the other one', async () => {
     const bench = await served(1);
     bench.rules.deadly = '1 load a';
@@ -81,7 +97,7 @@ describe('a change', () => {
       [2, 4],
     ]);
     const asked = bench.asked();
-    const order = ['1 give a 2,4', '1 disconnect a', '1 retire a', '0 load a', '0 swap a', '1 load a', '0 give a 2,4'];
+    const order = ['1 give a 2,4', '1 retire a', '0 load a', '0 swap a', '1 load a', '0 give a 2,4'];
     assert.deepEqual(
       asked.filter((line) => order.includes(line)),
       order,
@@ -172,8 +188,29 @@ describe('a worker dies', () => {
     assert.notEqual(bench.states()[1]?.['vg/a'], '100');
   });
 
+  test('that is its home, while the volume leaves: its extents are not free before the branch has ended', async () => {
+    const bench = await served(2);
+    const busy = Promise.withResolvers<void>();
+    const branch = bench.hosts[1]!;
+    const retire = branch.retire.bind(branch);
+    branch.retire = async (id) => {
+      await busy.promise;
+      return retire(id);
+    };
+    bench.rules.deadly = '0 disconnect a';
+    const applied = bench.apply([wished('b')]);
+    await waitFor('another home', () =>
+      Promise.resolve(bench.pool.slots[0]?.host !== null && bench.hosts[0] !== undefined),
+    );
+    assert.deepEqual(bench.states(), [{}, { 'vg/a': '100' }]);
+    busy.resolve();
+    await applied;
+    assert.equal(bench.states().filter((state) => 'vg/a' in state).length, 0);
+    assert.equal(bench.states().filter((state) => 'vg/b' in state).length, 1);
+  });
+
   test('while clients move to it: they are lost, and nothing goes on with the old table', async () => {
-    for (const deadly of ['0 adopt', '1 give a 2,4', '1 disconnect a', '1 retire a', '0 load a', '0 swap a']) {
+    for (const deadly of ['0 adopt', '1 give a 2,4', '1 retire a', '0 load a', '0 swap a']) {
       const bench = await served(4);
       bench.rules.deadly = deadly;
       assert.deepEqual(await bench.apply([wished('a', { sectors: 200 })]), [], deadly);

@@ -133,8 +133,9 @@ export class FakeWorker implements WorkerHost {
       if (!this.volumes.has(id)) this.volumes.set(id, { live: null, next: null, suspended: false });
     }
     return this.#each('load', [...byId.keys()], (volume, id) => {
-      if (this.#rules.unloadable.has(id) || (byId.get(id)?.shared && this.#rules.alone.has(id)))
-        return { id, problem: 'told so by the test' };
+      const problem = 'told so by the test';
+      if (byId.get(id)?.shared === true && this.#rules.alone.has(id)) return { id, problem, alone: true };
+      if (this.#rules.unloadable.has(id)) return { id, problem };
       volume.next = byId.get(id) ?? null;
       return { id };
     });
@@ -232,6 +233,10 @@ export class FakeWorker implements WorkerHost {
       this.requests.set(connection, request);
       if (readOnly) this.readers.add(connection);
     });
+  }
+
+  loseFlushes(): Promise<void> {
+    return Promise.resolve();
   }
 
   openDevices(): Promise<void> {

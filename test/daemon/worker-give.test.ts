@@ -69,6 +69,7 @@ async function stand(t: TestContext, direct = false): Promise<Stand> {
         unsent = request_.unsent?.length ?? 0;
         return workers[index === 0 ? 1 : 0].resumeClient(request_, handle);
       },
+      flushLost: () => undefined,
       gone: () => undefined,
     };
     return ForkedWorker.start({ index, settings, events, lockFd: null });

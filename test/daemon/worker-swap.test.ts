@@ -35,7 +35,11 @@ async function stand(t: TestContext): Promise<Stand> {
   const direct = { otherwise: false, direct: [], buffered: [] };
   const engine = { engine: 'threads' as const, direct, cache: null, scheduler: 'none' as const, busyPoll: 0 };
   const settings = { limits: DEFAULT_LIMITS, engine, logLevel: 'silent', logFormat: 'json' as const };
-  const events = { connectionClosed: (): void => undefined, client: (): Promise<void> => Promise.resolve() };
+  const events = {
+    connectionClosed: (): void => undefined,
+    client: (): Promise<void> => Promise.resolve(),
+    flushLost: (): void => undefined,
+  };
   const worker = new LocalWorker(settings, createLog({ level: 'silent', format: 'json' }), events);
   t.after(async () => {
     await worker.drain();

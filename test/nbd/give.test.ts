@@ -245,7 +245,7 @@ test('who is not done in time stays, and goes on; others go on meanwhile', async
   );
 });
 
-test('in the middle of a WRITE that is refused nobody is moved; in that of a good one, and of a header, he is', async (t) => {
+test('in the middle of a WRITE that is refused a client is moved behind it; in that of a good one, and of a header, at once', async (t) => {
   const { places, client, move } = await stand(t);
   const one = await client();
   const good = Buffer.alloc(100_000, 5);
@@ -258,15 +258,29 @@ test('in the middle of a WRITE that is refused nobody is moved; in that of a goo
   for (const [whole, cut, error] of wholes) {
     one.send(request({ type: CMD.flush, cookie: 1n }), whole.subarray(0, cut));
     await one.reply();
-    const staying = await move(from);
-    assert.deepEqual(staying, error === 0 ? [] : [1]);
-    if (error === 0) from = from === 0 ? 1 : 0;
+    const moving = move(from);
+    if (error === 0) await moving;
     one.send(whole.subarray(cut));
     assert.equal((await one.reply()).error, error);
+    assert.deepEqual(await moving, []);
+    from = from === 0 ? 1 : 0;
   }
   one.send(request({ type: CMD.read, offset: 1, length: good.length }));
   assert.ok((await one.reply(good.length)).data.equals(good));
-  assert.equal(places[0].connections().length, 1);
+  assert.equal(places[from].connections().length, 1);
+});
+
+test('one that does not send the rest of such a WRITE is let go', async (t) => {
+  const { closed, client, move } = await stand(t);
+  const one = await client();
+  const whole = request({ type: CMD.write, cookie: 3n, offset: SIZE, payload: Buffer.alloc(100_000) });
+  one.send(request({ type: CMD.flush, cookie: 1n }), whole.subarray(0, 50_000));
+  await one.reply();
+  assert.deepEqual(await move(0), []);
+  assert.equal((await one.rest()).length, 0);
+  one.close();
+  await waitFor('its end', () => closed[0].length === 1);
+  assert.equal(closed[0][0]?.released, false);
 });
 
 test('who leaves does so where he is, and is not told of as one who stays', async (t) => {
@@ -275,8 +289,9 @@ test('who leaves does so where he is, and is not told of as one who stays', asyn
   device.decide = () => ({ kind: 'hold' });
   one.send(request({ type: CMD.read, cookie: 1n, length: 5 }), request({ type: CMD.disc }));
   await device.whenHeld(1);
-  assert.deepEqual(await move(0), []);
+  const moving = move(0);
   device.releaseAll();
+  assert.deepEqual(await moving, []);
   assert.equal((await one.reply(5)).cookie, 1n);
   assert.equal((await one.rest()).length, 0);
   one.close();

@@ -4,6 +4,7 @@
  * Invariants
  *  - A device is open once for each key, from the first load that names it until `keep` leaves it out.
  *  - What is behind a path is the device that the supervisor claimed, or it is not used.
+ *  - A flush that failed in one worker has failed in all that have the device: who else has it may have written what was lost.
  *  - One that does not answer fails who asked for it; what it answers late is there for the next one.
  */
 import type { BlockCache } from '../../block/cache/block-cache.ts';
@@ -14,7 +15,7 @@ import { flush } from '../../block/sync-io.ts';
 import { deviceStats } from '../../dm/measured-device.ts';
 import { cacheOf, directOf, dressed, type EngineSettings } from '../engine.ts';
 import { Patience } from '../patience.ts';
-import { type DeviceKey, deviceKey, type DeviceSpec, type WorkerStats } from './host.ts';
+import { type DeviceKey, deviceKey, type DeviceSpec, type LostFlushes, type WorkerStats } from './host.ts';
 
 /** How long opening a device, or asking for its size, may take. */
 const DEVICE_TIMEOUT_MS = 10_000;
@@ -24,9 +25,15 @@ export class WorkerDevices {
   readonly #cache: BlockCache | null;
   readonly #devices = new Map<DeviceKey, Promise<OpenedDevice>>();
   readonly #patience = new Patience(DEVICE_TIMEOUT_MS);
+  readonly #flushLost: (lost: LostFlushes) => void;
+  /** Devices whose flushes are lost, opened or not. */
+  readonly #lost = new Map<DeviceKey, number>();
+  /** As they were opened. */
+  readonly #bare = new Map<DeviceKey, OpenedDevice>();
 
-  constructor(engine: EngineSettings) {
+  constructor(engine: EngineSettings, flushLost: (lost: LostFlushes) => void) {
     this.#engine = engine;
+    this.#flushLost = flushLost;
     this.#cache = cacheOf(engine);
   }
 
@@ -49,22 +56,44 @@ export class WorkerDevices {
     return device;
   }
 
-  async #open({ path, identity, readOnly }: DeviceSpec): Promise<OpenedDevice> {
+  async #open(spec: DeviceSpec): Promise<OpenedDevice> {
+    const { path, identity, readOnly } = spec;
     const device = await openBlockDevice(path, {
       readOnly,
       engine: this.#engine.engine,
       direct: directOf(this.#engine.direct, path),
     });
-    if (device.identity === identity) return dressed(device, this.#cache, this.#engine);
+    if (device.identity === identity) {
+      this.#know(deviceKey(spec), device);
+      return dressed(device, this.#cache, this.#engine);
+    }
     await device.close();
     throw new Error(`${path} is another device now than the one that was scanned`);
+  }
+
+  #know(key: DeviceKey, device: OpenedDevice): void {
+    device.onFlushLost = (errno) => {
+      this.#lost.set(key, errno);
+      this.#flushLost({ key, errno });
+    };
+    device.loseFlushes?.(this.#lost.get(key) ?? 0);
+    this.#bare.set(key, device);
+  }
+
+  /** A flush of the device has failed in another worker. */
+  loseFlushes({ key, errno }: LostFlushes): void {
+    this.#lost.set(key, errno);
+    this.#bare.get(key)?.loseFlushes?.(errno);
   }
 
   /** Closes all others. */
   async keep(keys: readonly DeviceKey[]): Promise<void> {
     const keep = new Set(keys);
     const dropped = [...this.#devices].filter(([key]) => !keep.has(key));
-    for (const [key] of dropped) this.#devices.delete(key);
+    for (const [key] of dropped) {
+      this.#devices.delete(key);
+      this.#bare.delete(key);
+    }
     await Promise.all(
       dropped.map(async ([, opening]) => {
         await (await opening).close();

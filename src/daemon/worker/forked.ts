@@ -19,6 +19,7 @@ import type {
   DeviceSpec,
   Failure,
   GiveRequest,
+  LostFlushes,
   Outcome,
   QuietRequest,
   Resumed,
@@ -114,6 +115,10 @@ export class ForkedWorker implements WorkerHost {
 
   clear(ids: readonly VolumeId[]): Promise<void> {
     return this.#call('clear', ids);
+  }
+
+  loseFlushes(lost: LostFlushes): Promise<void> {
+    return this.#call('loseFlushes', lost);
   }
 
   openDevices(devices: readonly DeviceSpec[]): Promise<void> {
@@ -286,6 +291,7 @@ export class ForkedWorker implements WorkerHost {
   #receive(message: Exclude<FromWorker, { readonly kind: 'client' }>): void {
     if (message.kind === 'ready') this.#started.resolve();
     else if (message.kind === 'given') this.#given(message.connection);
+    else if (message.kind === 'flushLost') this.#events.flushLost(message.lost);
     else if (message.kind === 'connectionClosed') this.#events.connectionClosed(message.connection);
     else if (message.kind === 'answer') this.#settle(message.id)?.resolve(message.value);
     else this.#settle(message.id)?.reject(new WorkerError('FAILED', this.index, message.message));

@@ -41,6 +41,12 @@ export function deviceKey({ identity, generation }: Pick<DeviceSpec, 'identity' 
   return `${identity} ${generation}`;
 }
 
+/** A device that has failed a flush: none of its flushes succeeds any more. */
+export interface LostFlushes {
+  readonly key: DeviceKey;
+  readonly errno: number;
+}
+
 /** A volume and the table that it is to have. */
 export interface VolumeSpec {
   readonly id: VolumeId;
@@ -74,7 +80,12 @@ export interface VolumeFacts {
 
 /** Done; or why not, for people: then the volume is as it was before. */
 export type Outcome<T> = { readonly id: VolumeId; readonly problem?: never } & T;
-export type Failure = { readonly id: VolumeId; readonly problem: string };
+export type Failure = {
+  readonly id: VolumeId;
+  readonly problem: string;
+  /** Only one worker can have it (`VolumeSpec.shared`). */
+  readonly alone?: true;
+};
 
 export interface SuspendRequest {
   readonly ids: readonly VolumeId[];
@@ -185,12 +196,14 @@ export interface WorkerCommands {
   disconnect(id: VolumeId): Promise<void>;
   /**
    * Gives clients of a volume away (`WorkerEvents.client`), each as soon as what it has asked for is done; all others notice nothing.
-   * Settles when everybody who was given is where he is to be. Gives the connections that stay, and go on here: they were not done in time,
-   * or can't be moved now. Who leaves does so here.
+   * Settles when everybody who was given is where he is to be, and who leaves, here, needs the volume no more. Gives the connections for which
+   * that took too long: they go on here. One that nobody could go on with is let go.
    */
   give(request: GiveRequest): Promise<readonly number[]>;
   /** Flushes and closes a volume that has no clients. */
   retire(id: VolumeId): Promise<Outcome<object> | Failure>;
+  /** A flush has failed in another worker. */
+  loseFlushes(lost: LostFlushes): Promise<void>;
   /** Opens devices that tables will name. */
   openDevices(devices: readonly DeviceSpec[]): Promise<void>;
   /**
@@ -242,6 +255,8 @@ export interface WorkerEvents {
    * unless this rejects: then it has ended.
    */
   client(request: AdoptRequest, handle: object): Promise<void>;
+  /** A flush has failed, for the first time. */
+  flushLost(lost: LostFlushes): void;
   /** The worker has ended; what was pending has been rejected. */
   gone(reason: string): void;
 }

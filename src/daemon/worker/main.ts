@@ -52,6 +52,7 @@ function start({ index, settings }: Extract<ToWorker, { readonly kind: 'start' }
   worker = new Worker(settings, log, {
     connectionClosed: (connection) => tell({ kind: 'connectionClosed', connection }),
     client: (request, handle) => give(request, handle),
+    flushLost: (lost) => tell({ kind: 'flushLost', lost }),
   });
   tell({ kind: 'ready' });
 }

@@ -4,10 +4,12 @@
  * Invariants
  *  - A slot has a worker that does its work, or none: whoever needs one waits for the slot, within bounds.
  *  - A worker that took its place gets its tables (`restore`) before anybody else gets at it.
+ *  - A flush that fails in one worker fails in all that have its device.
  *  - A worker that keeps dying is started again ever more slowly, and never given up.
  */
+import { DaemonError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { QuietRequest, WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
+import type { LostFlushes, QuietRequest, WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
 import { WorkerError } from './protocol.ts';
 
 /** A worker that lived this long died of something new. */
@@ -43,6 +45,7 @@ export interface WorkerStatus {
 export class WorkerSlot {
   readonly index: number;
   readonly #options: PoolOptions;
+  readonly #flushLost: (slot: WorkerSlot, lost: LostFlushes) => void;
   #host: WorkerHost | null = null;
   /** Null when there will be none any more. */
   #ready = Promise.withResolvers<WorkerHost | null>();
@@ -55,9 +58,10 @@ export class WorkerSlot {
   /** The last start. */
   #opening: Promise<void> = Promise.resolve();
 
-  constructor(index: number, options: PoolOptions) {
+  constructor(index: number, options: PoolOptions, flushLost: (slot: WorkerSlot, lost: LostFlushes) => void) {
     this.index = index;
     this.#options = options;
+    this.#flushLost = flushLost;
   }
 
   /** The worker, once it has its tables; null while there is none. */
@@ -101,6 +105,7 @@ export class WorkerSlot {
     const events: WorkerEvents = {
       connectionClosed: this.#options.connectionClosed,
       client: this.#options.client,
+      flushLost: (lost) => this.#flushLost(this, lost),
       gone: (reason) => this.#gone(reason),
     };
     const host = await this.#options.start(this.index, events);
@@ -176,9 +181,13 @@ export class WorkerSlot {
 
 export class WorkerPool {
   readonly slots: readonly WorkerSlot[];
+  readonly #log: Logger;
 
   constructor(options: PoolOptions) {
-    this.slots = Array.from({ length: options.count }, (_, index) => new WorkerSlot(index, options));
+    this.#log = options.log;
+    this.slots = Array.from({ length: options.count }, (_, index) => {
+      return new WorkerSlot(index, options, (slot, lost) => this.#loseFlushes(slot, lost));
+    });
   }
 
   /** Starts all of them. Throws a WorkerError. */
@@ -187,6 +196,15 @@ export class WorkerPool {
     const outcomes = await Promise.allSettled(this.slots.map((slot) => slot.open()));
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
+  }
+
+  /** Tells all workers but this one that a flush has failed. */
+  #loseFlushes(slot: WorkerSlot, lost: LostFlushes): void {
+    for (const other of this.slots) {
+      if (other === slot) continue;
+      // With a worker that has ended its clients have, too.
+      other.host?.loseFlushes(lost).catch((err: unknown) => this.#log.debug({ err }, 'a worker was not told'));
+    }
   }
 
   /** The workers that are there. */
@@ -232,6 +250,14 @@ export class WorkerPool {
   /** Ends all of them in an orderly way; gives what failed. */
   async drain(): Promise<readonly string[]> {
     return (await Promise.all(this.slots.map((slot) => slot.drain()))).flat();
+  }
+
+  /** `drain`. Throws an AggregateError of DaemonErrors if something could not be flushed and closed. */
+  async close(): Promise<void> {
+    const problems = await this.drain();
+    if (problems.length === 0) return;
+    const errors = problems.map((reason) => new DaemonError({ code: 'CLOSE_FAILED', reason }));
+    throw new AggregateError(errors, 'some volumes could not be flushed and closed');
   }
 
   /** What the workers count; null for one that is not there, or does not answer. */

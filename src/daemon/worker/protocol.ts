@@ -6,6 +6,7 @@
  *     → adopt, id + the socket   ← answer, id | failed, id
  *     → adopting, id             what came before is the adopt, or that was lost
  *     ← connectionClosed
+ *     ← flushLost, device
  *     ← client + the socket      one that goes on in another process
  *     ← given, connection        what came before is the client, or that was lost
  *
@@ -15,7 +16,7 @@
  *    order. So each such message is followed by one that names it.
  *  - The channel's end is the worker's end: it drains, flushes and exits.
  */
-import type { AdoptRequest, WorkerCommands } from './host.ts';
+import type { AdoptRequest, LostFlushes, WorkerCommands } from './host.ts';
 import type { WorkerSettings } from './worker.ts';
 
 export type CommandName = keyof WorkerCommands;
@@ -32,7 +33,8 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly id: number; readonly message: string }
   | { readonly kind: 'connectionClosed'; readonly connection: number }
   | { readonly kind: 'client'; readonly request: AdoptRequest }
-  | { readonly kind: 'given'; readonly connection: number };
+  | { readonly kind: 'given'; readonly connection: number }
+  | { readonly kind: 'flushLost'; readonly lost: LostFlushes };
 
 /** A worker that does not do what it was asked. */
 export class WorkerError extends Error {

@@ -28,6 +28,7 @@ import type {
   DeviceSpec,
   Failure,
   GiveRequest,
+  LostFlushes,
   Outcome,
   QuietRequest,
   Resumed,
@@ -56,6 +57,9 @@ export interface WorkerSettings {
   readonly logFormat: 'auto' | 'json' | 'text';
 }
 
+/** What a worker tells that can't be gone by itself. */
+type Told = Omit<WorkerEvents, 'gone'>;
+
 export interface WorkerLog extends NbdLog {
   level: string;
 }
@@ -65,16 +69,16 @@ export class Worker implements WorkerCommands {
   readonly #sessions: NbdSessions;
   readonly #volumes = new Map<VolumeId, HeldVolume>();
   readonly #devices: WorkerDevices;
-  readonly #events: Pick<WorkerEvents, 'connectionClosed' | 'client'>;
+  readonly #events: Told;
   readonly #readying = new Patience(PREPARE_MS);
   readonly #clearing = new Patience(CLEAR_MS);
   /** Who was adopted, by connection. */
   readonly #clients = new Map<number, AdoptRequest>();
 
-  constructor(settings: WorkerSettings, log: WorkerLog, events: Pick<WorkerEvents, 'connectionClosed' | 'client'>) {
+  constructor(settings: WorkerSettings, log: WorkerLog, events: Told) {
     this.#log = log;
     this.#events = events;
-    this.#devices = new WorkerDevices(settings.engine);
+    this.#devices = new WorkerDevices(settings.engine, (lost) => events.flushLost(lost));
     if (settings.engine.engine === 'uring') lookBeforeSleep(settings.engine.busyPoll);
     const { limits } = settings;
     this.#sessions = new NbdSessions({
@@ -270,6 +274,11 @@ export class Worker implements WorkerCommands {
     });
   }
 
+  loseFlushes(lost: LostFlushes): Promise<void> {
+    this.#devices.loseFlushes(lost);
+    return Promise.resolve();
+  }
+
   async openDevices(devices: readonly DeviceSpec[]): Promise<void> {
     await Promise.all(devices.map((device) => this.#devices.get(device)));
   }
@@ -342,10 +351,12 @@ function isOf(export_: NbdExport, id: VolumeId): boolean {
 }
 
 /** Throws if the devices can't be used by two workers: past the page cache each reads, modifies and writes blocks for itself. */
+class NotShared extends Error {}
+
 function mustShare(devices: ReadonlyMap<string, BlockDevice>): void {
   for (const [path, { limits }] of devices) {
     if (limits.requestAlignment === 1) continue;
-    throw new Error(`${path} is used past the page cache: only one worker can have a volume on it`);
+    throw new NotShared(`${path} is used past the page cache: only one worker can have a volume on it`);
   }
 }
 
@@ -368,6 +379,7 @@ async function attempt<T>(id: VolumeId, work: () => T | Promise<T>): Promise<T |
   try {
     return await work();
   } catch (error) {
-    return { id, problem: messageOf(error) };
+    const problem = messageOf(error);
+    return error instanceof NotShared ? { id, problem, alone: true } : { id, problem };
   }
 }
