@@ -25,11 +25,11 @@ const MOVE_TIMEOUT_MS = 20_000;
 
 /** Who moves clients. */
 export interface Movers {
-  /** Moves the clients that a volume has at `from`, or these of them; settles when they are served at `to`. Gives how many stay. */
+  /** Moves those of these connections that a volume has at `from`; settles when they are served at `to`. Gives how many stay. */
   move(
     served: ServedVolume,
     way: { readonly from: WorkerSlot; readonly to: WorkerSlot },
-    connections: readonly number[] | null,
+    connections: readonly number[],
     workMs: number,
   ): Promise<number>;
   /** Connections of a volume that a worker serves. */
@@ -140,7 +140,8 @@ export class Branches {
     try {
       if (served.live && !served.held) {
         const way = { from: slot, to: served.slot };
-        const left = await this.#options.movers().move(served, way, null, MOVE_TIMEOUT_MS);
+        const movers = this.#options.movers();
+        const left = await movers.move(served, way, movers.at(served, slot), MOVE_TIMEOUT_MS);
         if (left > 0) return `what ${left} clients have asked of ${name} is not done after ${MOVE_TIMEOUT_MS} ms`;
       } else {
         // Home has no worker now: who is here comes again.

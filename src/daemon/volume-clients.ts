@@ -163,11 +163,10 @@ export class VolumeClients implements ExportDirectory, Movers {
   async move(
     served: ServedVolume,
     { from, to }: { readonly from: WorkerSlot; readonly to: WorkerSlot },
-    connections: readonly number[] | null,
+    connections: readonly number[],
     workMs: number,
   ): Promise<number> {
-    const all = this.at(served, from);
-    const going = connections === null ? all : all.filter((connection) => connections.includes(connection));
+    const going = this.at(served, from).filter((connection) => connections.includes(connection));
     const host = served.hostAt(from);
     if (host === null || going.length === 0) return 0;
     for (const connection of going) this.#ways.set(connection, to);

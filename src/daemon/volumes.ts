@@ -201,21 +201,21 @@ export class VolumeSet implements ChangedSet {
     return within(ending, RETIRE_TIMEOUT_MS);
   }
 
+  /** Whatever becomes of one worker: its extents are free when none has it any more. */
   async #end(served: ServedVolume): Promise<void> {
-    const { host } = served.slot;
-    // Whatever becomes of home: its extents are free when nobody has it any more.
-    const elsewhere = this.branches.end(served);
+    await Promise.all([this.branches.end(served), this.#endAtHome(served)]);
+  }
+
+  async #endAtHome({ id, name, slot: { host } }: ServedVolume): Promise<void> {
+    if (host === null) return;
     try {
-      if (host === null) return;
-      await host.disconnect(served.id);
-      const { problem } = await host.retire(served.id);
+      await host.disconnect(id);
+      const { problem } = await host.retire(id);
       if (problem === undefined) return;
-      this.#log.error({ reason: problem, lv: served.name }, 'a volume could not be flushed when it was closed');
+      this.#log.error({ reason: problem, lv: name }, 'a volume could not be flushed when it was closed');
     } catch (error) {
       // With its worker everything of it has ended.
       ignoreGone(error);
-    } finally {
-      await elsewhere;
     }
   }
 

@@ -51,8 +51,8 @@ export interface NbdSessionsOptions {
 interface Leave {
   readonly moving: Set<Connection>;
   readonly staying: Set<Connection>;
-  /** Of those that move, who has something to send before that can be, and what to try then. */
-  readonly again: Map<Connection, (connection: Connection) => void>;
+  /** To be tried again: those had something to send before they can be moved. */
+  readonly again: (() => void)[];
 }
 
 /** How long a client may take for the rest of a payload that nobody wants, when it is to be moved. */
@@ -133,7 +133,7 @@ export class NbdSessions {
     workMs: number,
     given: (id: number, released: Released) => void,
   ): Promise<readonly number[]> {
-    const leave: Leave = { moving: new Set(), staying: new Set(), again: new Map() };
+    const leave: Leave = { moving: new Set(), staying: new Set(), again: [] };
     const { moving, staying, again } = leave;
     const until = performance.now() + REST_MS;
     const move = (connection: Connection): void => {
@@ -144,7 +144,7 @@ export class NbdSessions {
         } else if (!connection.leaving) {
           connection.goOn();
           if (performance.now() < until) {
-            again.set(connection, move);
+            again.push(() => move(connection));
             return;
           }
           connection.drain();
@@ -179,7 +179,7 @@ export class NbdSessions {
 
   /** Whoever has not been given goes on here. */
   #stay({ moving, staying, again }: Leave): void {
-    again.clear();
+    again.length = 0;
     for (const connection of moving) {
       staying.add(connection);
       connection.goOn();
@@ -256,11 +256,7 @@ export class NbdSessions {
     return setInterval(() => {
       const now = performance.now();
       for (const connection of this.#connections) connection.tick(now);
-      for (const { again } of this.#leaves) {
-        const waiting = [...again];
-        again.clear();
-        for (const [connection, move] of waiting) move(connection);
-      }
+      for (const { again } of this.#leaves) for (const retry of again.splice(0)) retry();
     }, everyMs).unref();
   }
 

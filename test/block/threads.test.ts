@@ -166,17 +166,27 @@ describe('threads engine', () => {
         setImmediate(done, syncs === 1 ? Object.assign(new Error('EIO'), { errno: -Errno.EIO }) : null);
       },
     });
+    const lost: number[] = [];
+    failing.onFlushLost = (errno) => void lost.push(errno);
     assert.equal(
       await perform(failing, { op: Op.write, buffer: Buffer.alloc(512), flags: RequestFlag.fua }),
       Errno.EIO,
     );
     assert.equal(await perform(failing, { op: Op.flush }), Errno.EIO);
+    assert.deepEqual(lost, [Errno.EIO]);
     assert.equal(
       await perform(failing, { op: Op.write, buffer: Buffer.alloc(512), flags: RequestFlag.fua }),
       Errno.EIO,
     );
     assert.equal(syncs, 1);
     await failing.close();
+    // What failed for somebody else fails here, though all is well with this descriptor.
+    const told = await over('/dev/null', { fdatasync: (_fd, done) => void setImmediate(done, null) });
+    assert.equal(await perform(told, { op: Op.flush }), 0);
+    told.loseFlushes?.(Errno.EIO);
+    assert.equal(await perform(told, { op: Op.flush }), Errno.EIO);
+    await performOk(told, { op: Op.write, buffer: Buffer.alloc(512) });
+    await told.close();
   });
 
   test('serves waiting flushes by one fdatasync, later ones by the next, and FUA after its data', async () => {

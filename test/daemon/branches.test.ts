@@ -166,6 +166,12 @@ describe('a change', () => {
   });
 });
 
+test('a flush that fails at one worker has failed at all others', async () => {
+  const bench = await served(3, {}, 3);
+  bench.hosts[1]?.loses('device');
+  assert.deepEqual(bench.asked(), ['0 loseFlushes device', '2 loseFlushes device']);
+});
+
 describe('a worker dies', () => {
   test('that has a branch: its clients are lost, the volume is not', async () => {
     const bench = await served(4);

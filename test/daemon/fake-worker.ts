@@ -4,6 +4,7 @@ import type {
   DeviceKey,
   Failure,
   GiveRequest,
+  LostFlushes,
   Outcome,
   Resumed,
   SuspendRequest,
@@ -235,8 +236,13 @@ export class FakeWorker implements WorkerHost {
     });
   }
 
-  loseFlushes(): Promise<void> {
-    return Promise.resolve();
+  /** Tells of a device whose flushes are lost. */
+  loses(key: DeviceKey): void {
+    this.#events.flushLost({ key, errno: 5 });
+  }
+
+  loseFlushes({ key }: LostFlushes): Promise<void> {
+    return Promise.try(() => this.#asked(`loseFlushes ${key}`));
   }
 
   openDevices(): Promise<void> {
@@ -262,7 +268,7 @@ export class FakeWorker implements WorkerHost {
   give({ id, connections }: GiveRequest): Promise<readonly number[]> {
     return Promise.try(async () => {
       const own = [...this.requests.values()].filter((request) => request.id === id);
-      const going = own.filter(({ connection }) => connections === null || connections.includes(connection));
+      const going = own.filter(({ connection }) => connections.includes(connection));
       this.#asked(`give ${shortOf(id)} ${going.map(({ connection }) => connection).join()}`);
       const staying = going.filter(({ connection }) => this.#rules.busy.has(connection));
       for (const request of going) {

@@ -6,7 +6,6 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -18,7 +17,8 @@ import { PLAIN } from '../../src/nbd/features.ts';
 import { DEFAULT_LIMITS } from '../../src/nbd/server.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { mustRun } from '../helpers/run.ts';
-import { CMD, request, WireClient } from '../nbd/wire.ts';
+import { OwnServer } from '../nbd/own-server.ts';
+import { CMD, request, type WireClient } from '../nbd/wire.ts';
 
 const SIZE = 16 * 2 ** 20;
 const BLOCK = 4096;
@@ -32,7 +32,7 @@ interface Stand {
   readonly spec: VolumeSpec;
   /** A client of the first worker; connections count from 1. */
   readonly client: () => Promise<WireClient>;
-  readonly move: (from: 0 | 1, connections?: readonly number[] | null) => Promise<readonly number[]>;
+  readonly move: (from: 0 | 1, connections?: readonly number[]) => Promise<readonly number[]>;
   /** What was sent along with the last client, in bytes. */
   readonly unsent: () => number;
 }
@@ -75,13 +75,10 @@ async function stand(t: TestContext, direct = false): Promise<Stand> {
     return ForkedWorker.start({ index, settings, events, lockFd: null });
   };
   const workers: readonly [ForkedWorker, ForkedWorker] = [await start(0), await start(1)];
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  server.listen(join(folder, 's'));
-  await once(server, 'listening');
-  const clients: WireClient[] = [];
+  const server = await OwnServer.listen(join(folder, 's'));
+  let count = 0;
   t.after(async () => {
-    for (const client of clients) client.close();
-    server.close();
+    await server[Symbol.asyncDispose]();
     for (const worker of workers) await worker.drain();
     await rm(folder, { recursive: true });
   });
@@ -97,15 +94,12 @@ async function stand(t: TestContext, direct = false): Promise<Stand> {
     ended,
     spec,
     async client() {
-      const accepted = once(server, 'connection');
-      const client = WireClient.over(connect({ path: join(folder, 's'), allowHalfOpen: true }));
-      const connection = clients.push(client);
-      const [socket]: Socket[] = await accepted;
-      assert(socket !== undefined);
-      await workers[0].adopt(requestOf(connection), socket);
+      const { client, socket } = await server.connected();
+      await workers[0].adopt(requestOf(++count), socket);
       return client;
     },
-    move: (from, connections = null) => workers[from].give({ id: ID, connections, workMs: PLENTY_MS }),
+    move: (from, connections = Array.from({ length: count }, (_, i) => i + 1)) =>
+      workers[from].give({ id: ID, connections, workMs: PLENTY_MS }),
     unsent: () => unsent,
   };
 }
@@ -199,7 +193,7 @@ test('clients that write, read and verify are moved back and forth, and notice n
   await waitFor('all of them', async () => (await workers[0].stats()).connections.length === CLIENTS);
   for (; rounds < ROUNDS; rounds++) {
     // All of them, or one: whoever is elsewhere is nobody's here.
-    const which = next(3) === 0 ? null : [1 + next(CLIENTS)];
+    const which = next(3) === 0 ? undefined : [1 + next(CLIENTS)];
     assert.deepEqual(await move(rounds % 2 === 0 ? 0 : 1, which), []);
   }
   const commands = (await Promise.all(all)).reduce((sum, count) => sum + count);

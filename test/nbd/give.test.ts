@@ -3,9 +3,7 @@
  * not, they lose no byte; and those who are not asked notice nothing.
  */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -21,7 +19,8 @@ import { DEFAULT_LIMITS, SILENT } from '../../src/nbd/server.ts';
 import { NbdSessions, type SessionLimits } from '../../src/nbd/sessions.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { makeExport, type TestExport } from './exports.ts';
-import { CMD, request, WireClient } from './wire.ts';
+import { OwnServer } from './own-server.ts';
+import { CMD, request, type WireClient } from './wire.ts';
 
 const SIZE = 4 * 2 ** 20;
 const PLENTY_MS = 60_000;
@@ -77,13 +76,9 @@ async function stand(t: TestContext, limits: Partial<SessionLimits> = {}, open?:
     });
   const places = [make(0), make(1)] as const;
   const folder = await mkdtemp(join(tmpdir(), 'orion-give-'));
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
-  server.listen(join(folder, 's'));
-  await once(server, 'listening');
-  const clients: WireClient[] = [];
+  const server = await OwnServer.listen(join(folder, 's'));
   t.after(async () => {
-    for (const client of clients) client.close();
-    server.close();
+    await server[Symbol.asyncDispose]();
     await Promise.all(places.map((place) => place.close()));
     for (const place of places) assert.equal(place.payloadBytes, 0, 'memory that nobody uses is accounted for');
     await rm(folder, { recursive: true });
@@ -95,11 +90,7 @@ async function stand(t: TestContext, limits: Partial<SessionLimits> = {}, open?:
     places,
     closed,
     async client() {
-      const accepted = once(server, 'connection');
-      const client = WireClient.over(connect({ path: join(folder, 's'), allowHalfOpen: true }));
-      clients.push(client);
-      const [socket]: Socket[] = await accepted;
-      assert(socket !== undefined);
+      const { client, socket } = await server.connected();
       const start = { id: nextId++, peer: 'test', export: export_, negotiated: negotiated() };
       places[0].adopt({ ...start, resumed: true }, socket);
       return client;

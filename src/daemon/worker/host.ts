@@ -136,8 +136,7 @@ export interface QuietRequest {
 /** Clients of a volume that are to be served elsewhere. */
 export interface GiveRequest {
   readonly id: VolumeId;
-  /** Null: all that it has. */
-  readonly connections: readonly number[] | null;
+  readonly connections: readonly number[];
   /** How long what they have asked for may take. */
   readonly workMs: number;
 }

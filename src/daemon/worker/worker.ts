@@ -205,10 +205,10 @@ export class Worker implements WorkerCommands {
   }
 
   async give({ id, connections, workMs }: GiveRequest): Promise<readonly number[]> {
-    const wanted = connections === null ? null : new Set(connections);
+    const wanted = new Set(connections);
     const given: Promise<void>[] = [];
     const staying = await this.#sessions.give(
-      (connection) => isOf(connection.export, id) && (wanted?.has(connection.id) ?? true),
+      (connection) => isOf(connection.export, id) && wanted.has(connection.id),
       workMs,
       (connection, released) => given.push(this.#give(connection, released)),
     );
