@@ -146,8 +146,10 @@ export const MAX_DRAINED_BYTES: number = 2 * MAX_PAYLOAD_BYTES;
 /** Bytes: the longest option payload that is kept; up to `MAX_SKIPPED_OPTION_BYTES` it is read, dropped and refused. */
 export const MAX_OPTION_BYTES: number = 64 * 2 ** 10;
 export const MAX_SKIPPED_OPTION_BYTES: number = 2 ** 20;
-/** Options per connection; a LIST adds one for each export that it named, so that a client may ask about each. */
+/** Options per connection; the first LIST adds some for each export that it named, so that a client may ask about each. */
 export const MAX_OPTIONS: number = 64;
+/** What a client may ask about an export: LIST_META_CONTEXT, SET_META_CONTEXT, INFO, GO. `nbdinfo --list` asks two of them of each. */
+export const OPTIONS_OF_EXPORT: number = 4;
 /** LISTs per connection: each may be megabytes of reply for a few bytes of request. */
 export const MAX_LISTS: number = 8;
 /** The context that every export has: its bits are those of src/block/extents.ts. */
@@ -158,5 +160,7 @@ export const MAX_CONTEXTS = 64;
 export const MAX_CONTEXT_QUERIES = 1024;
 /** Extents of one BLOCK_STATUS reply. */
 export const MAX_EXTENTS: number = 512;
+/** Bytes that one piece of a CACHE reads. */
+export const CACHE_PIECE_BYTES: number = 512 * 1024;
 /** Bytes of the list that one context's part of such a reply is made of. */
 export const EXTENT_LIST_BYTES: number = 12 * MAX_EXTENTS;

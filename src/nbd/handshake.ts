@@ -23,6 +23,7 @@ import {
   MAX_OPTION_BYTES,
   MAX_OPTIONS,
   MAX_SKIPPED_OPTION_BYTES,
+  OPTIONS_OF_EXPORT,
   OPTION_HEADER_BYTES,
   OPTION_MAGIC,
   OPTION_NAMES,
@@ -371,7 +372,7 @@ export class Handshake {
       return;
     }
     const exports = this.#directory.list();
-    if (this.#lists === 1) this.#optionsLeft += exports.length;
+    if (this.#lists === 1) this.#optionsLeft += OPTIONS_OF_EXPORT * exports.length;
     for (const { name, description } of exports) {
       // The empty name stands for "the default export" and must not be listed.
       if (name !== '') this.#replies.push(serverReply(name, description));

@@ -11,6 +11,7 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { chmod, chown, lstat, readFile, readlink, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { NbdError } from './errors.ts';
 
 export type NbdAddress =
@@ -67,13 +68,24 @@ export async function answers(path: string): Promise<boolean> {
   }
 }
 
+/** Node calls a missing directory a lack of permission. */
+async function findDirectory(address: string, directory: string): Promise<void> {
+  try {
+    await lstat(directory);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error;
+    throw new NbdError('LISTEN_FAILED', address, `there is no directory ${directory}`);
+  }
+}
+
 async function removeStale(address: string, path: string): Promise<void> {
   let isSocket: boolean;
   try {
     isSocket = (await lstat(path)).isSocket();
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return;
-    throw error;
+    if (systemCode(error) !== 'ENOENT') throw error;
+    await findDirectory(address, dirname(path));
+    return;
   }
   if (!isSocket) throw new NbdError('ADDRESS_IN_USE', address, 'the path exists and is not a socket');
   if (await answers(path)) throw new NbdError('ADDRESS_IN_USE', address, 'another server listens there');

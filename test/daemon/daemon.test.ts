@@ -474,7 +474,12 @@ describe('a start that fails', () => {
     ['config', ['--config', 'bad.toml'], 3, /bad.toml: .*\norion-lvmd: .*bad.toml: /],
     ['no device', ['--devices', 'none.img'], 5, /no devices to serve: .*none.img: No such file/],
     ['wrong kind', ['--devices', '/dev/null'], 5, /no devices to serve: \/dev\/null: /],
-    ['no directory', ['--devices', 'IMAGE', '--listen', 'unix:no/dir/s.sock'], 5, /cannot listen on unix:.*no\/dir\/s/],
+    [
+      'no directory',
+      ['--devices', 'IMAGE', '--listen', 'unix:no/dir/s.sock'],
+      5,
+      /cannot listen on unix:.*no\/dir\/s.sock: there is no directory .*no\/dir$/m,
+    ],
     ['a file there', ['--devices', 'IMAGE', '--listen', 'unix:plain-file'], 5, /cannot listen on .*not a socket/],
     [
       'no control',

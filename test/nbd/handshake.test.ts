@@ -444,9 +444,17 @@ describe('handshake', () => {
     assert.match(closes(flagged(option(OPT.starttls), 65)), /too many options/);
     assert.match(closes(flagged(option(OPT.list), 9)), /too many LIST/);
     const exports = Array.from({ length: 200 }, (_, i) => makeExport({ name: `vg/lv${i}` }));
-    const infos = exports.map(({ name }) => option(OPT.info, query(name)));
-    const { outcome } = converse([clientFlags(), option(OPT.list), ...infos], new TestDirectory(exports));
-    assert.equal(outcome, null);
+    const asked = exports.flatMap(({ name }) => [
+      option(OPT.listMeta, contexts(name, [])),
+      option(OPT.setMeta, contexts(name, ['base:allocation'])),
+      option(OPT.info, query(name)),
+      option(OPT.info, query(name)),
+    ]);
+    const directory = new TestDirectory(exports);
+    const list = [clientFlags(), option(OPT.structured), option(OPT.list), ...asked];
+    assert.equal(converse(list, directory).outcome, null);
+    const more = Array<Buffer>(63).fill(option(OPT.starttls));
+    assert.match(closes(Buffer.concat([...list, ...more]), directory), /too many options/);
   });
 
   test('ABORT is acknowledged, with payload too, and closes', () => {
