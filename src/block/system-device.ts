@@ -11,7 +11,9 @@
  *    it began. What arrives while it runs waits for the next one. Where the engine can write durably (`durableWrites`), FUA
  *    writes do without it.
  *  - After a failed fdatasync every later flush and FUA fails as well: the kernel reports a lost page only once, and drops it, so
- *    a later success would claim durability for data that is gone. That is told, for others who have the device open.
+ *    a later success would claim durability for data that is gone. That is told, for others who have the device open. A durable
+ *    write that fails counts as one if its bytes can be written: then it was the flush within that failed. Until that is known
+ *    nothing is called durable.
  *  - With `bounce` (O_DIRECT) data that is not `aligned` goes through aligned memory of a bounded size. A request that finds none left
  *    waits for it.
  */
@@ -71,6 +73,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   #syncing = new RequestQueue();
   #syncRunning = false;
   #syncErrno = 0;
+  /** Durable writes that have failed, and whose bytes are being written once more. */
+  #doubts = 0;
   /** Questions about what ranges hold: one at a time, so that they can't fill the thread pool. The first is under way. */
   readonly #questions: StatusQuestion[] = [];
   /** What has turned out to be unsupported is not tried again. */
@@ -256,7 +260,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     const at = request.bufferOffset + slot.position - request.offset;
     const left = slot.end - slot.position;
     const isRead = request.op === Op.read;
-    const durable = !isRead && (request.flags & RequestFlag.fua) !== 0 && this.#calls.durableWrites;
+    const durable = this.#isDurable(request) && slot.failed === 0;
     if (this.#bounce === null || request.aligned) {
       const count = Math.min(left, MAX_CALL_BYTES);
       slot.pieceEnd = slot.position + count;
@@ -276,10 +280,23 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     }
   }
 
+  #isDurable({ op, flags }: IoRequest): boolean {
+    return op === Op.write && (flags & RequestFlag.fua) !== 0 && this.#calls.durableWrites;
+  }
+
   moved(slot: S, errno: number, bytes: number): void {
     const request = slot.request!;
     if (errno === Errno.EINTR) {
       this.#advance(slot);
+    } else if (slot.failed !== 0) {
+      this.#doubts--;
+      if (errno === 0) this.#loseFlush(slot.failed);
+      this.#finish(slot, slot.failed);
+      this.#schedule();
+    } else if (errno !== 0 && this.#isDurable(request)) {
+      this.#doubts++;
+      slot.failed = errno;
+      this.#transfer(slot, request);
     } else if (errno !== 0) {
       this.#finish(slot, errno);
     } else if (bytes === 0) {
@@ -364,6 +381,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   #finish(slot: S, errno: number): void {
     const request = slot.request!;
     slot.request = null;
+    slot.failed = 0;
     if (slot.bounce !== null) {
       this.#bounce!.release(slot.bounce);
       slot.bounce = null;
@@ -372,7 +390,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     this.#busy--;
     if (this.#queue.size > 0 && !this.#waiting) this.#schedule();
     if (errno === 0 && request.op !== Op.read && (request.flags & RequestFlag.fua) !== 0) {
-      if (request.op !== Op.write || !this.#calls.durableWrites) {
+      if (request.op !== Op.write || !this.#calls.durableWrites || this.#doubts > 0) {
         this.#unsynced.push(request);
         this.#schedule();
         return;
@@ -388,8 +406,13 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     request.owner.ioDone(request);
   }
 
+  #loseFlush(errno: number): void {
+    if (this.#syncErrno === 0) this.onFlushLost?.(errno);
+    this.loseFlushes(errno);
+  }
+
   #startSync(): void {
-    if (this.#syncRunning || this.#unsynced.size === 0 || this.#waiting) return;
+    if (this.#syncRunning || this.#unsynced.size === 0 || this.#waiting || this.#doubts > 0) return;
     if (!this.#calls.hasRoom(this.#onRoom)) {
       this.#waiting = true;
       return;
@@ -408,10 +431,10 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
 
   #synced(errno: number): void {
     this.#syncRunning = false;
-    if (errno !== 0 && this.#syncErrno === 0) this.onFlushLost?.(errno);
-    this.loseFlushes(errno);
+    if (errno !== 0) this.#loseFlush(errno);
     for (let request = this.#syncing.shift(); request !== null; request = this.#syncing.shift()) {
-      this.#complete(request, errno);
+      if (this.#doubts > 0) this.#unsynced.push(request);
+      else this.#complete(request, this.#syncErrno);
     }
     if (this.#unsynced.size > 0) this.#schedule();
     this.#checkDrained();
