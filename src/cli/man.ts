@@ -77,6 +77,7 @@ const ENVIRONMENT: readonly string[] = [
     ['LVM_COMMAND_PROFILE', 'The command profile to use where --commandprofile is not given.'],
     ['LVM_VG_NAME', 'The volume group of logical volumes that are named without one.'],
     ['ORION_LVM_CONFIG', 'The lvm.toml to use where --config names none.'],
+    ['ORION_LVM_CONTROL', 'The control socket at which to look for a running daemon. Empty: none is asked.'],
     ['ORION_LVM_DEVICES', 'Devices to use where --devices is not given, separated by commas.'],
   ].flatMap(([name = '', meaning = '']) => ['.TP', bold(name), roff(meaning)]),
 ];
@@ -117,13 +118,20 @@ export function daemonPage({ summary, flags }: ReturnType<typeof describeFlags>)
   return `${lines.join('\n')}\n`;
 }
 
+/** The name of a command's page: as LVM2 has lvm-fullreport(8), so that man(1), top(1) and others keep theirs. */
+export function pageName({ name, inner }: Pick<NamedCommand, 'name' | 'inner'>): string {
+  return inner ? `orion-lvm-${name}` : name;
+}
+
 /** The page of a command. */
-export function commandPage({ name, command, inner }: NamedCommand): string {
+export function commandPage(named: NamedCommand): string {
+  const { name, command, inner } = named;
   const typed = inner ? `orion-lvm ${name}` : name;
+  const page = pageName(named);
   const lines = [
-    title(name),
+    title(page),
     '.SH NAME',
-    `${roff(name)} \\- ${roff(command.summary)}`,
+    `${roff(page)} \\- ${roff(command.summary)}`,
     '.SH SYNOPSIS',
     `${bold(typed)} [ ${italic('option_args')} ]${command.argumentsUsage === '' ? '' : ` ${roff(command.argumentsUsage)}`}`,
   ];
@@ -147,6 +155,11 @@ export function overviewPage(commands: readonly NamedCommand[]): string {
       "orion-lvm runs LVM2's commands on block devices and image files without device-mapper. The commands have LVM2's names, " +
         'options, output and exit codes, and what they write is what LVM2 reads. Most are also there by their own names. ' +
         'Without arguments, commands are read from standard input, a line each.',
+    ),
+    '.PP',
+    roff(
+      'Each command has a page: NAME(8) where it is also there by its own name, orion-lvm-NAME(8) where it is not. ' +
+        'Where orion-lvmd(8) runs and has the devices, it runs the command.',
     ),
     '.PP',
     roff(

@@ -16,7 +16,7 @@ import { CommandError, EXIT, type ExitCode, type Output, UnmatchedSyntax } from 
 import { OfflineAudit } from './offline-audit.ts';
 import { parseOptions } from './options.ts';
 import { readToml, settingsForCommand } from './settings.ts';
-import { printUsage } from './usage.ts';
+import { type CommandName, printUsage } from './usage.ts';
 import { printVersion } from './version.ts';
 
 /** What a run depends on besides its arguments. */
@@ -36,16 +36,17 @@ function listCommands(output: Output): void {
 }
 
 async function runCommand(
-  name: string,
+  called: CommandName,
   command: Command,
   argv: readonly string[],
   streams: Output,
   around: Surroundings,
 ): Promise<ExitCode> {
+  const { name, typed } = called;
   let output = streams;
   const options = parseOptions(name, [...command.options, ...COMMON_OPTIONS], argv, output);
   if (options.has('help') || options.has('longhelp')) {
-    printUsage(name, command, options.has('longhelp'), output);
+    printUsage(called, command, options.has('longhelp'), output);
     return EXIT.ok;
   }
   if (options.has('version')) {
@@ -89,7 +90,7 @@ async function runCommand(
       await audit?.record(toml, code, output);
     }
   });
-  if (code === EXIT.badUsage && pointToHelp) output.error(`Run \`${name} --help' for more information.`);
+  if (code === EXIT.badUsage && pointToHelp) output.error(`Run \`${typed} --help' for more information.`);
   return code;
 }
 
@@ -134,5 +135,6 @@ export async function run(argv: readonly string[], output: Output, around: Surro
     return EXIT.noSuchCommand;
   }
   const { command } = await entry.load();
-  return guarded(output, () => runCommand(wanted, command, args, output, around));
+  const called = { name: wanted, typed: entry.inner === true ? `orion-lvm ${wanted}` : wanted };
+  return guarded(output, () => runCommand(called, command, args, output, around));
 }

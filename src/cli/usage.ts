@@ -6,6 +6,12 @@ import { COMMON_OPTIONS } from './common-options.ts';
 import type { Output } from './messages.ts';
 import type { OptionSpec } from './options.ts';
 
+/** What a command is called, and what people type to run it: "status", "orion-lvm status". */
+export interface CommandName {
+  readonly name: string;
+  readonly typed: string;
+}
+
 /** Width of help texts, indent not counted. */
 const LINE = 78;
 
@@ -36,11 +42,11 @@ export function wrap(text: string, width: number): string[] {
   return [...lines, line];
 }
 
-/** Prints what the command takes; `long` explains every option. */
-export function printUsage(name: string, command: Command, long: boolean, output: Output): void {
+/** Prints what the command takes, and how it is `typed`; `long` explains every option. */
+export function printUsage({ name, typed }: CommandName, command: Command, long: boolean, output: Output): void {
   output.print(`${name} - ${command.summary}`);
   output.print('');
-  output.print(name);
+  output.print(typed);
   for (const option of inUsageOrder(command.options)) output.print(`\t[ ${optionUsage(option)} ]`);
   output.print('\t[ COMMON_OPTIONS ]');
   if (command.argumentsUsage !== '') output.print(`\t${command.argumentsUsage}`);

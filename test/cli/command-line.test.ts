@@ -166,6 +166,15 @@ describe('dispatch', () => {
     const { status, err } = await runHere('lvs', '--units', 'x');
     assert.equal(status, 3);
     assert.deepEqual(err, ['Invalid units specification', "Run `lvs --help' for more information."]);
+    const inner = await runHere('attach');
+    assert.equal(inner.status, 3);
+    assert.equal(inner.err.at(-1), "Run `orion-lvm attach --help' for more information.");
+    const { out } = await runHere('attach', '--help');
+    assert.deepEqual(out.slice(0, 3), [
+      'attach - Attach a logical volume to a kernel block device',
+      '',
+      'orion-lvm attach',
+    ]);
   });
   test('a device that is not there', async () => {
     const { status, err, out } = await runHere('lvs', '--devices', '/nonexistent/disk');

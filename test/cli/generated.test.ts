@@ -1,6 +1,6 @@
 /** What is written from the table of commands: manual pages, completion, and the names in bin/. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -8,7 +8,7 @@ import { COMMON_OPTIONS } from '../../src/cli/common-options.ts';
 import { bashCompletion } from '../../src/cli/completion.ts';
 import { describeFlags } from '../../src/daemon/flags.ts';
 import { everyCommand } from '../../src/cli/every-command.ts';
-import { commandPage, daemonPage, overviewPage, roff } from '../../src/cli/man.ts';
+import { commandPage, daemonPage, overviewPage, pageName, roff } from '../../src/cli/man.ts';
 import { splitLine } from '../../src/cli/shell.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 
@@ -63,6 +63,39 @@ describe('manual pages', () => {
     for (const flag of flags) {
       if (flag !== '--version' && flag !== '--help') assert.ok(page.includes(`\\fB${roff(flag)}\\fR`), flag);
     }
+  });
+  test('pages of commands without a name of their own in bin/ take nobody his page, and are shown by either name', async () => {
+    const inner = commands.filter((named) => named.inner);
+    assert.ok(inner.some(({ name }) => name === 'man'));
+    for (const named of inner) {
+      assert.equal(pageName(named), `orion-lvm-${named.name}`);
+      assert.ok(commandPage(named).includes(`.SH NAME\n${roff(pageName(named))} \\- `), named.name);
+    }
+    await withTemporaryFolder((folder) => {
+      const orion = (...args: readonly string[]): string =>
+        execFileSync(join(CHECKOUT, 'bin/orion-lvm'), args, { encoding: 'utf8', cwd: folder });
+      orion('man', '--directory', '.');
+      const pages = readdirSync(join(folder, 'man8'));
+      assert.ok(pages.includes('lvs.8') && pages.includes('orion-lvm-top.8') && pages.includes('orion-lvmd.8'));
+      assert.ok(!pages.includes('top.8'));
+      assert.equal(orion('man', 'top'), orion('man', 'orion-lvm-top'));
+      return Promise.resolve();
+    });
+  });
+  test('a directory that is none is told without a stack', async () => {
+    await withTemporaryFolder((folder) => {
+      writeFileSync(join(folder, 'file'), '');
+      const { status, stderr } = spawnSync(
+        join(CHECKOUT, 'bin/orion-lvm'),
+        ['man', '--directory', join(folder, 'file')],
+        {
+          encoding: 'utf8',
+        },
+      );
+      assert.equal(status, 5);
+      assert.equal(stderr, `  Cannot write manual pages: ENOTDIR: not a directory, mkdir '${folder}/file/man8'.\n`);
+      return Promise.resolve();
+    });
   });
   test('the overview names every command', () => {
     const page = overviewPage(commands);

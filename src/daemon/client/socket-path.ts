@@ -34,7 +34,8 @@ export function findControlSocket(around: SocketSurroundings): string | null {
 
 /** Where it may be, in the order of looking. */
 export function socketPlaces(around: SocketSurroundings): readonly string[] {
-  return [controlSocketPath(around), systemSocketPath(around)].filter((place) => place !== null);
+  const places = [controlSocketPath(around), systemSocketPath(around)].filter((place) => place !== null);
+  return [...new Set(places)];
 }
 
 /** Where it would be; null where there is no run-time directory. */
