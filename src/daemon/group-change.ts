@@ -344,8 +344,8 @@ export class GroupChange {
       timeoutMs: SUSPEND_TIMEOUT_MS,
       keepsDevices: steps.every(keepsPlace),
     });
-    const answerOf = ({ served }: Step): (typeof answers)[number] | undefined =>
-      answers.find(({ id }) => id === served.id);
+    const byId = new Map(answers.map((answer) => [answer.id, answer]));
+    const answerOf = ({ served }: Step): (typeof answers)[number] | undefined => byId.get(served.id);
     if (steps.every((step) => answerOf(step)?.problem !== undefined || answerOf(step) === undefined)) {
       for (const { served, load } of before) served.load = load;
       return answers[0]?.problem ?? 'no answer';
@@ -355,10 +355,8 @@ export class GroupChange {
       if (own?.problem === undefined && own !== undefined) this.#went(each, host, own);
       else await this.#drop(each, own?.problem ?? 'no answer');
     }
-    await this.#resume(
-      others.filter((other) => !beside.includes(other)),
-      hostOf,
-    );
+    const elsewhere = others.filter((other) => hostOf(other) !== host);
+    await this.#resume(elsewhere, hostOf);
     return null;
   }
 
@@ -406,7 +404,9 @@ export class GroupChange {
 function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string | null {
   if (served.leaving) return 'it is on its way out';
   if (desired === undefined) return 'no metadata that was found has such a logical volume';
-  return desired.plan.active ? null : desired.plan.reason;
+  if (!desired.plan.active) return desired.plan.reason;
+  const disk = served.exchangedDisk(desired.plan);
+  return disk === null ? null : `physical volume ${disk} is another device now`;
 }
 
 /** The same for reading only. */

@@ -46,3 +46,14 @@ export class Patience {
     }
   }
 }
+
+/** Waits for the end of `work`, at most that long. Gives whether it has ended. */
+export async function within(work: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => resolve(false), timeoutMs);
+  try {
+    return await Promise.race([work.then(() => true), promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -43,7 +43,7 @@ export class Upkeep {
     this.#attached = new AttachedDevices({
       servers: () => listeners().addresses.map(formatListenUri),
       sizeOf: (name) => volumes.clients.viewFor().find(name)?.sizeBytes ?? null,
-      nameOf: (volume) => volumes.status().find(({ id }) => id === volume.replace('/', ' '))?.name ?? null,
+      nameOf: (volume) => volumes.nameOf(volume.replace('/', ' ')),
       log,
     });
   }

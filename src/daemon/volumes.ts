@@ -16,6 +16,7 @@ import { Branches } from './branches.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
 import { lossOf } from './lost-snapshots.ts';
+import { within } from './patience.ts';
 import { Placement } from './placement.ts';
 import { byName, type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
 import type { ServedSnapshot } from './snapshot-watch.ts';
@@ -67,7 +68,7 @@ export class VolumeSet implements ChangedSet {
     const places = { served: this.#served, inactive: this.#inactive, placement: this.#placement };
     this.branches = new Branches({
       ...options,
-      placement: this.#placement,
+      ...places,
       movers: () => this.clients,
       isChanging: (vgId) => this.#changing.has(vgId),
       hasTurn: (vgId) => this.#turns.has(vgId),
@@ -101,12 +102,8 @@ export class VolumeSet implements ChangedSet {
     );
     this.#fresh = false;
     this.clients.changed();
-    for (const vgId of groups.keys()) this.#spreadAgain(vgId);
+    for (const vgId of groups.keys()) this.branches.again(vgId);
     return problems.flat();
-  }
-
-  #spreadAgain(vgId: string): void {
-    this.branches.again(vgId, (id) => this.#served.get(id));
   }
 
   /** Settles when the changes of these VGs that were asked for before have ended. */
@@ -221,8 +218,17 @@ export class VolumeSet implements ChangedSet {
 
   // Workers that come and go.
 
-  /** Gives a new worker the tables of its volumes. */
+  /** Gives a new worker the tables of its volumes; who came to others in its place is spread then. */
   async restore(slot: WorkerSlot, host: WorkerHost): Promise<void> {
+    await this.#restore(slot, host);
+    // When the slot has its worker.
+    setImmediate(() => {
+      this.clients.changed();
+      this.branches.spread();
+    });
+  }
+
+  async #restore(slot: WorkerSlot, host: WorkerHost): Promise<void> {
     // In the middle of a change nobody knows which table is the right one; its end lets them go on.
     const own = [...this.#served.values()].filter((served) => served.slot === slot);
     for (const served of own) if (this.#changing.has(groupOf(served.id))) served.held = true;
@@ -248,8 +254,6 @@ export class VolumeSet implements ChangedSet {
       served.problem = `it can't be loaded by its new worker: ${reason}`;
       this.fail(served.name, reason);
     }
-    // When the slot has its worker.
-    setImmediate(() => this.clients.changed());
   }
 
   /** The slot's worker has ended with everything that it held. Gives the connections that ended with it. */
@@ -288,7 +292,7 @@ export class VolumeSet implements ChangedSet {
   /** Volumes of a VG in the middle of a change: if their worker dies, the next one doesn't get them before the change has ended. */
   setChanging(vgId: string, changing: boolean): void {
     if (changing) this.#changing.add(vgId);
-    else if (this.#changing.delete(vgId)) this.#spreadAgain(vgId);
+    else if (this.#changing.delete(vgId)) this.branches.again(vgId);
   }
 
   /** Volumes of a VG that are held back. */
@@ -375,7 +379,10 @@ export class VolumeSet implements ChangedSet {
   hostsOf(vgId: string): ReadonlyMap<WorkerHost, readonly VolumeId[]> {
     const hosts = new Map<WorkerHost, VolumeId[]>();
     for (const { id, liveOn, live } of this.servedOf(vgId)) {
-      if (liveOn !== null && live) hosts.set(liveOn, [...(hosts.get(liveOn) ?? []), id]);
+      if (liveOn === null || !live) continue;
+      const own = hosts.get(liveOn);
+      if (own === undefined) hosts.set(liveOn, [id]);
+      else own.push(id);
     }
     return hosts;
   }
@@ -417,6 +424,12 @@ export class VolumeSet implements ChangedSet {
     return [...active, ...inactive].toSorted(byName);
   }
 
+  /** "vg/lv" of a volume that is known, served or not; null: it is not. */
+  nameOf(id: VolumeId): string | null {
+    const served = this.#served.get(id);
+    return (served?.shown === true ? served.name : this.#inactive.get(id)?.name) ?? null;
+  }
+
   /** What is served by this id; null: nothing. */
   served(id: VolumeId): { readonly id: VolumeId; readonly key: string; readonly readOnly: boolean } | null {
     const served = this.#served.get(id);
@@ -431,16 +444,5 @@ export class VolumeSet implements ChangedSet {
       if (held) return `${name} is suspended by a change that has not ended`;
     }
     return null;
-  }
-}
-
-/** Waits for the end of `work`, at most that long. Gives whether it has ended. */
-async function within(work: Promise<unknown>, timeoutMs: number): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => resolve(false), timeoutMs);
-  try {
-    return await Promise.race([work.then(() => true), promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

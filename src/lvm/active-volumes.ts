@@ -7,6 +7,7 @@
 import type { LogicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
 import { CommandError } from './edit/errors.ts';
 import { type LiveStatus, type LiveVolumes, type VolumeId, volumeId } from './live.ts';
+import { relationsOf } from './relations.ts';
 
 export class ActiveVolumes {
   readonly #vg: VolumeGroupText;
@@ -23,7 +24,7 @@ export class ActiveVolumes {
 
   /** Null: not active. */
   status(name: string): LiveStatus | null {
-    const lv = this.#vg.logicalVolumes.find((candidate) => candidate.name === name);
+    const lv = relationsOf(this.#vg).lvs.get(name)?.lv;
     return lv === undefined ? null : this.#of(lv);
   }
 

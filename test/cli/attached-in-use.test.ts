@@ -120,3 +120,38 @@ test('what is attached while no daemon runs is in use', async (t) => {
     await must('vgremove -y vg');
   });
 });
+
+test('however many LVs a command removes, it looks for attached devices as often', async (t) => {
+  await withTemporaryFolder(async (folder) => {
+    const must = async (line: string): Promise<string> => {
+      const { status, stdout, stderr } = await command(folder, ...line.split(' '));
+      assert.equal(status, 0, `${line}: ${stderr}`);
+      return stdout.trim();
+    };
+    for (const name of ['pv0', 'pv1', 'pv2']) {
+      await writeFile(join(folder, name), '');
+      await truncate(join(folder, name), 64 * 2 ** 20);
+    }
+    await must(`vgcreate vg ${join(folder, 'pv0')}`);
+    await must(`vgcreate other ${join(folder, 'pv1')}`);
+    await must('lvcreate -l1 -n elsewhere other');
+    await mkdir(join(folder, 'sys/nbd3'), { recursive: true });
+    await writeFile(join(folder, 'sys/nbd3/pid'), '17\n');
+    t.mock.property(HOST_SYSTEM, 'directory', join(folder, 'notes'));
+    const volume = await must('lvs --noheadings --separator / -o vg_uuid,lv_uuid other/elsewhere');
+    const server = 'unix:/run/orion-lvm/nbd.sock';
+    await noteDevice({ kernelName: 'nbd3', exportName: 'other/elsewhere', server, connections: 1, volume });
+    // Read for each noted device whenever somebody looks.
+    const { mock: sysBlock } = t.mock.property(HOST_SYSTEM, 'sysBlock', join(folder, 'sys'));
+    const looks: number[] = [];
+    for (const count of [2, 12]) {
+      for (let index = 0; index < count; index++) await must(`lvcreate -l1 -n lv${index} vg`);
+      sysBlock.resetAccesses();
+      await must('lvremove -y vg');
+      looks.push(sysBlock.accessCount());
+    }
+    const [few, many] = looks;
+    assert.ok((few ?? 0) > 0);
+    assert.equal(many, few);
+  });
+});

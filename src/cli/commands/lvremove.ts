@@ -17,7 +17,7 @@ import type { VolumeGroup } from '../../lvm/model.ts';
 import { changeContext } from '../change.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { SELECT_OPTION } from '../criteria.ts';
-import { refuseAttachedLvs } from '../lv/attached.ts';
+import { attachedLvs, refuseAmong, refuseAttachedLvs } from '../lv/attached.ts';
 import { eachVgOfLvs, type Meant } from '../lv/each.ts';
 import * as option from '../lv/options.ts';
 import { EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
@@ -78,10 +78,11 @@ async function removeAll(
       code = EXIT.failed;
     }
   };
+  const attached = disconnect ? new Map<string, string>() : await attachedLvs(context.live, group.vg);
   for (const { name } of lvs) {
     if (remover.isGone(name)) continue;
     await attempt(async () => {
-      if (!disconnect) await refuseAttachedLvs(context.live, group.vg, [name]);
+      refuseAmong(attached, group.vg.name, [name]);
       await remover.remove(name);
     });
   }
@@ -97,7 +98,7 @@ async function removeAll(
     });
   }
   if (code !== EXIT.ok || lines.length + removed.length === 0) return code;
-  // What goes with those that were named.
+  // What goes with those that were named, and what was attached while questions were asked.
   if (!disconnect) await refuseAttachedLvs(context.live, group.vg, removed);
   await eraseAll(context, changes, group, removed);
   const messages = lines.map((text): PlanMessage => ({ stream: 'stdout', when: 'after', text }));
@@ -126,7 +127,8 @@ async function deactivate(
   { vg }: VolumeGroup,
   names: readonly string[],
 ): Promise<void> {
-  const leaving = vg.logicalVolumes.filter((lv) => names.includes(lv.name));
+  const wanted = new Set(names);
+  const leaving = vg.logicalVolumes.filter((lv) => wanted.has(lv.name));
   const decisions = leaving.map((lv) => ({
     volume: { id: volumeId(vg, lv), name: `${vg.name}/${lv.name}` },
     active: false,

@@ -28,14 +28,13 @@ export function inUse(name: string, kernelName: string): readonly string[] {
   ];
 }
 
-/** LVs of a VG that are attached, by name, with their devices ("nbd0"). A daemon that runs says itself what is open: then none. */
-export async function attachedLvs(
-  live: LiveVolumes | undefined,
-  vg: VolumeGroupText,
-): Promise<ReadonlyMap<string, string>> {
+/** Attached LVs by name, with their devices ("nbd0"). */
+export type AttachedLvs = ReadonlyMap<string, string>;
+
+/** LVs of a VG that are attached. A daemon that runs says itself what is open: then none. */
+export async function attachedLvs(live: LiveVolumes | undefined, vg: VolumeGroupText): Promise<AttachedLvs> {
   if (live?.present === true) return new Map();
   const devices = await attachedDevices();
-  // As a rule; commands ask for each LV that they are given.
   if (devices.length === 0) return new Map();
   const byVolume = new Map(devices.map(({ volume, kernelName }) => [volume.replace('/', ' '), kernelName]));
   return new Map(
@@ -46,13 +45,24 @@ export async function attachedLvs(
   );
 }
 
-/** Throws CommandError if one of these LVs, by name, is attached; by default any of the VG. */
+/** Throws CommandError if one of these LVs, by name, is attached. */
+export function refuseAmong(attached: AttachedLvs, vgName: string, names: readonly string[]): void {
+  if (attached.size === 0) return;
+  for (const name of names) {
+    const kernelName = attached.get(name);
+    if (kernelName !== undefined) throw new CommandError(inUse(`${vgName}/${name}`, kernelName));
+  }
+}
+
+/**
+ * Throws CommandError if one of these LVs, by name, is attached; by default any of the VG. Looks through the whole VG: who asks for
+ * one LV after the other asks `attachedLvs` once.
+ */
 export async function refuseAttachedLvs(
   live: LiveVolumes | undefined,
   vg: VolumeGroupText,
   names: readonly string[] | null = null,
 ): Promise<void> {
-  for (const [name, kernelName] of await attachedLvs(live, vg)) {
-    if (names === null || names.includes(name)) throw new CommandError(inUse(`${vg.name}/${name}`, kernelName));
-  }
+  const attached = await attachedLvs(live, vg);
+  refuseAmong(attached, vg.name, names ?? [...attached.keys()]);
 }
