@@ -239,6 +239,12 @@ function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
   if (!entry.active) return { name, id, description, contexts: [], plan: { active: false, reason: entry.reason } };
   const { table, devices, readOnly, note } = entry;
   const identities = new Map(devicesOf(group).map(({ path, identity }) => [path, identity]));
+  const disks = new Map(
+    group.pvs.flatMap(({ uuid, found }): readonly (readonly [string, string])[] => {
+      const device = found?.device;
+      return device === undefined || !entry.devices.includes(device.path) ? [] : [[uuid, device.identity]];
+    }),
+  );
   // The path is not enough: another disk may be behind it since the last scan.
   const key = JSON.stringify([table, entry.devices.map((path) => identities.get(path))]);
   const shareKey = sharesBlocks(group) ? `blocks ${group.vg.id}` : (entry.shareKey ?? null);
@@ -247,6 +253,7 @@ function desired(group: VolumeGroup, entry: LvActivation): DesiredVolume {
     table,
     devices,
     readOnly,
+    disks,
     key,
     shareKey,
     ...(note === undefined ? {} : { note }),

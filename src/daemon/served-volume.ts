@@ -3,6 +3,7 @@
  *
  * Invariants
  *  - Two tables are the same exactly when their keys are; then nothing has to be loaded.
+ *  - What is behind a volume's physical volumes stays the same as long as its clients stay: another device may hold something else.
  *  - A served volume is live where `liveOn` says, as long as that is its slot's worker, and at its branches (branches.ts).
  */
 import type { IoSnapshot } from '../dm/io-stats.ts';
@@ -44,6 +45,8 @@ export interface DesiredVolume {
         readonly note?: string;
         /** What is wrong with its VG, and does not end the serving of this table. */
         readonly problem?: string;
+        /** Physical volumes that the table names: the identity of each one's device, by its uuid. */
+        readonly disks: ReadonlyMap<string, string>;
         /** Table and devices in one word: equal exactly when nothing has to be loaded. */
         readonly key: string;
         /** Volumes with the same one have to be with one worker; null: it shares nothing. */
@@ -102,6 +105,8 @@ export class ServedVolume {
   problem: string | undefined;
   /** Of the plan, for `keep.ts`. */
   planKey = '';
+  /** Of the plan, too. */
+  disks: ReadonlyMap<string, string> = new Map();
   readOnly: boolean;
   /** Its live table, or the one that it gets next: what a new worker has to load. */
   load: Load;
@@ -161,7 +166,14 @@ export class ServedVolume {
     this.note = plan.note;
     this.problem = plan.problem;
     this.planKey = plan.key;
+    this.disks = plan.disks;
     this.readOnly = plan.readOnly;
+  }
+
+  /** The uuid of a physical volume that is another device in this plan than where the volume is served from; null: there is none. */
+  exchangedDisk(plan: ActivePlan): string | null {
+    const exchanged = [...plan.disks].find(([uuid, identity]) => (this.disks.get(uuid) ?? identity) !== identity);
+    return exchanged?.[0] ?? null;
   }
 
   went(host: WorkerHost, facts: VolumeFacts & { readonly suspendedMs: number | null }): void {

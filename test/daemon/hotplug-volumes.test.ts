@@ -9,6 +9,7 @@ import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
 import { type Image, imagesOf, linear, vgText, writeImages } from '../lvm/images.ts';
+import { CMD, request, WireClient } from '../nbd/wire.ts';
 import { TestGroup } from './images.ts';
 
 const LVS = [
@@ -156,6 +157,31 @@ test('a copy of a physical volume: what is served goes on, what is new is refuse
     assert.notEqual((await stand.outcome('vg1/one'))?.startsWith('active'), true);
     await rm(join(stand.devices, 'copy'));
     await stand.becomes('vg1/one', /^active$/);
+  });
+});
+
+test('another file in the place of a physical volume: nobody is taken along to it without noticing', async () => {
+  await withStand(async (stand) => {
+    await stand.put('pv0');
+    await stand.put('pv1');
+    await stand.becomes('vg1/two', /^active$/);
+    const [one, two] = [await WireClient.open(stand.daemon.socket), await WireClient.open(stand.daemon.socket)];
+    await one.attach('vg1/one');
+    await two.attach('vg1/two');
+    const path = join(stand.devices, 'pv1');
+    await copyFile(path, join(stand.shelf, 'older'));
+    const written = Buffer.alloc(4096, 'x');
+    two.send(request({ type: CMD.write, offset: 0, payload: written }), request({ type: CMD.flush }));
+    for (let i = 0; i < 2; i++) assert.equal((await two.reply()).error, 0);
+
+    await rename(path, join(stand.shelf, 'newer'));
+    await rename(join(stand.shelf, 'older'), path);
+    assert.equal((await two.rest()).length, 0);
+    two.close();
+    await stand.becomes('vg1/two', /^active$/);
+    one.send(request({ type: CMD.read, offset: 0, length: 4096 }));
+    assert.equal((await one.reply(4096)).error, 0, 'who has nothing on it stays');
+    one.close();
   });
 });
 

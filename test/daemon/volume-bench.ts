@@ -39,6 +39,7 @@ export function wished(id: string, wish: Wish = {}): DesiredVolume {
     table,
     devices: ['/d'],
     readOnly,
+    disks: new Map<string, string>(),
     key: `${sectors}${readOnly ? ' ro' : ''}${snapshots?.join() ?? ''}`,
     shareKey,
   };
