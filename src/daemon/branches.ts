@@ -37,6 +37,7 @@ export interface Movers {
 }
 
 export interface BranchesOptions {
+  readonly served: ReadonlyMap<VolumeId, ServedVolume>;
   readonly slots: () => readonly WorkerSlot[];
   readonly placement: Placement;
   readonly movers: () => Movers;
@@ -49,12 +50,17 @@ export interface BranchesOptions {
   readonly log: Logger;
 }
 
+/** Connections that are to be at a worker. */
+type Places = ReadonlyMap<WorkerSlot, readonly number[]>;
+
 export class Branches {
   readonly #options: BranchesOptions;
   readonly #patience = new Patience(MOVE_TIMEOUT_MS);
   #stopped = false;
-  /** Where clients were before their volume was gathered. */
-  readonly #before = new Map<VolumeId, ReadonlyMap<WorkerSlot, readonly number[]>>();
+  /** Volumes that are being brought to one more worker. */
+  readonly #opening = new Map<VolumeId, Promise<boolean>>();
+  /** Where clients of volumes are to be, when nothing of the VG changes: where they were before the volume was gathered. */
+  readonly #places = new Map<VolumeId, Places>();
 
   constructor(options: BranchesOptions) {
     this.#options = options;
@@ -71,15 +77,33 @@ export class Branches {
     const vgId = groupOf(served.id);
     if (this.#stopped || isChanging(vgId) || hasTurn(vgId)) return served.slot;
     const grows = grow && served.clients.size > 0 && mayBranch(served);
-    // It costs a worker as much as a client does.
-    const load = (slot: WorkerSlot): number => placement.loadOf(slot) + (served.hostAt(slot) === null ? 1 : 0);
     const possible = slots().filter((slot) => served.hostAt(slot) !== null || (grows && slot.host !== null));
-    return possible.reduce((best, slot) => (load(slot) < load(best) ? slot : best), served.slot);
+    const isThere = (slot: WorkerSlot): boolean => served.hostAt(slot) !== null;
+    return leastOf(
+      possible,
+      served.slot,
+      costOf((slot) => placement.loadOf(slot), isThere),
+    );
   }
 
-  /** Makes the volume live at another worker, too. Gives whether it is. */
-  open(served: ServedVolume, slot: WorkerSlot): Promise<boolean> {
-    return this.#options.inTurn(groupOf(served.id), () => this.#open(served, slot));
+  /** Whether the volume comes to the worker to which somebody is bringing it now; null: nobody is. */
+  opening({ id }: ServedVolume): Promise<boolean> | null {
+    return this.#opening.get(id) ?? null;
+  }
+
+  /** Makes the volume live at another worker, too. Gives whether it is. Not while it is `opening`. */
+  async open(served: ServedVolume, slot: WorkerSlot): Promise<boolean> {
+    const { id } = served;
+    const opening = this.#options.inTurn(groupOf(id), () => this.#open(served, slot));
+    this.#opening.set(
+      id,
+      opening.catch(() => false),
+    );
+    try {
+      return await opening;
+    } finally {
+      this.#opening.delete(id);
+    }
   }
 
   async #open(served: ServedVolume, slot: WorkerSlot): Promise<boolean> {
@@ -131,7 +155,7 @@ export class Branches {
     const before = new Map([...served.branches.keys()].map((slot) => [slot, movers().at(served, slot)]));
     const problems = await Promise.all([...served.branches].map(([slot, host]) => this.#gatherOne(served, slot, host)));
     // Also of one that is stuck: some have been moved.
-    this.#before.set(served.id, before);
+    this.#places.set(served.id, before);
     return problems.find((problem) => problem !== null) ?? null;
   }
 
@@ -168,7 +192,7 @@ export class Branches {
 
   /** A volume that leaves is let go everywhere; its clients are told. Takes as long as its devices do. */
   async end(served: ServedVolume): Promise<void> {
-    this.#before.delete(served.id);
+    this.#places.delete(served.id);
     await Promise.all(
       [...served.branches].map(async ([slot, host]) => {
         try {
@@ -182,38 +206,99 @@ export class Branches {
     );
   }
 
-  /** The VG's changes have ended: clients go back to where they were. Returns at once. */
-  again(vgId: string, find: (id: VolumeId) => ServedVolume | undefined): void {
+  /**
+   * Clients go where new ones would, without those that stay: they have come all to one worker from another process, or a worker has
+   * come back whose clients came to others. Returns at once.
+   */
+  spread(): void {
+    const { placement, slots } = this.#options;
+    const loads = new Map(slots().map((slot) => [slot, placement.loadOf(slot)]));
+    const concerned = new Set<string>();
+    for (const served of this.#options.served.values()) {
+      // Of one that was gathered it is known where they belong.
+      if (!served.live || !mayBranch(served) || this.#places.has(served.id)) continue;
+      const places = this.#placesOf(served, loads);
+      if (places.size === 0) continue;
+      this.#places.set(served.id, places);
+      concerned.add(groupOf(served.id));
+    }
+    for (const vgId of concerned) this.again(vgId);
+  }
+
+  /** Who would be where others are, if all came now; `loads` then are those of the workers. */
+  #placesOf(served: ServedVolume, loads: Map<WorkerSlot, number>): Places {
+    const { slots, movers } = this.#options;
+    const possible = slots().filter((slot) => slot.host !== null && (served.hostAt(slot) !== null || !slot.isFailing));
+    const there = new Set(possible.filter((slot) => served.hostAt(slot) !== null));
+    const places = new Map<WorkerSlot, number[]>();
+    const loaded = (slot: WorkerSlot, by: number): void => void loads.set(slot, (loads.get(slot) ?? 0) + by);
+    for (const from of there) {
+      // Whoever comes first is where the volume is anyway.
+      for (const connection of movers()
+        .at(served, from)
+        .slice(from === served.slot ? 1 : 0)) {
+        loaded(from, -1);
+        const cost = costOf(
+          (slot) => loads.get(slot) ?? 0,
+          (slot) => there.has(slot),
+        );
+        const to = leastOf(possible, from, cost);
+        loaded(to, there.has(to) ? 1 : 2);
+        there.add(to);
+        if (to !== from) places.set(to, [...(places.get(to) ?? []), connection]);
+      }
+    }
+    return places;
+  }
+
+  /** The VG's changes have ended: clients go to where they are to be. Returns at once. */
+  again(vgId: string): void {
     const { isChanging, inTurn, log } = this.#options;
     if (this.#stopped || isChanging(vgId)) return;
-    for (const [id, places] of this.#before) {
+    for (const [id, places] of this.#places) {
       if (groupOf(id) !== vgId) continue;
-      const served = find(id);
-      if (served === undefined || !served.shown) this.#before.delete(id);
+      const served = this.#options.served.get(id);
+      if (served === undefined || !served.shown) this.#places.delete(id);
       // A volume that is something else meanwhile waits until it is what it was.
       if (served === undefined || !served.live || !mayBranch(served)) continue;
-      this.#before.delete(id);
-      inTurn(vgId, () => this.#spreadAgain(served, places)).catch((err: unknown) => {
-        log.error({ err, lv: served.name }, 'clients were not spread again');
+      this.#places.delete(id);
+      inTurn(vgId, () => this.#bring(served, places)).catch((err: unknown) => {
+        log.error({ err, lv: served.name }, 'clients were not spread');
       });
     }
   }
 
-  async #spreadAgain(served: ServedVolume, places: ReadonlyMap<WorkerSlot, readonly number[]>): Promise<void> {
+  async #bring(served: ServedVolume, places: Places): Promise<void> {
     for (const [slot, connections] of places) {
+      if (this.#stopped) return;
       const own = connections.filter((connection) => served.clients.has(connection));
       if (this.#options.isChanging(groupOf(served.id))) {
         // Later, then: unless a gather has noted since where they are.
-        if (!this.#before.has(served.id)) this.#before.set(served.id, places);
+        if (!this.#places.has(served.id)) this.#places.set(served.id, places);
         return;
       }
       if (own.length === 0 || !(await this.#open(served, slot))) continue;
-      await this.#options
-        .movers()
-        .move(served, { from: served.slot, to: slot }, own, MOVE_TIMEOUT_MS)
-        .catch(ignoreGone);
+      const others = [served.slot, ...served.branches.keys()].filter((from) => from !== slot);
+      for (const from of others) await this.#move(served, { from, to: slot }, own);
     }
   }
+
+  async #move(served: ServedVolume, way: Parameters<Movers['move']>[1], connections: readonly number[]): Promise<void> {
+    await this.#options.movers().move(served, way, connections, MOVE_TIMEOUT_MS).catch(ignoreGone);
+  }
+}
+
+/** What it takes to be the next at a worker: a volume that is not there yet costs it as much as a client does. */
+function costOf(
+  load: (slot: WorkerSlot) => number,
+  isThere: (slot: WorkerSlot) => boolean,
+): (slot: WorkerSlot) => number {
+  return (slot) => load(slot) + (isThere(slot) ? 0 : 1);
+}
+
+/** Where that is least; where it is no more elsewhere, `first`. */
+function leastOf(possible: readonly WorkerSlot[], first: WorkerSlot, cost: (slot: WorkerSlot) => number): WorkerSlot {
+  return possible.reduce((best, slot) => (cost(slot) < cost(best) ? slot : best), first);
 }
 
 /** What ends late has done what it was to do. */

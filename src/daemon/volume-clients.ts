@@ -24,7 +24,7 @@ export interface Usable {
   readonly served: ReadonlyMap<VolumeId, ServedVolume>;
   readonly inactive: ReadonlyMap<VolumeId, { readonly name: string; readonly reason: string }>;
   readonly placement: Pick<Placement, 'loaded'>;
-  readonly branches: Pick<Branches, 'choose' | 'open'>;
+  readonly branches: Pick<Branches, 'choose' | 'open' | 'opening'>;
 }
 
 /** Where a connection is served. */
@@ -97,7 +97,13 @@ export class VolumeClients implements ExportDirectory, Movers {
       const listed = view.find(name);
       if (served === undefined || listed === null) return view.explain(name);
       if (!served.live || this.#blocked.has(served.id)) {
-        await this.#change(signal);
+        await unlessAborted(this.#changed.promise, signal);
+        continue;
+      }
+      // Many may come at once: they are spread, too.
+      const opening = this.#volumes.branches.opening(served);
+      if (opening !== null) {
+        grow = (await unlessAborted(opening, signal)) === true && grow;
         continue;
       }
       const slot = this.#volumes.branches.choose(served, grow);
@@ -190,11 +196,14 @@ export class VolumeClients implements ExportDirectory, Movers {
     const slot = this.#ways.get(connection);
     try {
       if (use === undefined || slot === undefined) throw new Error('nobody knows where it belongs');
+      const { served } = use;
+      // A worker that has ended by now has not seen it: then it goes on at home.
+      const to = served.hostAt(slot) === null ? served.slot : slot;
+      const host = served.hostAt(to);
+      if (host === null) throw new Error(`worker ${to.index} does not have its volume any more`);
       this.#volumes.placement.loaded(use.slot, -1);
-      use.slot = slot;
-      this.#volumes.placement.loaded(slot, 1);
-      const host = use.served.hostAt(slot);
-      if (host === null) throw new Error(`worker ${slot.index} does not have its volume any more`);
+      use.slot = to;
+      this.#volumes.placement.loaded(to, 1);
       await host.resumeClient(request, handle);
     } catch (error) {
       this.closed(connection);
@@ -221,10 +230,16 @@ export class VolumeClients implements ExportDirectory, Movers {
     this.#changed.resolve();
     this.#changed = Promise.withResolvers();
   }
+}
 
-  #change(signal: AbortSignal): Promise<void> {
-    const aborted = Promise.withResolvers<void>();
-    signal.addEventListener('abort', () => aborted.resolve(), { once: true });
-    return Promise.race([this.#changed.promise, aborted.promise]);
+/** What is waited for; undefined when it takes longer than somebody has time. */
+async function unlessAborted<T>(waited: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  const aborted = Promise.withResolvers<undefined>();
+  const onAbort = (): void => aborted.resolve(undefined);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([waited, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
 }

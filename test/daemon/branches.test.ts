@@ -37,6 +37,36 @@ describe('who gets where', () => {
     assert.deepEqual(bench.states(), [{ 'vg/a': '100' }, { 'vg/a': '100' }]);
   });
 
+  test('so do those who come at once', async () => {
+    const bench = await served(0, {}, 3);
+    await Promise.all([1, 2, 3, 4, 5, 6].map((connection) => bench.client(connection, 'vg/a').done));
+    assert.deepEqual(
+      places(bench).map(({ length }) => length),
+      [2, 2, 2],
+    );
+  });
+
+  test('who comes while it is brought to a worker that can’t have it is at home, and asks no other one', async () => {
+    const bench = await served(1);
+    bench.rules.unloadable.add(A);
+    await Promise.all([2, 3, 4].map((connection) => bench.client(connection, 'vg/a').done));
+    assert.deepEqual(places(bench), [[1, 2, 3, 4], []]);
+    assert.equal(bench.asked().filter((line) => line === '1 load a').length, 1);
+  });
+
+  test('where others have left a new client finds the place', async () => {
+    const bench = await served(4);
+    for (const connection of [2, 4]) {
+      bench.volumes.clients.closed(connection);
+      bench.hosts[1]?.requests.delete(connection);
+    }
+    for (const connection of [5, 6]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [
+      [1, 3],
+      [5, 6],
+    ]);
+  });
+
   test('a worker that has much else to do gets none', async () => {
     const bench = await Bench.open(2);
     const others = ['b', 'c', 'd', 'e', 'f'].map((id) => wished(id, { shareKey: 'x' }));
@@ -166,6 +196,108 @@ describe('a change', () => {
   });
 });
 
+/** Clients that another process had, all of them at the home of volume a. */
+async function taken(clients: number, workers = 2): Promise<Bench> {
+  const bench = await served(1, {}, workers);
+  const [request] = bench.hosts[0]!.requests.values();
+  assert(request !== undefined);
+  for (let connection = 2; connection <= clients; connection++) {
+    await bench.volumes.clients.resumeClient({ ...request, connection, resumed: true }, {});
+  }
+  bench.asked();
+  return bench;
+}
+
+describe('clients of another process', () => {
+  test('are spread as if they came anew, and change nothing when that is done', async () => {
+    const bench = await taken(7, 3);
+    bench.volumes.branches.spread();
+    await waitFor('them to be spread', () => bench.hosts[2]?.requests.size === 2);
+    assert.deepEqual(
+      places(bench).map(({ length }) => length),
+      [3, 2, 2],
+    );
+    assert.deepEqual(workersOf(bench), [0, 1, 2]);
+    bench.asked();
+    bench.volumes.branches.spread();
+    await bench.volumes.settled(['vg']);
+    assert.deepEqual(bench.asked(), []);
+  });
+
+  test('stay where their volumes have to be, and where other workers have enough to do', async () => {
+    const bench = await taken(4);
+    await bench.apply([wished('a'), ...['b', 'c', 'd', 'e'].map((id) => wished(id, { shareKey: 'x' }))]);
+    bench.volumes.branches.spread();
+    await bench.volumes.settled(['vg']);
+    assert.deepEqual(places(bench), [[1, 2, 3, 4], []]);
+    for (const id of ['b', 'c', 'd', 'e']) bench.rules.alone.add(`vg ${id}`);
+    await bench.apply([wished('a', { shareKey: 'y' })]);
+    bench.volumes.branches.spread();
+    await bench.volumes.settled(['vg']);
+    assert.deepEqual(places(bench), [[1, 2, 3, 4], []]);
+  });
+
+  test('wait for the end of a change, and do not go when the daemon ends', async () => {
+    const bench = await taken(4);
+    bench.volumes.setChanging('vg', true);
+    bench.volumes.branches.spread();
+    assert.deepEqual(await bench.volumes.suspend([A]), []);
+    await bench.apply([wished('a', { sectors: 200 })]);
+    assert.deepEqual(places(bench), [[1, 2, 3, 4], []]);
+    bench.volumes.setChanging('vg', false);
+    await waitFor('them to be spread', () => bench.hosts[1]?.requests.size === 2);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '200' }, { 'vg/a': '200' }]);
+    const other = await taken(4);
+    other.volumes.branches.stop();
+    other.volumes.branches.spread();
+    await other.volumes.settled(['vg']);
+    assert.deepEqual(places(other), [[1, 2, 3, 4], []]);
+  });
+
+  test('are all there when a change begins in the middle, which finds them at one worker', async () => {
+    const bench = await taken(4);
+    bench.volumes.branches.spread();
+    assert.deepEqual(await bench.apply([wished('a', { sectors: 200 })]), []);
+    await waitFor('them to be spread', () => bench.hosts[1]?.requests.size === 2);
+    const order = ['1 load a', '0 give a 2,3', '1 give a 2,3', '1 retire a', '0 swap a', '1 load a', '0 give a 2,3'];
+    assert.deepEqual(
+      bench.asked().filter((line) => order.includes(line)),
+      order,
+    );
+  });
+
+  test('are lost with the workers that have them, and with no others', async () => {
+    for (const deadly of ['1 load a', '1 resume a']) {
+      const bench = await taken(4);
+      bench.rules.deadly = deadly;
+      bench.volumes.branches.spread();
+      await bench.volumes.settled(['vg']);
+      assert.equal(bench.volumes.openCount(A), 4, deadly);
+    }
+    // It may have had that one.
+    const bench = await taken(4);
+    bench.rules.deadly = '1 adopt';
+    bench.volumes.branches.spread();
+    await bench.volumes.settled(['vg']);
+    assert.deepEqual(places(bench)[0]?.toSorted(), [1, 3, 4]);
+    assert.equal(bench.volumes.openCount(A), 3);
+  });
+
+  test('come back to their worker when the other one has ended before it saw them', async () => {
+    const bench = await taken(4);
+    const home = bench.hosts[0]!;
+    const give = home.give.bind(home);
+    home.give = (request) => {
+      bench.hosts[1]?.die();
+      return give(request);
+    };
+    bench.volumes.branches.spread();
+    await bench.volumes.settled(['vg']);
+    assert.deepEqual(places(bench)[0]?.toSorted(), [1, 2, 3, 4]);
+    assert.equal(bench.volumes.openCount(A), 4);
+  });
+});
+
 test('a flush that fails at one worker has failed at all others', async () => {
   const bench = await served(3, {}, 3);
   bench.hosts[1]?.loses('device');
@@ -179,9 +311,25 @@ describe('a worker dies', () => {
     assert.equal(bench.volumes.openCount(A), 2);
     assert.equal(workersOf(bench), undefined);
     await waitFor('another worker', () => Promise.resolve(bench.pool.slots[1]?.host !== null));
-    await bench.client(5, 'vg/a').done;
-    assert.deepEqual(workersOf(bench), [0, 1]);
-    assert.deepEqual(bench.hosts[1]?.adopted, [5]);
+    await waitFor('who is left to be spread', () => bench.hosts[1]?.requests.size === 1);
+    for (const connection of [5, 6]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [
+      [1, 5],
+      [3, 6],
+    ]);
+  });
+
+  test('again and again: nobody who is served elsewhere is brought there', async () => {
+    const bench = await served(2);
+    bench.hosts[1]?.die();
+    await waitFor('another worker', () => bench.pool.slots[1]?.host !== null);
+    bench.hosts[1]?.die();
+    for (const connection of [3, 4]) await bench.client(connection, 'vg/a').done;
+    await waitFor('one more', () => bench.pool.slots[1]?.host !== null);
+    const turn = Promise.withResolvers<void>();
+    setImmediate(turn.resolve);
+    await turn.promise;
+    assert.deepEqual(places(bench), [[1, 3, 4], []]);
   });
 
   test('that is its home: the others go on, and a change finds a new home', async () => {

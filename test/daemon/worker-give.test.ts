@@ -17,11 +17,11 @@ import { PLAIN } from '../../src/nbd/features.ts';
 import { DEFAULT_LIMITS } from '../../src/nbd/server.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { mustRun } from '../helpers/run.ts';
+import { BLOCK, numbers, verified } from '../helpers/verified-io.ts';
 import { OwnServer } from '../nbd/own-server.ts';
 import { CMD, request, type WireClient } from '../nbd/wire.ts';
 
 const SIZE = 16 * 2 ** 20;
-const BLOCK = 4096;
 const PLENTY_MS = 60_000;
 const ID = 'vg lv';
 
@@ -118,60 +118,6 @@ function requestOf(connection: number): AdoptRequest {
     leftover: Buffer.alloc(0),
   };
   return { connection, id: ID, negotiated, peer: 'test', identity: 'test', readOnly: false, resumed: true };
-}
-
-/** Numbers from a seed, below `most`. */
-function numbers(seed: number): (most: number) => number {
-  let state = seed >>> 0;
-  return (most) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((state / 2 ** 32) * most);
-  };
-}
-
-/** Writes, reads and flushes a part of the volume at random, many at a time, and verifies every answer. */
-async function verified(
-  client: WireClient,
-  next: (most: number) => number,
-  part: { readonly offset: number; readonly blocks: number },
-  isEnough: () => boolean,
-): Promise<number> {
-  const model = Buffer.alloc(part.blocks * BLOCK);
-  let commands = 0;
-  while (!isEnough()) {
-    const expected = new Map<bigint, Buffer>();
-    const pieces: Buffer[] = [];
-    for (let block = next(8); block < part.blocks; block += 1 + next(12)) {
-      const at = block * BLOCK;
-      const length = Math.min(1 + next(3 * BLOCK), model.length - at);
-      const cookie = BigInt(++commands);
-      const offset = part.offset + at;
-      if (next(2) === 0) {
-        const payload = Buffer.alloc(length, `${commands} `);
-        payload.copy(model, at);
-        pieces.push(request({ type: CMD.write, cookie, offset, payload }));
-        expected.set(cookie, Buffer.alloc(0));
-      } else {
-        pieces.push(request({ type: CMD.read, cookie, offset, length }));
-        expected.set(cookie, Buffer.from(model.subarray(at, at + length)));
-      }
-      block += 3;
-    }
-    const bytes = Buffer.concat(pieces);
-    const cut = next(bytes.length);
-    client.send(bytes.subarray(0, cut));
-    await new Promise((resolve) => setImmediate(resolve));
-    client.send(bytes.subarray(cut));
-    while (expected.size > 0) {
-      const header = await client.take(16);
-      const cookie = header.readBigUInt64BE(8);
-      const data = expected.get(cookie);
-      assert.ok(data !== undefined && header.readUInt32BE(4) === 0, `an answer to ${cookie}`);
-      assert.ok((await client.take(data.length)).equals(data), `data of ${cookie}`);
-      expected.delete(cookie);
-    }
-  }
-  return commands;
 }
 
 test('clients that write, read and verify are moved back and forth, and notice nothing', async (t) => {

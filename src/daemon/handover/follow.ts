@@ -100,7 +100,10 @@ export function serveClients(
       log.warn({ err, connection, peer }, 'a client had to be dropped');
     }
   };
-  predecessor.clients((request, handle) => void resume(request, handle));
+  const resumed: Promise<void>[] = [];
+  // All have come before `take`; none waits for another worker.
+  predecessor.clients((request, handle) => void resumed.push(resume(request, handle)));
+  void Promise.all(resumed).then(() => volumes.branches.spread());
 }
 
 /** Serves those who have only connected to the predecessor; to be called when everything listens here. */

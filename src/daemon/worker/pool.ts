@@ -85,6 +85,11 @@ export class WorkerSlot {
     }
   }
 
+  /** Whether it has ended again soon after a start: who is served elsewhere is better off there. */
+  get isFailing(): boolean {
+    return this.#restarts > 1 && this.#delayMs > 0;
+  }
+
   status(): WorkerStatus {
     return {
       index: this.index,
