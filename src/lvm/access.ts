@@ -56,7 +56,9 @@ export function isShared(vg: VolumeGroupText): boolean {
 /** Whether the VG belongs to another host. */
 export function isForeign(vg: VolumeGroupText, host: HostContext): boolean {
   const owner = vg.systemId ?? '';
-  return owner !== '' && owner !== host.systemId && !host.extraSystemIds.includes(owner);
+  if (owner === '') return false;
+  // A host that has none of its own has no others either.
+  return host.systemId === null || (owner !== host.systemId && !host.extraSystemIds.includes(owner));
 }
 
 /** The warning where LVs of another host's VG are active here. */

@@ -245,7 +245,6 @@ function writability(
 function readOnlyReason(context: Context, facts: LvFacts, used: readonly PhysicalVolume[]): string | null {
   const thin = facts.usedBy.find((use) => use.kind === 'external-origin');
   if (thin !== undefined) return `read-only: external origin of thin LV ${thin.user}`;
-  if (facts.lv.flags.includes('WRITE_LOCKED')) return 'read-only: flagged WRITE_LOCKED';
   if (!facts.lv.status.includes('WRITE')) return 'read-only: the LV has no write permission';
   if (!context.group.vg.status.includes('WRITE')) return 'read-only: the volume group has no write permission';
   const device = used.find((pv) => pv.found?.device.readOnly === true)?.found?.device.path;

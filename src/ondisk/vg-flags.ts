@@ -4,8 +4,12 @@
  * A word in `status` that a program doesn't know makes the object unusable for it, by design: new incompatible features go
  * there. Words in `flags` are compatible: unknown ones are kept and ignored, so there is no list of them here. A type with an
  * unknown suffix is an unknown type.
+ *
+ * WRITE_LOCKED is how WRITE is written in a VG that has an owner (a system ID, or a lock type): to a program that knows neither,
+ * the VG and its LVs are read-only. It is no state of its own, so a VG in memory never has it.
  */
 
+/** In the order in which LVM2 writes them. */
 const STATUS_WORDS = {
   // PARTIAL is no longer written; old backups have it.
   vg: ['EXPORTED', 'RESIZEABLE', 'PVMOVE', 'READ', 'WRITE', 'CLUSTERED', 'SHARED', 'PARTIAL'],
@@ -42,4 +46,39 @@ export function isStatusWord(object: FlaggedObject, word: string): boolean {
 export function splitSegmentType(type: string): { readonly name: string; readonly flags: readonly string[] } {
   const [name = '', ...flags] = type.split('+');
   return flags.every((flag) => SEGMENT_TYPE_FLAGS.includes(flag)) ? { name, flags } : { name: type, flags: [] };
+}
+
+const WRITE_LOCKED = 'WRITE_LOCKED';
+
+export interface Flagged {
+  readonly status: readonly string[];
+  readonly flags: readonly string[];
+}
+
+/** As a VG or LV is in memory: WRITE_LOCKED is WRITE. */
+export function unlocked(object: FlaggedObject, read: Flagged): Flagged {
+  if (object === 'pv' || !read.flags.includes(WRITE_LOCKED)) return read;
+  const flags = read.flags.filter((word) => word !== WRITE_LOCKED);
+  if (read.status.includes('WRITE')) return { status: read.status, flags };
+  const order: readonly string[] = STATUS_WORDS[object];
+  const before = new Set(order.slice(0, order.indexOf('WRITE')));
+  const at = read.status.findLastIndex((word) => before.has(word)) + 1;
+  return { status: read.status.toSpliced(at, 0, 'WRITE'), flags };
+}
+
+/** As a VG or LV is written: WRITE is WRITE_LOCKED where the VG has an owner. */
+export function writeLocked({ status, flags }: Flagged): Flagged {
+  if (!status.includes('WRITE')) return { status, flags };
+  return { status: status.filter((word) => word !== 'WRITE'), flags: [WRITE_LOCKED, ...flags] };
+}
+
+/** Whether others than old programs go by the VG's system ID or lock type. */
+export function hasOwner({
+  systemId = '',
+  lockType = '',
+}: {
+  readonly systemId?: string;
+  readonly lockType?: string;
+}): boolean {
+  return systemId !== '' || (lockType !== '' && lockType !== 'none');
 }

@@ -19,6 +19,7 @@ import type {
   VolumeGroupText,
 } from './metadata.ts';
 import { TextWriter, type TextForm } from './text-writer.ts';
+import { type Flagged, hasOwner, writeLocked } from './vg-flags.ts';
 import { printExtra, printInt, printSegment, printString, printStrings } from './vg-segments-print.ts';
 
 /** What the header's comments tell about the writer. */
@@ -71,7 +72,8 @@ function printVolumeGroup(out: TextWriter, vg: VolumeGroupText): void {
   printString(out, 'id', vg.id);
   out.line(`seqno = ${vg.seqno}`);
   if (vg.format !== undefined) out.line(`format = ${quoted(vg.format)}`, '# informational');
-  printFlags(out, vg);
+  const owned = hasOwner(vg);
+  printFlags(out, vg, owned);
   printString(out, 'system_id', vg.systemId);
   printString(out, 'lock_type', vg.lockType);
   printString(out, 'lock_args', vg.lockArgs);
@@ -89,7 +91,9 @@ function printVolumeGroup(out: TextWriter, vg: VolumeGroupText): void {
   printSection(out, 'physical_volumes', vg.physicalVolumes, (pv) => printPhysicalVolume(out, pv, vg.extentSizeSectors));
   out.blank();
   if (vg.logicalVolumes.length > 0) {
-    printSection(out, 'logical_volumes', vg.logicalVolumes, (lv) => printLogicalVolume(out, lv, vg.extentSizeSectors));
+    printSection(out, 'logical_volumes', vg.logicalVolumes, (lv) =>
+      printLogicalVolume(out, lv, vg.extentSizeSectors, owned),
+    );
   }
   out.blank();
   if (vg.historicalLogicalVolumes.length > 0) {
@@ -108,12 +112,10 @@ function printSection<Item>(out: TextWriter, key: string, items: readonly Item[]
   out.close('}');
 }
 
-function printFlags(
-  out: TextWriter,
-  object: { readonly status: readonly string[]; readonly flags: readonly string[]; readonly tags: readonly string[] },
-): void {
-  out.line(`status = [${object.status.map(quoted).join(', ')}]`);
-  out.line(`flags = [${object.flags.map(quoted).join(', ')}]`);
+function printFlags(out: TextWriter, object: Flagged & { readonly tags: readonly string[] }, owned: boolean): void {
+  const { status, flags } = owned ? writeLocked(object) : object;
+  out.line(`status = [${status.map(quoted).join(', ')}]`);
+  out.line(`flags = [${flags.map(quoted).join(', ')}]`);
   printStrings(out, 'tags', object.tags);
 }
 
@@ -126,7 +128,7 @@ function printPhysicalVolume(out: TextWriter, pv: PhysicalVolumeText, extentSize
   }
   printString(out, 'device_id_type', pv.deviceIdType);
   printString(out, 'device_id', pv.deviceId);
-  printFlags(out, pv);
+  printFlags(out, pv, false);
   if (pv.devSizeSectors !== undefined) out.size(`dev_size = ${pv.devSizeSectors}`, pv.devSizeSectors);
   out.line(`pe_start = ${pv.peStartSectors}`);
   out.size(`pe_count = ${pv.peCount}`, pv.peCount * extentSize);
@@ -136,10 +138,10 @@ function printPhysicalVolume(out: TextWriter, pv: PhysicalVolumeText, extentSize
   out.close('}');
 }
 
-function printLogicalVolume(out: TextWriter, lv: LogicalVolumeText, extentSize: number): void {
+function printLogicalVolume(out: TextWriter, lv: LogicalVolumeText, extentSize: number, owned: boolean): void {
   out.open(`${keyText(lv.name)} {`);
   printString(out, 'id', lv.id);
-  printFlags(out, lv);
+  printFlags(out, lv, owned);
   printTime(out, 'creation_time', lv.creationTime);
   printString(out, 'creation_host', lv.creationHost);
   printString(out, 'lock_args', lv.lockArgs);

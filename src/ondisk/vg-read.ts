@@ -21,7 +21,7 @@ import type {
   TextHeader,
   VolumeGroupText,
 } from './metadata.ts';
-import { type FlaggedObject, isStatusWord } from './vg-flags.ts';
+import { type FlaggedObject, isStatusWord, unlocked } from './vg-flags.ts';
 import { optional, readSegment } from './vg-segments-read.ts';
 
 export const CONTENTS = 'Text Format Volume Group';
@@ -154,7 +154,8 @@ function readFlags(
   const status = fields.strings('status');
   const unknown = status.find((word) => !isStatusWord(object, word));
   if (unknown !== undefined) throw fields.fail('UNKNOWN_FLAG', 'status', { actual: JSON.stringify(unknown) });
-  return { status, flags: fields.optionalStrings('flags') ?? [], tags: fields.optionalStrings('tags') ?? [] };
+  const flags = fields.optionalStrings('flags') ?? [];
+  return { ...unlocked(object, { status, flags }), tags: fields.optionalStrings('tags') ?? [] };
 }
 
 function readPhysicalVolume(section: ConfigSection, vgName: string, where: Where): PhysicalVolumeText {

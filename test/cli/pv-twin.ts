@@ -6,7 +6,8 @@ import assert from 'node:assert/strict';
 import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../src/cli/run.ts';
-import { findLabel, LABEL_SCAN_BYTES } from '../../src/ondisk/label.ts';
+import { findLabel, type Label, LABEL_SCAN_BYTES } from '../../src/ondisk/label.ts';
+import { decodeMdaHeader, MDA_HEADER_BYTES } from '../../src/ondisk/mda.ts';
 import { mustRun } from '../helpers/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
 import { type Lvm2, reportRows, withLvm2 } from '../lvm/lvm2.ts';
@@ -28,6 +29,8 @@ export interface DeviceTwins {
   sameCode(lines: readonly string[]): Promise<void>;
   /** Both see the same PVs and VGs, laid out alike, and LVM2 accepts ours without a word. */
   sameWorld(): Promise<void>;
+  /** The lines of the VG's text on a device that tell what its parts may be used for are the same. */
+  sameFlags(index: number): Promise<void>;
   /** Gives a device another size, on both. */
   resize(index: number, mib: number): Promise<void>;
 }
@@ -154,6 +157,12 @@ class Twins implements DeviceTwins {
     assert.equal(`${check.status}${check.stdout}${check.stderr.replaceAll(NOISE, '')}`, '0', 'vgck');
   }
 
+  async sameFlags(index: number): Promise<void> {
+    const [ours, theirs] = [await flagsOf(this.files[index] ?? ''), await flagsOf(this.#images[index] ?? '')];
+    assert.ok(theirs.length > 0);
+    assert.deepEqual(ours, theirs);
+  }
+
   async resize(index: number, mib: number): Promise<void> {
     for (const path of [this.files[index], this.#images[index]]) await truncate(path ?? '', mib);
     for (const lvm of [this.#theirs, this.#judge]) await mustRun('losetup', ['-c', lvm.devices[index] ?? '']);
@@ -186,8 +195,26 @@ function inOrder(rows: readonly Row[]): readonly Row[] {
   return rows.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
 }
 
+/** status and flags of the committed text, which starts its area anew only at its end. */
+async function flagsOf(path: string): Promise<readonly string[]> {
+  const label = await labelOf(path);
+  const area = label?.metadataAreas[0];
+  assert.ok(area, path);
+  const file = await open(path);
+  try {
+    const bytes = Buffer.alloc(area.size);
+    await file.read(bytes, 0, area.size, area.offset);
+    const header = decodeMdaHeader(bytes.subarray(0, MDA_HEADER_BYTES), { device: path, offset: area.offset });
+    const [{ offset, size }] = header.slots;
+    const lines = bytes.toString('latin1', offset, offset + size).split('\n');
+    return lines.filter((line) => /^(?:status|flags|system_id) = /.test(line));
+  } finally {
+    await file.close();
+  }
+}
+
 /** The layout that the label states, without the uuid; null: no label. */
-async function labelOf(path: string): Promise<object | null> {
+async function labelOf(path: string): Promise<Label | null> {
   const file = await open(path);
   try {
     const first = Buffer.alloc(LABEL_SCAN_BYTES);

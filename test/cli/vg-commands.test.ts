@@ -83,6 +83,16 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
     withDeviceTwins([32], async (twins) => {
       await twins.same(['vgcreate vg P0', 'vgchange -y --systemid other vg']);
       await twins.sameCode(['vgchange -l 3 vg', 'vgremove vg']);
+      await twins.sameFlags(0);
+      await twins.sameCode(['lvcreate -an -Zn -l 3 -n a vg --config local/extra_system_ids=["other"]']);
+      const known = '--config global{system_id_source="lvmlocal"}local{system_id="own"extra_system_ids=["other"]}';
+      await twins.same([`lvcreate -an -Zn -l 3 -n a vg ${known}`, `lvcreate -an -Zn -l 3 -pr -n b vg ${known}`]);
+      await twins.same([`vgs -o vg_attr,vg_permissions vg ${known}`, `lvs -o lv_name,lv_permissions vg ${known}`]);
+      await twins.sameFlags(0);
+      await twins.same([`lvchange -pr vg/a ${known}`, `lvchange -prw vg/b ${known}`, `lvchange -kn vg/b ${known}`]);
+      await twins.sameFlags(0);
+      await twins.sameCode([`vgchange --systemid= -y vg ${known}`, 'vgchange -l 3 vg']);
+      await twins.sameFlags(0);
     }));
 
   test('renaming, exporting and importing', () =>

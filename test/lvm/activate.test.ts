@@ -180,7 +180,6 @@ describe('flags and permissions', () => {
 
   for (const [what, make] of [
     ['an LV without WRITE', () => planned({ status: '["READ", "VISIBLE"]' })],
-    ['an LV with WRITE_LOCKED', () => planned({ status: '["READ", "VISIBLE"]', flags: '["WRITE_LOCKED"]' })],
     ['a VG without WRITE', () => planned({}, 'status = ["RESIZEABLE", "READ"]\nflags = []')],
   ] as const) {
     test(`${what} is read-only`, async () => {
@@ -189,6 +188,11 @@ describe('flags and permissions', () => {
       assert.match(found.note ?? '', /^read-only: /);
     });
   }
+
+  test('WRITE_LOCKED is WRITE', async () => {
+    const found = entry(await planned({ status: '["READ", "VISIBLE"]', flags: '["WRITE_LOCKED"]' }), 'a');
+    assert.ok(found.active && !found.readOnly);
+  });
 
   test('a read-only device, and read-only by option', async () => {
     const images = imagesOf(

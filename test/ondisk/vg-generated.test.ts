@@ -36,7 +36,7 @@ const text = fc.oneof(
 const uuid = fc.stringMatching(/^[0-9a-zA-Z!#]{32}$/).map(formatUuid);
 const tags = fc.array(fc.stringMatching(/^[\w+.-]{1,8}$/), { maxLength: 3 });
 const part = fc.constantFrom(...PARTS);
-const flags = fc.array(fc.constantFrom('WRITE_LOCKED', 'NOAUTOACTIVATE', 'FUTURE'), { maxLength: 2 });
+const flags = fc.array(fc.constantFrom('NOAUTOACTIVATE', 'FUTURE'), { maxLength: 2 });
 const extra: fc.Arbitrary<ConfigNode[]> = fc.array(
   fc.record(
     {
@@ -315,7 +315,7 @@ const vgFields = fc
         name: fc.stringMatching(/^[A-Za-z0-9+_.][A-Za-z0-9+_.-]{2,20}$/),
         id: uuid,
         seqno: u32,
-        status: fc.subarray(['RESIZEABLE', 'READ', 'WRITE', 'EXPORTED']),
+        status: fc.subarray(['EXPORTED', 'RESIZEABLE', 'READ', 'WRITE']),
         flags,
         tags,
         extentSizeSectors: fc.integer({ min: 1, max: 65536 }),

@@ -14,13 +14,7 @@ export const MAX_EXTENTS = 0xffffffff;
 
 /** In the order in which LVM2 writes them (lib/format_text/flags.c). */
 const STATUS_ORDER: readonly string[] = ['READ', 'WRITE', 'FIXED_MINOR', 'VISIBLE', 'PVMOVE', 'LOCKED', 'NOTSYNCED'];
-const FLAG_ORDER: readonly string[] = [
-  'WRITE_LOCKED',
-  'ACTIVATION_SKIP',
-  'NOAUTOACTIVATE',
-  'ERROR_WHEN_FULL',
-  'CACHE_VOL',
-];
+const FLAG_ORDER: readonly string[] = ['ACTIVATION_SKIP', 'NOAUTOACTIVATE', 'ERROR_WHEN_FULL', 'CACHE_VOL'];
 
 /** "vg/lv" */
 export function displayName(vg: VolumeGroupText, lv: { readonly name: string }): string {

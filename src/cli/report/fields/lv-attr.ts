@@ -151,9 +151,9 @@ function typeLetter(kind: LvKind): string {
   return kind.isCacheOrigin ? 'o' : '-';
 }
 
-/** Whether the LV may be written: WRITE_LOCKED is WRITE, hidden from tools too old for what is in it. */
+/** Whether the LV may be written. */
 export function isLvWritable(lv: LogicalVolumeText): boolean {
-  return lv.status.includes('WRITE') || lv.flags.includes('WRITE_LOCKED') || lv.status.includes('WRITE_LOCKED');
+  return lv.status.includes('WRITE');
 }
 
 function permissionLetter(lv: LogicalVolumeText, status: LiveStatus | null): string {

@@ -54,7 +54,7 @@ export function snapshotCount(group: VolumeGroup): number {
 }
 
 export function isWritable(group: VolumeGroup): boolean {
-  return group.vg.status.includes('WRITE') || group.vg.flags.includes('WRITE_LOCKED');
+  return group.vg.status.includes('WRITE');
 }
 export function isResizeable(group: VolumeGroup): boolean {
   return group.vg.status.includes('RESIZEABLE');
