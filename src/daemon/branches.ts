@@ -66,9 +66,15 @@ export class Branches {
     this.#options = options;
   }
 
-  /** The daemon ends: clients stay where they are. */
+  /** The daemon ends, or hands everything over: clients stay where they are. */
   stop(): void {
     this.#stopped = true;
+  }
+
+  /** After a `stop`, when everything stays here. Returns at once. */
+  goOn(): void {
+    this.#stopped = false;
+    for (const vgId of new Set([...this.#places.keys()].map(groupOf))) this.again(vgId);
   }
 
   /** Where a volume's next client is to be: with `grow`, maybe where the volume is not yet. */
@@ -270,9 +276,8 @@ export class Branches {
 
   async #bring(served: ServedVolume, places: Places): Promise<void> {
     for (const [slot, connections] of places) {
-      if (this.#stopped) return;
       const own = connections.filter((connection) => served.clients.has(connection));
-      if (this.#options.isChanging(groupOf(served.id))) {
+      if (this.#stopped || this.#options.isChanging(groupOf(served.id))) {
         // Later, then: unless a gather has noted since where they are.
         if (!this.#places.has(served.id)) this.#places.set(served.id, places);
         return;

@@ -106,9 +106,9 @@ export class VolumeSet implements ChangedSet {
     return problems.flat();
   }
 
-  /** Settles when the changes of these VGs that were asked for before have ended. */
-  async settled(vgIds: readonly string[]): Promise<void> {
-    await Promise.all(vgIds.map((vgId) => this.#turns.get(vgId) ?? Promise.resolve()));
+  /** Settles when the changes of these VGs, or of all, that were asked for before have ended. */
+  async settled(vgIds: Iterable<string> = this.#turns.keys()): Promise<void> {
+    await Promise.all(Array.from(vgIds, (vgId) => this.#turns.get(vgId)));
   }
 
   async #inTurn<T>(vgId: string, work: () => Promise<T>): Promise<T> {

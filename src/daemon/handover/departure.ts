@@ -6,6 +6,7 @@
  *  - A client that can't be had where it is to go has ended, and is counted no more.
  *  - Nothing is promised to a process that follows before everything is served here.
  */
+import type { NbdServer } from '../../nbd/server.ts';
 import type { OpenControl } from '../control/open.ts';
 import type { DeviceSet } from '../devices.ts';
 import { DaemonError } from '../errors.ts';
@@ -19,7 +20,8 @@ import { estateOf, type Possessions } from './estate.ts';
 import { type HandedOver, handOver, type Patience } from './hand-over.ts';
 import { FdList, type Program, Successor } from './successor.ts';
 
-export interface DepartureParts extends Pick<HandedOver, 'workers' | 'volumes' | 'nbd'> {
+export interface DepartureParts extends Pick<HandedOver, 'workers' | 'volumes'> {
+  readonly nbd: NbdServer;
   readonly devices: DeviceSet;
   readonly listeners: Listeners;
   readonly scans: Scans;

@@ -52,10 +52,10 @@ const PATIENCE: Patience = {
 const QUIET = { workMs: 10_000, answerMs: 500 };
 
 export interface HandedOver {
-  readonly workers: WorkerPool;
+  readonly workers: Pick<WorkerPool, 'quiesce' | 'goOn' | 'release' | 'drain'>;
   readonly volumes: VolumeSet;
-  readonly nbd: NbdServer;
-  readonly control: OpenControl;
+  readonly nbd: Pick<NbdServer, 'gate' | 'nextId' | 'settled' | 'endNegotiations'>;
+  readonly control: Pick<OpenControl, 'gate' | 'holdCommands' | 'admitCommands' | 'answered'>;
   /** As it is now. */
   readonly inventory: () => Inventory;
   readonly knowledge: () => Pick<Knowledge, 'decisions' | 'added'>;
@@ -69,7 +69,7 @@ export interface HandedOver {
 }
 
 /** Settles when the successor serves. Throws a DaemonError HAND_OVER, after which everything goes on, or HAND_OVER_LOST. */
-export async function handOver(parts: HandedOver, successor: Successor): Promise<void> {
+export async function handOver(parts: HandedOver, successor: Follower): Promise<void> {
   const { control } = parts;
   const patience = { ...PATIENCE, ...parts.patience };
   await using undo = new AsyncDisposableStack();
@@ -89,14 +89,15 @@ export async function handOver(parts: HandedOver, successor: Successor): Promise
   });
 }
 
+/** The process that follows. */
+type Follower = Pick<Successor, 'hear' | 'say' | 'give' | 'given' | 'mustLive' | 'end' | 'kill'>;
 type Patiently = Omit<HandedOver, 'patience'> & { readonly patience: Patience };
 
 /** The rest of what can be undone. Gives when clients began to wait, as Date.now(). */
-async function makeQuiet(parts: Patiently, successor: Successor, undo: AsyncDisposableStack): Promise<number> {
+async function makeQuiet(parts: Patiently, successor: Follower, undo: AsyncDisposableStack): Promise<number> {
   const { workers, volumes, nbd, patience } = parts;
   const inventory = parts.inventory();
-  const groups = inventory.scan.volumeGroups.map(({ vg }) => vg.id);
-  await volumes.settled(groups);
+  await volumes.settled();
   const stuck = volumes.stuck();
   if (stuck !== null) throw refused(stuck);
   successor.say({ kind: 'look', knowledge: { ...parts.knowledge(), inventory, served: servedBy(volumes) } });
@@ -110,8 +111,11 @@ async function makeQuiet(parts: Patiently, successor: Successor, undo: AsyncDisp
   const ids = volumes.status().map(({ id }) => id);
   undo.defer(() => volumes.clients.release(ids));
   volumes.clients.block(ids);
+  // Nor is anybody moved.
+  undo.defer(() => volumes.branches.goOn());
+  volumes.branches.stop();
   // Who has chosen before may have a volume brought to one more worker.
-  await volumes.settled(groups);
+  await volumes.settled();
   undo.defer(() => workers.goOn());
   const quietSince = Date.now();
   const problem = await workers.quiesce(QUIET);
@@ -120,7 +124,7 @@ async function makeQuiet(parts: Patiently, successor: Successor, undo: AsyncDisp
   return quietSince;
 }
 
-async function give(parts: Patiently, successor: Successor, quietSince: number): Promise<void> {
+async function give(parts: Patiently, successor: Follower, quietSince: number): Promise<void> {
   const { workers, nbd, control, letGo, patience, log } = parts;
   const passOn = async (address: NbdAddress | null, handle: object): Promise<void> => {
     try {
