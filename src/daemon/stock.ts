@@ -15,6 +15,7 @@ import type { Settings } from './config.ts';
 import type { DeviceSet } from './devices.ts';
 import { DaemonError } from './errors.ts';
 import { type Decisions, type Inventory, takeInventory } from './inventory.ts';
+import { tellForeign } from './foreign-devices.ts';
 import type { Holding } from './keep.ts';
 import type { Logger } from './log.ts';
 
@@ -71,6 +72,7 @@ export class Stock {
       const { devices } = takeInventory(scan, settings, undefined, holding, decisions(), before);
       const { opened, failures } = await held.hold(devices);
       if (starting) refuseBusy(settings, failures);
+      if (opened === 0 && starting) await tellForeign(scan, settings.devices, this.#options.log);
       if (opened === 0) return takeInventory(scan, settings, failures, holding, decisions(), before);
     }
   }

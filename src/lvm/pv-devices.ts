@@ -297,7 +297,8 @@ class Chooser {
   async #wipe({ name, state }: Candidate, opened: OpenedDevice): Promise<boolean> {
     const { purpose, force } = this.#choice;
     if (purpose === 'remove' || (purpose === 'join' && state.kind === 'orphan')) return true;
-    const clean = await wipeSignatures(opened, { name, force, context: this.#context });
+    const isFile = opened.kind === 'file';
+    const clean = await wipeSignatures(opened, { name, isFile, force, context: this.#context });
     if (!clean) this.#failed = true;
     return clean;
   }

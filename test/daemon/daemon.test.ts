@@ -457,6 +457,25 @@ function suites(): void {
       assert.match(daemon.log(), /no logical volumes were found/);
       assert.equal(await daemon.stop(), 0, daemon.log());
     });
+
+    test('named devices that are no physical volumes are told with what they hold', async (t) => {
+      const group = await newGroup('vg');
+      const [disk, image, blank] = ['disk.img', 'disk.qcow2', 'blank.img'].map((name) => join(folder, name));
+      const table = Buffer.alloc(EXTENT);
+      table.write('55aa', 510, 'hex');
+      await writeFile(disk!, table);
+      await writeFile(image!, Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(EXTENT)]));
+      await writeFile(blank!, Buffer.alloc(EXTENT));
+      const daemon = await daemonFor(t, [group.path, disk!, image!, blank!]);
+      const told = daemon
+        .log()
+        .split('\n')
+        .filter((line) => line.includes('no physical volume'));
+      assert.equal(told.length, 2, daemon.log());
+      assert.match(told[0]!, /disk\.img.*it has a partition table \(dos\); docs\/operating.md/);
+      assert.match(told[1]!, /disk\.qcow2.*the file is qcow2, not the bytes of a disk; docs\/operating.md/);
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    });
   });
 }
 

@@ -1,11 +1,12 @@
 /** Signatures are found where the real tools write them, and gone once their bytes are zeroed. */
 import assert from 'node:assert/strict';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { findImageFormat } from '../../src/lvm/image-formats.ts';
 import { findSignatures, SIGNATURE_HEAD_BYTES, SIGNATURE_TAIL_BYTES } from '../../src/lvm/signatures.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
-import { withTemporaryFolder } from '../helpers/shared.ts';
+import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 
 const MIB = 1024 * 1024;
 
@@ -52,6 +53,36 @@ describe('signatures', () => {
         assert.deepEqual(find(bytes), []);
       }));
   }
+
+  test('forms of disks in files are seen where qemu-img and others write them', () =>
+    withTemporaryFolder(async (folder) => {
+      const path = join(folder, 'image');
+      for (const format of ['qcow2', 'qed', 'vmdk', 'vdi', 'vpc', 'vhdx', 'parallels']) {
+        await mustRun('qemu-img', ['create', '-q', '-f', format, path, '10M']);
+        assert.equal(findImageFormat(await readFile(path))?.type, format);
+        await rm(path);
+      }
+      for (const program of ['gzip', 'xz', 'zstd']) {
+        await mustRun('sh', ['-c', `head -c 100000 /dev/zero | ${program} > ${path}`]);
+        assert.equal(findImageFormat(await readFile(path))?.type, program);
+      }
+      assert.equal(findImageFormat(Buffer.alloc(MIB)), null);
+      assert.equal(findImageFormat(Buffer.alloc(0)), null);
+    }));
+
+  test('pvcreate asks before it takes a disk of a virtual machine', () =>
+    withTemporaryFolder(async (folder) => {
+      const path = join(folder, 'disk.qcow2');
+      await mustRun('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'preallocation=full', path, '10M']);
+      const before = await readFile(path);
+      const pvcreate = join(CHECKOUT, 'bin/pvcreate');
+      const { status, stderr } = await runProgram(pvcreate, [path]);
+      assert.equal(status, 5);
+      assert.match(stderr, /WARNING: qcow2 signature detected on \S+disk.qcow2 at offset 0. Wipe it\? \[y\/n\]/);
+      assert.ok(before.equals(await readFile(path)));
+      await mustRun(pvcreate, ['-y', path]);
+      assert.deepEqual(findImageFormat(await readFile(path)), null);
+    }));
 
   test('partition tables, RAID at the end, and none at all', () => {
     const dos = Buffer.alloc(MIB);
