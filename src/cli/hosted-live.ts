@@ -32,6 +32,8 @@ export class HostedLive implements LiveVolumes {
   readonly status: LiveVolumes['status'] = (vgId) => this.#call<ReadonlyMap<VolumeId, LiveStatus>>('status', vgId);
   readonly moveStatus: LiveVolumes['moveStatus'] = (lv) => this.#call<MoveStatus | null>('moveStatus', lv);
   readonly rescan: LiveVolumes['rescan'] = () => this.#call<undefined>('rescan');
+  readonly flushLost: LiveVolumes['flushLost'] = (identity, errno) =>
+    this.#call<undefined>('flushLost', identity, errno);
 
   /** An answer of the daemon. */
   answered(message: Extract<ToHosted, { readonly kind: 'live-result' | 'live-refused' }>): void {

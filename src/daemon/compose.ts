@@ -120,6 +120,7 @@ export class Daemon {
       volumes: this.#volumes,
       readOnly: settings.readOnly,
       holds: (identity) => this.#devices.holds(identity),
+      loseFlushes: (identity, errno) => this.#workers.loseFlushes(this.#devices.keysOf(identity), errno),
       refresh: (vgIds, reload = new Set()) => this.#scans.refresh({ follows: (vgId) => vgIds.has(vgId), reload }),
       rescan: (reason) => this.rescan(reason),
       settled: async (vgIds) => {

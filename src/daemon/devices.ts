@@ -18,7 +18,7 @@ import { flush } from '../block/sync-io.ts';
 import type { ScannedDevice } from '../lvm/model.ts';
 import { settleAll } from './errors.ts';
 import { Patience } from './patience.ts';
-import type { DeviceSpec } from './worker/host.ts';
+import { type DeviceKey, deviceKey, type DeviceSpec } from './worker/host.ts';
 
 export interface DeviceStatus {
   readonly path: string;
@@ -147,6 +147,12 @@ export class DeviceSet {
   /** Whether the device of this identity is held. */
   holds(identity: string): boolean {
     return this.#held.has(identity) || this.#inherited.has(identity);
+  }
+
+  /** What the claimed device of this identity is called in workers; nothing, if there is none. */
+  keysOf(identity: string): readonly DeviceKey[] {
+    const held = this.#held.get(identity);
+    return held === undefined ? [] : [deviceKey({ identity, generation: held.generation })];
   }
 
   /** The claimed device that a table means by this path, as a worker opens it. */

@@ -40,6 +40,8 @@ export interface LiveDaemon {
   /** Reads these VGs again and makes their volumes follow, whatever changes of others are under way. */
   refresh(vgIds: ReadonlySet<string>, reload?: ReadonlySet<VolumeId>): Promise<readonly LiveProblem[]>;
   rescan(reason: string): Promise<void>;
+  /** No flush of the device of this identity succeeds any more. */
+  loseFlushes(identity: string, errno: number): void;
   /** Settles when no scan or change that began before touches these VGs any more. */
   settled(vgIds: readonly string[]): Promise<void>;
   /** Told of VGs that a command is about to write. */
@@ -86,6 +88,11 @@ export class DaemonVolumes implements LiveVolumes {
 
   holds(identity: string): Promise<boolean> {
     return Promise.resolve(this.#daemon.holds(identity));
+  }
+
+  flushLost(identity: string, errno: number): Promise<void> {
+    this.#daemon.loseFlushes(identity, errno);
+    return Promise.resolve();
   }
 
   async prepare(change: LiveChange): Promise<void> {

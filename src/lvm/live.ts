@@ -153,6 +153,8 @@ export interface LiveVolumes {
   moveStatus(pvmoveLv: VolumeId): Promise<MoveStatus | null>;
   /** Looks for devices and VGs that came or went, as SIGHUP does. */
   rescan(): Promise<void>;
+  /** A flush of a device (ScannedDevice.identity) has failed here: what its volumes' clients wrote may be lost, and no flush of theirs may succeed. */
+  flushLost(identity: string, errno: number): Promise<void>;
 }
 
 const NOTHING: readonly never[] = [];
@@ -169,4 +171,5 @@ export const NO_LIVE_VOLUMES: LiveVolumes = {
   status: () => Promise.resolve(NO_STATUS),
   moveStatus: () => Promise.resolve(null),
   rescan: () => Promise.resolve(),
+  flushLost: () => Promise.resolve(),
 };

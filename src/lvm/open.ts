@@ -32,7 +32,13 @@ export function opener(live: LiveVolumes): (path: string) => Promise<OpenedDevic
 async function openHeld(path: string, live: LiveVolumes): Promise<OpenedDevice> {
   const device = await openBlockDevice(path, {});
   try {
-    if (await live.holds(device.identity)) return device;
+    if (await live.holds(device.identity)) {
+      device.onFlushLost = (errno) => {
+        // If the daemon is no more, nobody has anything from it to lose; the command ends for that.
+        void Promise.allSettled([live.flushLost(device.identity, errno)]);
+      };
+      return device;
+    }
   } catch (error) {
     await device.close();
     throw error;

@@ -51,6 +51,7 @@ function lab(): Lab {
     volumes: volumes as Partial<VolumeSet> as VolumeSet,
     readOnly: false,
     holds: () => true,
+    loseFlushes: () => undefined,
     async refresh(vgIds) {
       await noted(`refresh ${[...vgIds].join()} changing ${[...vgIds].map((id) => made.live.isChanging(id)).join()}`);
       return problems;

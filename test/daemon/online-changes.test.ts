@@ -305,6 +305,7 @@ class KillingDaemon {
       status: (vgId) => call('status', live.status(vgId)),
       moveStatus: (lv) => call('moveStatus', moveStatus(lv)),
       rescan: () => call('rescan', live.rescan()),
+      flushLost: (identity, errno) => call('flushLost', live.flushLost(identity, errno)),
     };
   }
 

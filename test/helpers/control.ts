@@ -39,6 +39,7 @@ export class NotingLive implements LiveVolumes {
   readonly activate: LiveVolumes['activate'] = (activation) => this.#note('activate', activation, []);
   readonly status: LiveVolumes['status'] = () => this.#note('status', undefined, this.statuses);
   readonly moveStatus: LiveVolumes['moveStatus'] = () => Promise.resolve(null);
+  readonly flushLost: LiveVolumes['flushLost'] = (identity) => this.#note('flushLost', identity, undefined);
   readonly rescan: LiveVolumes['rescan'] = () => this.#note('rescan', undefined, undefined);
 }
 

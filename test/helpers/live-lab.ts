@@ -81,11 +81,14 @@ export class LiveLab implements LiveVolumes {
 
   /** The same daemon, but for some of its answers. */
   with(changes: Partial<LiveVolumes>): LiveVolumes {
-    const { present, holds, prepare, committed, abandoned, activate, status, moveStatus, rescan } = this;
-    return { present, holds, prepare, committed, abandoned, activate, status, moveStatus, rescan, ...changes };
+    const { present, holds, prepare, committed, abandoned, activate, status, moveStatus, rescan, flushLost } = this;
+    const own = { present, holds, prepare, committed, abandoned, activate, status, moveStatus, rescan, flushLost };
+    return { ...own, ...changes };
   }
 
   readonly holds = (): Promise<boolean> => Promise.resolve(true);
+
+  readonly flushLost = (): Promise<void> => Promise.resolve();
 
   readonly prepare = async (change: LiveChange): Promise<void> => {
     this.calls.push('prepare');

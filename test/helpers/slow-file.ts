@@ -2,10 +2,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { accepts, waitFor } from './daemon.ts';
 import { runProgram } from './run.ts';
+
+function refusalIn(folder: string): string {
+  return join(folder, 'refuse-flush');
+}
 
 /** Serves `image` as a file of a FUSE file system, until it is disposed of. */
 export class SlowFile implements AsyncDisposable {
@@ -13,18 +17,39 @@ export class SlowFile implements AsyncDisposable {
   readonly #server: ChildProcess;
   readonly #fuse: ChildProcess;
 
+  /** As long as this file exists, the first flush fails and removes it. */
+  readonly #refusal: string;
+
   private constructor(path: string, server: ChildProcess, fuse: ChildProcess) {
     this.path = path;
     this.#server = server;
     this.#fuse = fuse;
+    this.#refusal = refusalIn(dirname(dirname(path)));
   }
 
   /** `options`: what nbdkit's filters do: delay ("wdelay=10"), error ("error-pwrite=EIO"). */
-  static async mount(image: string, folder: string, options: readonly string[] = []): Promise<SlowFile> {
+  static mount(image: string, folder: string, options: readonly string[] = []): Promise<SlowFile> {
+    return SlowFile.#mount(folder, ['--filter=delay', '--filter=error', 'file', image, ...options]);
+  }
+
+  /** A device of which a flush can fail: every request is carried out by a program, so it is slow. */
+  static mountRefusing(image: string, folder: string): Promise<SlowFile> {
+    const refusal = refusalIn(folder);
+    return SlowFile.#mount(folder, [
+      'eval',
+      `get_size=stat -L -c %s ${image}`,
+      `pread=dd if=${image} skip=$4 count=$3 iflag=count_bytes,skip_bytes 2>/dev/null`,
+      `pwrite=dd of=${image} seek=$4 conv=notrunc oflag=seek_bytes 2>/dev/null`,
+      `flush=if rm ${refusal} 2>/dev/null; then echo EIO >&2; exit 1; fi`,
+      'can_flush=exit 0',
+      'can_write=exit 0',
+    ]);
+  }
+
+  static async #mount(folder: string, plugin: readonly string[]): Promise<SlowFile> {
     const [socket, mount] = [join(folder, 'slow.sock'), join(folder, 'slow')];
     await mkdir(mount);
-    const filters = ['--filter=delay', '--filter=error'];
-    const server = spawn('nbdkit', ['-f', '-U', socket, ...filters, 'file', image, ...options], { stdio: 'ignore' });
+    const server = spawn('nbdkit', ['-f', '-U', socket, ...plugin], { stdio: 'ignore' });
     await waitFor('nbdkit to listen', () => accepts(socket));
     const fuse = spawn('nbdfuse', [`${mount}/`, '--unix', socket], { stdio: 'ignore' });
     await waitFor('the FUSE file', () => existsSync(join(mount, 'nbd')));
@@ -36,6 +61,15 @@ export class SlowFile implements AsyncDisposable {
   }
   goOn(): void {
     this.#server.kill('SIGCONT');
+  }
+
+  /** The next flush fails. */
+  refuseFlush(): Promise<void> {
+    return writeFile(this.#refusal, '');
+  }
+  /** Whether it has. */
+  get hasRefused(): boolean {
+    return !existsSync(this.#refusal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

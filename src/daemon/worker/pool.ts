@@ -4,12 +4,12 @@
  * Invariants
  *  - A slot has a worker that does its work, or none: whoever needs one waits for the slot, within bounds.
  *  - A worker that took its place gets its tables (`restore`) before anybody else gets at it.
- *  - A flush that fails in one worker fails in all that have its device.
+ *  - A flush that fails in one worker, or in the control plane, fails in all workers that have its device, and in those to come.
  *  - A worker that keeps dying is started again ever more slowly, and never given up.
  */
 import { DaemonError } from '../errors.ts';
 import type { Logger } from '../log.ts';
-import type { LostFlushes, QuietRequest, WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
+import type { DeviceKey, LostFlushes, QuietRequest, WorkerEvents, WorkerHost, WorkerStats } from './host.ts';
 import { WorkerError } from './protocol.ts';
 
 /** A worker that lived this long died of something new. */
@@ -41,11 +41,17 @@ export interface WorkerStatus {
   readonly lastEnd?: string;
 }
 
+/** Devices whose flushes are lost. */
+interface Losses {
+  readonly all: () => Iterable<LostFlushes>;
+  readonly tell: (lost: LostFlushes, from: WorkerSlot) => void;
+}
+
 /** One worker's place. */
 export class WorkerSlot {
   readonly index: number;
   readonly #options: PoolOptions;
-  readonly #flushLost: (slot: WorkerSlot, lost: LostFlushes) => void;
+  readonly #losses: Losses;
   #host: WorkerHost | null = null;
   /** Null when there will be none any more. */
   #ready = Promise.withResolvers<WorkerHost | null>();
@@ -58,10 +64,10 @@ export class WorkerSlot {
   /** The last start. */
   #opening: Promise<void> = Promise.resolve();
 
-  constructor(index: number, options: PoolOptions, flushLost: (slot: WorkerSlot, lost: LostFlushes) => void) {
+  constructor(index: number, options: PoolOptions, losses: Losses) {
     this.index = index;
     this.#options = options;
-    this.#flushLost = flushLost;
+    this.#losses = losses;
   }
 
   /** The worker, once it has its tables; null while there is none. */
@@ -110,12 +116,15 @@ export class WorkerSlot {
     const events: WorkerEvents = {
       connectionClosed: this.#options.connectionClosed,
       client: this.#options.client,
-      flushLost: (lost) => this.#flushLost(this, lost),
+      flushLost: (lost) => this.#losses.tell(lost, this),
       gone: (reason) => this.#gone(reason),
     };
     const host = await this.#options.start(this.index, events);
+    for (const lost of this.#losses.all()) await host.loseFlushes(lost);
     await this.#options.restore(this, host);
     this.#host = host;
+    // What was lost meanwhile was told to those who were there.
+    for (const lost of this.#losses.all()) await host.loseFlushes(lost);
     this.#ready.resolve(host);
   }
 
@@ -187,12 +196,16 @@ export class WorkerSlot {
 export class WorkerPool {
   readonly slots: readonly WorkerSlot[];
   readonly #log: Logger;
+  /** By device; who has one open for the first time is as concerned as who had it then. */
+  readonly #lost = new Map<DeviceKey, LostFlushes>();
 
   constructor(options: PoolOptions) {
     this.#log = options.log;
-    this.slots = Array.from({ length: options.count }, (_, index) => {
-      return new WorkerSlot(index, options, (slot, lost) => this.#loseFlushes(slot, lost));
-    });
+    const losses: Losses = {
+      all: () => this.#lost.values(),
+      tell: (lost, from) => this.#loseFlushes(lost, from),
+    };
+    this.slots = Array.from({ length: options.count }, (_, index) => new WorkerSlot(index, options, losses));
   }
 
   /** Starts all of them. Throws a WorkerError. */
@@ -203,10 +216,16 @@ export class WorkerPool {
     if (failed !== undefined) throw failed.reason;
   }
 
+  /** A flush of these devices has failed here. */
+  loseFlushes(keys: readonly DeviceKey[], errno: number): void {
+    for (const key of keys) this.#loseFlushes({ key, errno }, null);
+  }
+
   /** Tells all workers but this one that a flush has failed. */
-  #loseFlushes(slot: WorkerSlot, lost: LostFlushes): void {
+  #loseFlushes(lost: LostFlushes, from: WorkerSlot | null): void {
+    this.#lost.set(lost.key, lost);
     for (const other of this.slots) {
-      if (other === slot) continue;
+      if (other === from) continue;
       // With a worker that has ended its clients have, too.
       other.host?.loseFlushes(lost).catch((err: unknown) => this.#log.debug({ err }, 'a worker was not told'));
     }
