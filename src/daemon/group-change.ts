@@ -73,6 +73,8 @@ export class GroupChange {
   readonly #problems: LiveProblem[] = [];
   /** What this attempt could not load and let go: what an origin is told that names it. */
   readonly #lost = new Map<VolumeId, string>();
+  /** What it could not load, and can't let go. */
+  #stuck: string | null = null;
 
   /** `resolve` gives the claimed device that a table names; `reload`: volumes to be loaded again though they did not change. */
   constructor(
@@ -244,8 +246,9 @@ export class GroupChange {
   }
 
   async #exchange(steps: readonly Step[], hostOf: HostOf): Promise<void> {
+    this.#stuck = null;
     const loaded = await this.#load(steps, hostOf);
-    const problem = await this.#swap(loaded, hostOf);
+    const problem = this.#stuck ?? (await this.#swap(loaded, hostOf));
     if (problem !== null) await this.#undo(loaded, hostOf, problem);
   }
 
@@ -295,8 +298,10 @@ export class GroupChange {
   async #drop(step: Step, problem: string): Promise<void> {
     this.#lost.set(step.served.id, `its snapshot ${step.desired.name} can't be loaded: ${problem}`);
     this.#set.fail(step.desired.name, problem);
-    await this.#set.retire(step.served, problem);
+    const isGone = await this.#set.retire(step.served, problem);
     this.#refuse(step.desired, problem);
+    // What is new has only what nobody else is to have.
+    if (!isGone && !step.isNew) this.#stuck = `${step.desired.name} can't be let go: its device does not answer`;
   }
 
   /** Origins whose live tables name what is lost: they did not change, or it was lost after them. They take no writes from now on. */
@@ -362,7 +367,7 @@ export class GroupChange {
 
   /** Nothing of what was loaded becomes live. */
   async #undo(steps: readonly Step[], hostOf: HostOf, problem: string): Promise<void> {
-    const reason = `a volume of its group can't be suspended, so it can't follow: ${problem}`;
+    const reason = `a volume of its group can't be suspended or let go, so it can't follow: ${problem}`;
     const changed = steps.filter(({ isNew }) => !isNew);
     // Nothing of their tables has been written: this waits for no device.
     for (const [host, own] of byHost(changed, hostOf)) await host.clear(own.map(({ served }) => served.id));

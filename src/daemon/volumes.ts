@@ -108,7 +108,7 @@ export class VolumeSet implements ChangedSet {
 
   /** Settles when the changes of these VGs, or of all, that were asked for before have ended. */
   async settled(vgIds: Iterable<string> = this.#turns.keys()): Promise<void> {
-    await Promise.all(Array.from(vgIds, (vgId) => this.#turns.get(vgId)));
+    await Promise.all(Array.from(vgIds, (vgId) => this.#turns.get(vgId) ?? Promise.resolve()));
   }
 
   async #inTurn<T>(vgId: string, work: () => Promise<T>): Promise<T> {

@@ -72,11 +72,14 @@ export class FakeWorker implements WorkerHost {
   readonly #rules: FakeRules;
   readonly #events: WorkerEvents;
   #ended = false;
+  /** Rejects what waits for the worker when it dies. */
+  readonly #death = Promise.withResolvers<never>();
 
   constructor(index: number, rules: FakeRules, events: WorkerEvents) {
     this.index = index;
     this.#rules = rules;
     this.#events = events;
+    this.#death.promise.catch(() => undefined);
   }
 
   /** Table sizes of live volumes, in sectors; a suspended one in brackets. */
@@ -93,6 +96,7 @@ export class FakeWorker implements WorkerHost {
     this.#ended = true;
     this.volumes.clear();
     this.requests.clear();
+    this.#death.reject(new WorkerError('GONE', this.index, 'told so by the test'));
     this.#events.gone('told so by the test');
   }
 
@@ -199,7 +203,7 @@ export class FakeWorker implements WorkerHost {
   retire(id: VolumeId): Promise<Outcome<object> | Failure> {
     return Promise.try(() => {
       this.#asked(`retire ${shortOf(id)}`);
-      if (this.#rules.endless.has(id)) return new Promise<never>(() => undefined);
+      if (this.#rules.endless.has(id)) return this.#death.promise;
       this.volumes.delete(id);
       return { id };
     });

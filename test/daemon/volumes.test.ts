@@ -97,6 +97,34 @@ describe('a change of a volume group', () => {
     assert.deepEqual(bench.states(), [{ 'vg/b': '150' }]);
   });
 
+  test('what can be neither loaded nor let go keeps its extents: nothing of its group follows, then or later', async (t) => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.rules.unloadable.add('vg a');
+    bench.rules.endless.add('vg a');
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const changed = [wished('a', { sectors: 50 }), wished('b', { sectors: 150 }), wished('c')];
+    for (const reason of [/vg\/a can't be let go/, /before vg\/a is let go/]) {
+      let over = false;
+      const applied = bench.apply(changed).finally(() => (over = true));
+      while (!over) {
+        await nextTurn();
+        t.mock.timers.tick(RETIRE_TIMEOUT_MS / 100);
+      }
+      const problems = new Map((await applied).map((problem) => [problem.volume.name, problem.reason]));
+      for (const name of ['vg/b', 'vg/c']) assert.match(problems.get(name) ?? '', reason);
+      assert.ok(problems.has('vg/a'));
+      assert.deepEqual(Object.assign({}, ...bench.states()), { 'vg/a': '100', 'vg/b': '100' });
+    }
+    // With its worker everything of it has ended.
+    bench.rules.unloadable.clear();
+    bench.rules.endless.clear();
+    t.mock.timers.reset();
+    bench.hosts[0]?.die();
+    assert.deepEqual(await bench.apply(changed), []);
+    assert.deepEqual(Object.assign({}, ...bench.states()), { 'vg/a': '50', 'vg/b': '150', 'vg/c': '100' });
+  });
+
   test('what goes on as it was does not wait for the end of what was to begin', async (t) => {
     const bench = await Bench.open(2);
     await bench.apply([wished('a'), wished('b')]);
