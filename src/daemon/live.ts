@@ -86,8 +86,9 @@ export class DaemonVolumes implements LiveVolumes {
     this.#daemon.deferred.forget(groups, new Set(pending));
   }
 
+  /** Asked by a command that is about to write to the device. */
   holds(identity: string): Promise<boolean> {
-    return Promise.resolve(this.#daemon.holds(identity));
+    return this.#daemon.readOnly ? Promise.reject(onlyReads()) : Promise.resolve(this.#daemon.holds(identity));
   }
 
   flushLost(identity: string, errno: number): Promise<void> {
@@ -97,9 +98,7 @@ export class DaemonVolumes implements LiveVolumes {
 
   async prepare(change: LiveChange): Promise<void> {
     const { volumes } = this.#daemon;
-    if (this.#daemon.readOnly) {
-      throw new CommandError('Devices are open for reading only by orion-lvmd (--read-only): nothing is changed.');
-    }
+    if (this.#daemon.readOnly) throw onlyReads();
     this.#changes.set(change.key, change);
     this.#daemon.expect(change.groups);
     for (const { id } of change.groups) volumes.setChanging(id, true);
@@ -291,4 +290,8 @@ async function statusAt(host: WorkerHost, id: VolumeId): Promise<WorkerVolume | 
 
 function idsOf(refs: readonly { readonly id: VolumeId }[]): readonly VolumeId[] {
   return refs.map(({ id }) => id);
+}
+
+function onlyReads(): CommandError {
+  return new CommandError('Devices are open for reading only by orion-lvmd (--read-only): nothing is changed.');
 }

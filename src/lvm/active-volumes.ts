@@ -7,6 +7,7 @@
 import type { LogicalVolumeText, VolumeGroupText } from '../ondisk/metadata.ts';
 import { CommandError } from './edit/errors.ts';
 import { type LiveStatus, type LiveVolumes, type VolumeId, volumeId } from './live.ts';
+import { segmentAreas } from './references.ts';
 import { relationsOf } from './relations.ts';
 
 export class ActiveVolumes {
@@ -46,6 +47,18 @@ export class ActiveVolumes {
   get names(): readonly string[] {
     if (this.#statuses.size === 0) return [];
     return this.#vg.logicalVolumes.flatMap((lv) => (this.#of(lv) === null ? [] : [lv.name]));
+  }
+
+  /** Names of active LVs with extents of the PV of this label; those of hidden LVs count for everything that is active. */
+  onPv(label: string): readonly string[] {
+    const { names } = this;
+    if (names.length === 0) return names;
+    const { lvs } = relationsOf(this.#vg);
+    const there = this.#vg.logicalVolumes.filter(({ segments }) =>
+      segments.some((segment) => segmentAreas(segment).some(({ name }) => name === label)),
+    );
+    if (there.some(({ name }) => lvs.get(name)?.visible !== true)) return names;
+    return names.filter((name) => there.some((lv) => lv.name === name));
   }
 
   /** Throws a CommandError with this line if anything is active. */

@@ -12,6 +12,7 @@ import { resolve } from 'node:path';
 import type { DeviceTopology, OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { deviceNumbers } from '../block/probe.ts';
+import { ActiveVolumes } from './active-volumes.ts';
 import type { ChangeContext } from './change-context.ts';
 import type { Changes } from './changes.ts';
 import { CommandError } from './edit/errors.ts';
@@ -142,26 +143,29 @@ class Chooser {
   }
 
   async find(): Promise<void> {
-    const found: Candidate[] = [];
+    const there: { readonly name: string; readonly device: ScannedDevice | null }[] = [];
     for (const name of this.#choice.names) {
       const device = await deviceNamed(this.#scan, name);
-      if (device === null) {
-        this.#fail(await this.#whyNotFound(name));
-        continue;
-      }
-      const unusable = unusableReason(device, this.#choice);
+      if (device !== null || (await this.#exists(name))) there.push({ name, device });
+      else this.#fail(`No device found for ${name}.`);
+    }
+    if (there.length === 0) throw new CommandError([]);
+    const found: Candidate[] = [];
+    for (const { name, device } of there) {
+      const unusable = device === null ? this.#whyNotFound(name) : unusableReason(device, this.#choice);
       if (unusable !== null) this.#fail(`Cannot use ${name}: ${unusable}`);
-      else found.push({ name, device, state: pvStateOf(this.#scan, device) });
+      else if (device !== null) found.push({ name, device, state: pvStateOf(this.#scan, device) });
     }
     if (this.#needsAll && this.#failed) throw new CommandError('Command requires all devices to be found.');
     this.#keep(found);
   }
 
-  async #whyNotFound(name: string): Promise<string> {
-    const excluded = this.#context.excluded?.get(resolve(name));
-    if (excluded !== undefined) return `Cannot use ${name}: ${excluded}`;
-    if ((await identityOf(name)) === null) return `No device found for ${name}.`;
-    return `Cannot use ${name}: device is not in devices list`;
+  async #exists(name: string): Promise<boolean> {
+    return this.#context.excluded?.has(resolve(name)) === true || (await identityOf(name)) !== null;
+  }
+
+  #whyNotFound(name: string): string {
+    return this.#context.excluded?.get(resolve(name)) ?? 'device is not in devices list';
   }
 
   /** Leaves out what can't be used whatever the answers are. */
@@ -267,7 +271,7 @@ class Chooser {
     const devices: ChosenDevice[] = [];
     let blockSize: number | null = null;
     for (const candidate of this.#candidates) {
-      const opened = await this.#open(candidate.device);
+      const opened = (await this.#isInUse(candidate)) ? null : await this.#open(candidate.device);
       if (opened === null) continue;
       try {
         const { logicalBlockSize, topology = null } = opened.limits;
@@ -282,6 +286,21 @@ class Chooser {
     }
     this.#keep(devices);
     return { devices, failed: this.#failed };
+  }
+
+  /** The daemon's claim lets its commands open what it serves; a device with active volumes on it stays theirs, as device-mapper's would. */
+  async #isInUse({ name, device, state }: Candidate): Promise<boolean> {
+    if (state.kind !== 'member') return false;
+    for (const { vg, pvs } of this.#scan.volumeGroups) {
+      const pv = pvs.find(({ found }) => found?.device.identity === device.identity);
+      if (pv?.text === undefined) continue;
+      const active = (await ActiveVolumes.of(this.#context.live, vg)).onPv(pv.text.label);
+      if (active.length === 0) continue;
+      this.#fail(`Can't open ${name} exclusively.  Mounted filesystem?`);
+      for (const lvName of active) this.#context.err(`Logical volume ${vg.name}/${lvName} on it is active.`);
+      return true;
+    }
+    return false;
   }
 
   async #open(device: ScannedDevice): Promise<OpenedDevice | null> {

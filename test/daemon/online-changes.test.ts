@@ -3,7 +3,7 @@
  * is killed at, the daemon serves what the metadata says and nothing is left suspended or held off.
  */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
@@ -157,6 +157,12 @@ for (const workers of ['0', '2']) {
         assert.equal(status, 5, argv.join(' '));
         assert.match(stderr, /^ {2}Logical volume vg0\/a in use\.$/m);
       }
+      for (const command of ['pvcreate', 'pvremove']) {
+        const { status, stderr } = await stand.run(command, '-ff', '-y', stand.images[0]!);
+        assert.equal(status, 5, command);
+        assert.match(stderr, /^ {2}Can't open \S+pv0\.img exclusively\. {2}Mounted filesystem\?$/m);
+        assert.match(stderr, /^ {2}Logical volume vg0\/a on it is active\.$/m);
+      }
       assert.match(await stand.must('lvs', '--noheadings', '-olv_attr,lv_device_open'), /-wi-ao---- +open/);
       await stand.must('lvchange', '-pr', 'vg0/a');
       assert.equal(await errorOf(client, 0), EPERM);
@@ -182,6 +188,21 @@ test('a daemon that only reads changes nothing', async (t) => {
   const { status, stderr } = await stand.run('lvrename', 'vg0', 'a', 'b');
   assert.equal(status, 5);
   assert.match(stderr, /open for reading only by orion-lvmd/);
+  const before = await Promise.all(stand.images.map((image) => readFile(image)));
+  for (const [command, ...args] of [
+    ['pvcreate', '-ff', '-y', stand.images[1]!],
+    ['pvremove', '-ff', '-y', stand.images[1]!],
+    ['pvck', '--repair', '-f', join(stand.folder, 'vg0.vg'), '-y', stand.images[1]!],
+    ['vgcreate', 'vg1', join(stand.folder, 'new.img')],
+    ['pvcreate', join(stand.folder, 'new.img')],
+  ] as const) {
+    if (command === 'vgcreate') await writeFile(join(stand.folder, 'new.img'), Buffer.alloc(8 * MIB));
+    if (command === 'pvck') await stand.must('vgcfgbackup', '-f', join(stand.folder, 'vg0.vg'), 'vg0');
+    const refused = await stand.run(command, ...args);
+    assert.equal(refused.status, 5, `${command}: ${refused.stderr}`);
+    assert.match(refused.stderr, /open for reading only by orion-lvmd/, command);
+  }
+  for (const [i, image] of stand.images.entries()) assert.ok(before[i]?.equals(await readFile(image)), image);
   assert.match(await stand.must('lvs', '--noheadings', '-olv_name,lv_attr'), /^ +a +-Ri-a-----/);
 });
 
