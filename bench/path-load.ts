@@ -12,7 +12,7 @@ import { turnClock } from '../src/dm/turn-clock.ts';
 import { Volume } from '../src/dm/volume.ts';
 import { BufferPool } from '../src/nbd/buffer-pool.ts';
 import { Command } from '../src/nbd/command.ts';
-import { cacheScratch, Executor } from '../src/nbd/executor.ts';
+import { Executor } from '../src/nbd/executor.ts';
 import type { NbdExport } from '../src/nbd/exports.ts';
 import { PLAIN_TERMS, type Terms } from '../src/nbd/features.ts';
 import { PayloadBudget } from '../src/nbd/payload-budget.ts';
@@ -90,7 +90,7 @@ export function wholePath(type: 0 | 1, bytes: number, terms: Partial<Terms> = {}
   const device = new NullDevice();
   const volume = linearVolume(device);
   const export_ = exported(volume);
-  const executor = new Executor(export_, { requests: new RequestPool(), scratch: cacheScratch() }, (command, error) => {
+  const executor = new Executor(export_, new RequestPool(), (command, error) => {
     transmission.finish(command, error);
   });
   const waiter = { roomForPayload: (): void => {} };

@@ -7,10 +7,12 @@
  * Invariants
  *  - The cookie is opaque: two u32 that are given back as they came; so is, in extended replies, the offset.
  *  - An offset is a number: exact below 2^53, and any larger one still compares as larger than every volume.
- *  - A command has at most one of: a slot for the reply of a READ, a payload of a WRITE.
+ *  - A command has at most one of: a slot for the reply of a READ, a payload of a WRITE, memory that a CACHE reads into. It is nobody
+ *    else's as long as the command lasts.
  */
 import assert from 'node:assert/strict';
 import {
+  CACHE_PIECE_BYTES,
   CommandFlag,
   CommandType,
   EXTENDED_REQUEST_BYTES,
@@ -56,11 +58,11 @@ export class Command {
   segment: Segment | null = null;
   /** READ: where the reply starts in the segment. */
   slot = 0;
-  /** READ: the segment's buffer; WRITE: where the payload is. */
+  /** READ: the segment's buffer; WRITE: where the payload is; CACHE: what is read into. */
   buffer: Buffer = NO_BYTES;
   /** Where the data starts in `buffer`. */
   bufferOffset = 0;
-  /** WRITE: whether `buffer` came from the pool, and goes back there. */
+  /** WRITE, CACHE: whether `buffer` came from the pool, and goes back there. */
   pooled = false;
   /** WRITE: the segment that `buffer` is a part of, if it is where it was received. */
   received: Segment | null = null;
@@ -137,9 +139,10 @@ export class Command {
     return bytes;
   }
 
-  /** Bytes of memory that it needs if it is carried out: what it carries, in either direction, or lists of extents. */
+  /** Bytes of memory that it needs if it is carried out: what it carries, in either direction, or reads at once, or lists of extents. */
   get payloadBytes(): number {
     if (this.type === CommandType.blockStatus) return this.contexts.length * EXTENT_LIST_BYTES;
+    if (this.type === CommandType.cache) return Math.min(this.length, CACHE_PIECE_BYTES);
     return this.type === CommandType.read || this.type === CommandType.write ? this.length : 0;
   }
 

@@ -5,7 +5,7 @@
  *  - One pooled request for each command at a time; it goes back to its pool before the command is finished.
  *  - A FLUSH is one flush of the volume, which all connections of the export share: so it covers every write that was
  *    answered before it, whoever sent it.
- *  - CACHE reads in pieces into one scratch buffer whose contents nobody uses; its memory does not grow with its length.
+ *  - CACHE reads in pieces, all into the command's own memory, which does not grow with its length.
  */
 import { constants } from 'node:os';
 import {
@@ -23,9 +23,6 @@ import { replyErrno } from './errors.ts';
 import type { NbdExport } from './exports.ts';
 import type { CommandHost } from './transmission.ts';
 
-/** Bytes that one piece of a CACHE reads. */
-const CACHE_PIECE_BYTES = 512 * 1024;
-
 /** What a connection has done: plain numbers, read by whoever shows them. */
 export interface TransferCounters {
   reads: number;
@@ -40,17 +37,6 @@ export interface TransferCounters {
   readBytes: number;
   /** Bytes. */
   writtenBytes: number;
-}
-
-/** What the executors of a server share. */
-export interface ExecutorShared {
-  readonly requests: RequestPool;
-  /** Where CACHE reads to; made by `cacheScratch`. */
-  readonly scratch: Buffer;
-}
-
-export function cacheScratch(): Buffer {
-  return Buffer.allocUnsafeSlow(CACHE_PIECE_BYTES);
 }
 
 export class Executor implements CommandHost, RequestOwner {
@@ -68,18 +54,16 @@ export class Executor implements CommandHost, RequestOwner {
   readonly #export: NbdExport;
   readonly #volume: BlockDevice;
   readonly #requests: RequestPool;
-  readonly #scratch: Buffer;
   readonly #ended: (command: Command, error: NbdErrno) => void;
   /** By index: the command that a request's tag stands for. */
   readonly #commands: Command[] = [];
   #abandoned = false;
 
   /** `ended` is called once for each command, never from inside `execute`. */
-  constructor(export_: NbdExport, shared: ExecutorShared, ended: (command: Command, error: NbdErrno) => void) {
+  constructor(export_: NbdExport, requests: RequestPool, ended: (command: Command, error: NbdErrno) => void) {
     this.#export = export_;
     this.#volume = export_.volume;
-    this.#requests = shared.requests;
-    this.#scratch = shared.scratch;
+    this.#requests = requests;
     this.#ended = ended;
   }
 
@@ -190,9 +174,9 @@ export class Executor implements CommandHost, RequestOwner {
     request.op = Op.read;
     request.flags = 0;
     request.offset = command.offset + command.progress;
-    request.length = Math.min(command.length - command.progress, CACHE_PIECE_BYTES);
-    request.buffer = this.#scratch;
-    request.bufferOffset = 0;
+    request.length = Math.min(command.length - command.progress, command.payloadBytes);
+    request.buffer = command.buffer;
+    request.bufferOffset = command.bufferOffset;
     request.error = 0;
   }
 }

@@ -12,8 +12,9 @@
  *  - `released` is called once: the transport is gone and no command is in flight, so nothing refers to the volume.
  */
 import assert from 'node:assert/strict';
+import type { RequestPool } from '../dm/io.ts';
 import type { BufferPool } from './buffer-pool.ts';
-import { Executor, type ExecutorShared, type TransferCounters } from './executor.ts';
+import { Executor, type TransferCounters } from './executor.ts';
 import type { NbdExport } from './exports.ts';
 import type { Terms } from './features.ts';
 import type { BudgetWaiter, PayloadBudget } from './payload-budget.ts';
@@ -33,7 +34,8 @@ export interface SessionTransport {
 }
 
 /** What the sessions of a server share. */
-export interface SessionShared extends ExecutorShared {
+export interface SessionShared {
+  readonly requests: RequestPool;
   readonly buffers: BufferPool;
   /** Of the payload memory of all sessions. */
   readonly budget: PayloadBudget;
@@ -68,7 +70,7 @@ export class Session implements TurnTaker, BudgetWaiter {
     this.#transport = transport;
     this.#turns = shared.turns;
     this.#onReleased = onReleased;
-    this.#executor = new Executor(export_, shared, (command, error) => {
+    this.#executor = new Executor(export_, shared.requests, (command, error) => {
       this.#transmission.finish(command, error);
       if (this.#gone) this.#releaseWhenDone();
       else this.#turns.schedule(this);

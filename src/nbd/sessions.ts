@@ -20,7 +20,6 @@ import {
   type NbdLog,
   type Released,
 } from './connection.ts';
-import { cacheScratch } from './executor.ts';
 import type { NbdExport } from './exports.ts';
 import { PayloadBudget } from './payload-budget.ts';
 import { TurnQueue } from './turn-queue.ts';
@@ -84,7 +83,6 @@ export class NbdSessions {
         budget: this.#budget,
         turns: new TurnQueue(),
         requests: new RequestPool(),
-        scratch: cacheScratch(),
         limits: { maxRequests: limits.maxRequestsPerConnection, maxBytes: limits.maxBytesPerConnection },
       },
       openStream: options.openStream ?? openNodeStream,

@@ -380,7 +380,14 @@ export class Transmission {
     }
     if (type === CommandType.read) this.#replies.reserve(command);
     else if (type === CommandType.blockStatus) this.#statusLists.prepare(command);
+    else if (type === CommandType.cache) this.#prepareCache(command);
     this.#execute(command);
+  }
+
+  /** What it reads is kept on its way, by whoever keeps things: so the memory must not be another command's. */
+  #prepareCache(command: Command): void {
+    command.buffer = this.#pool.acquire(command.payloadBytes);
+    command.pooled = true;
   }
 
   /** What the payload of a BLOCK_STATUS says: about which contexts, and how many bytes. */

@@ -14,7 +14,6 @@ import type { Table } from '../../src/dm/table.ts';
 import { targets } from '../../src/dm/targets.ts';
 import { Volume } from '../../src/dm/volume.ts';
 import { BufferPool } from '../../src/nbd/buffer-pool.ts';
-import { cacheScratch } from '../../src/nbd/executor.ts';
 import { Handshake } from '../../src/nbd/handshake.ts';
 import { finalReply, type Negotiated } from '../../src/nbd/option-replies.ts';
 import { PayloadBudget } from '../../src/nbd/payload-budget.ts';
@@ -161,7 +160,6 @@ async function transmission(
     budget,
     turns: new TurnQueue(),
     requests: new RequestPool(),
-    scratch: cacheScratch(),
     limits: { maxRequests: random.pick([1, 4, 256]), maxBytes: random.pick([2 ** 17, 2 ** 20]) },
   };
   const wire = new Wire();

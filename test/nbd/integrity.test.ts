@@ -1,6 +1,6 @@
 /**
  * A data-integrity load through the whole path, on every engine, buffered, direct, and behind the block cache, on files and loop devices: four
- * connections with up to 16 commands each in flight, of mixed sizes, unaligned, with trims, zeroes, FUA and flushes between;
+ * connections with up to 16 commands each in flight, of mixed sizes, unaligned, with trims, zeroes, CACHE, FUA and flushes between;
  * everything that is read, and at the end what is on the devices, is compared with a model.
  *
  * It runs for less than a second each; ORION_LVM_INTEGRITY_SECONDS=300 makes it a soak. Loop devices need root.
@@ -28,6 +28,8 @@ const SECONDS = Number(process.env['ORION_LVM_INTEGRITY_SECONDS'] ?? 0.4);
 const CLIENTS = 4;
 const MIN_COMMANDS = 50;
 const DEPTH = 16;
+const { read, write, trim, writeZeroes, flush, cache: readAhead } = CMD;
+const COMMANDS = [read, read, write, write, trim, writeZeroes, flush, readAhead];
 /** No multiple of any block, so that clients share blocks at their borders. */
 const SLICE_BYTES = 3 * MIB + 333;
 const DEVICE_BYTES = 16 * MIB;
@@ -102,9 +104,7 @@ class Load {
       const batch: Buffer[] = [];
       while (!until() && inFlight.size < DEPTH) {
         const cookie = BigInt(++this.commands);
-        const type = [CMD.read, CMD.read, CMD.write, CMD.write, CMD.trim, CMD.writeZeroes, CMD.flush][
-          this.#random.below(7)
-        ]!;
+        const type = COMMANDS[this.#random.below(COMMANDS.length)]!;
         const length = type === CMD.flush ? 0 : this.#random.length();
         const at = this.#random.below(SLICE_BYTES - length);
         if ([...inFlight.values()].some((other) => other.at < at + length && at < other.at + other.length)) break;

@@ -192,8 +192,8 @@ describe('commands on the volume', () => {
       const pieces: number[] = [];
       device.decide = ({ offset, length }) => {
         assert.equal(offset, 5 + pieces.reduce((sum, piece) => sum + piece, 0));
-        // What the connection reads into.
-        assert.equal(buffers.outstanding, 1);
+        // What the connection reads into, and what the command does.
+        assert.equal(buffers.outstanding, 2);
         pieces.push(length);
         return { kind: 'pass' };
       };
