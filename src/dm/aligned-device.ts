@@ -53,7 +53,6 @@ class Piece extends RangeEntry implements RequestOwner {
 
 export class AlignedDevice implements BlockDevice {
   readonly name: string;
-  readonly limits: DeviceLimits;
   readonly #device: BlockDevice;
   readonly #block: number;
   readonly #gathers = new RequestPool();
@@ -66,6 +65,9 @@ export class AlignedDevice implements BlockDevice {
   #outstanding = 0;
   #idle: (() => void) | null = null;
   #closed: Promise<void> | null = null;
+  /** Those of the device as it was last looked at, and ours that follow from them: it may grow. */
+  #deviceLimits: DeviceLimits;
+  #limits: DeviceLimits;
   /** Requests that need no I/O at all, to be completed on the next turn. */
   readonly #nothingToDo: IoRequest[] = [];
   readonly #onTurn = (): void => this.#completeNothing();
@@ -75,8 +77,17 @@ export class AlignedDevice implements BlockDevice {
     this.#block = device.limits.requestAlignment;
     this.#bouncesLeft = Math.max(2, Math.floor(BOUNCE_BYTES / this.#block));
     this.name = device.name;
-    const sizeBytes = device.limits.sizeBytes - (device.limits.sizeBytes % this.#block);
-    this.limits = { ...device.limits, sizeBytes, requestAlignment: 1 };
+    this.#deviceLimits = device.limits;
+    this.#limits = limitsOver(device.limits);
+  }
+
+  get limits(): DeviceLimits {
+    const { limits } = this.#device;
+    if (limits !== this.#deviceLimits) {
+      this.#deviceLimits = limits;
+      this.#limits = limitsOver(limits);
+    }
+    return this.#limits;
   }
 
   /** Pieces taken and not yet given back. */
@@ -287,6 +298,10 @@ export class AlignedDevice implements BlockDevice {
     request.owner.ioDone(request);
     if (this.#outstanding === 0 && this.#nothingToDo.length === 0) this.#idle?.();
   }
+}
+
+function limitsOver(limits: DeviceLimits): DeviceLimits {
+  return { ...limits, sizeBytes: limits.sizeBytes - (limits.sizeBytes % limits.requestAlignment), requestAlignment: 1 };
 }
 
 /** Gathers are records of this file and never go to a device. */

@@ -236,6 +236,26 @@ for (const policy of ['writethrough', 'writeback'] as const) {
 
 describe('volumes on cached devices, more', () => {
   const policy = 'writeback';
+  test('a device that is enlarged while it is used is used up to its new end', { timeout: 60_000 }, async (t) => {
+    const stand = await Stand.open(t, { workers: '1', policy });
+    await stand.must('lvcreate', '-l15', '-na', 'vg0', stand.images[0] ?? '');
+    const a = await stand.client('a');
+    await a.write(59 * MIB + 1, pattern(MIB - 1, 1));
+    await truncate(stand.images[0] ?? '', 128 * MIB);
+    await stand.must('pvresize', stand.images[0] ?? '');
+    await stand.must('lvextend', '-l31', 'vg0/a', stand.images[0] ?? '');
+    const grown = await stand.client('a');
+    await grown.write(60 * MIB - 100, pattern(64 * MIB - 1000, 2));
+    assert(pattern(64 * MIB - 1000, 2).equals(await grown.read(60 * MIB - 100, 64 * MIB - 1000)));
+    assert(
+      pattern(MIB - 1, 1)
+        .subarray(0, MIB - 101)
+        .equals(await a.read(59 * MIB + 1, MIB - 101)),
+    );
+    a.close();
+    grown.close();
+  });
+
   test('snapshots hold what was acknowledged before them', { timeout: 60_000 }, async (t) => {
     const stand = await Stand.open(t, { workers: '1', policy });
     await stand.must('lvcreate', '-L8m', '-na', 'vg0');

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import * as fc from 'fast-check';
+import type { BlockDevice } from '../../src/block/device.ts';
 import { Errno } from '../../src/block/errors.ts';
 import { FaultyDevice } from '../../src/block/faulty.ts';
 import { MemoryDevice } from '../../src/block/memory.ts';
@@ -283,6 +284,30 @@ describe('aligned device', () => {
     }
     await closed;
     assert.equal(memory.peek(1, 1)[0], 1);
+  });
+
+  test('a device that has grown is used up to its new end', async () => {
+    const memory = new MemoryDevice({ sizeBytes: 4 * BLOCK, requestAlignment: BLOCK });
+    const growing: BlockDevice & { sizeBytes: number } = {
+      name: memory.name,
+      sizeBytes: 2 * BLOCK,
+      get limits() {
+        return { ...memory.limits, sizeBytes: this.sizeBytes };
+      },
+      submit: (request) => memory.submit(request),
+      close: () => memory.close(),
+    };
+    const before = new Volume('vg/small', { targets });
+    before.load([linear(0, (2 * BLOCK) / 512, 'growing', 0)], () => growing);
+    before.resume();
+    await performOk(before, { op: Op.write, offset: 2 * BLOCK - 7, buffer: pattern(7, 1) });
+    growing.sizeBytes = 4 * BLOCK;
+    const after = new Volume('vg/large', { targets });
+    after.load([linear(0, (4 * BLOCK) / 512, 'growing', 0)], () => growing);
+    after.resume();
+    await performOk(after, { op: Op.write, offset: 2 * BLOCK - 3, buffer: pattern(2 * BLOCK + 3, 2) });
+    assert(memory.peek(2 * BLOCK - 3, 2 * BLOCK + 3).equals(pattern(2 * BLOCK + 3, 2)));
+    assert(memory.peek(2 * BLOCK - 7, 4).equals(pattern(7, 1).subarray(0, 4)));
   });
 
   test('a thousand changes of one block end in reasonable time', async () => {
