@@ -206,6 +206,7 @@ export class VolumeSet implements ChangedSet {
   async #endAtHome({ id, name, slot: { host } }: ServedVolume): Promise<void> {
     if (host === null) return;
     try {
+      await host.wipe(id);
       await host.disconnect(id);
       const { problem } = await host.retire(id);
       if (problem === undefined) return;

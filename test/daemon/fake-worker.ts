@@ -192,6 +192,12 @@ export class FakeWorker implements WorkerHost {
     return Promise.try(() => this.#asked(`describe ${shortOf(id)} ${name}`));
   }
 
+  wipe(id: VolumeId): Promise<void> {
+    return Promise.try(() => {
+      if (this.volumes.get(id)?.suspended === true) this.#asked(`wipe ${shortOf(id)}`);
+    });
+  }
+
   disconnect(id: VolumeId): Promise<void> {
     return Promise.try(() => this.#asked(`disconnect ${shortOf(id)}`));
   }

@@ -62,6 +62,18 @@ describe('a change of a volume group', () => {
     );
   });
 
+  test('what leaves while a command has it suspended fails what waits there, or its clients could not be let go', async () => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.volumes.setChanging('vg', true);
+    await bench.volumes.suspend(['vg a']);
+    bench.asked();
+    await bench.apply([wished('a', { reason: 'a device is missing' }), wished('b')]);
+    bench.volumes.setChanging('vg', false);
+    assert.deepEqual(bench.asked(), ['0 wipe a', '0 disconnect a', '0 retire a']);
+    assert.deepEqual(bench.states(), [{ 'vg/b': '100' }]);
+  });
+
   test('if one cannot be suspended, all go on as they were, with the reason; another group is not concerned', async () => {
     const bench = await Bench.open(2);
     const others = wished('x', { vg: 'other' });
@@ -105,9 +117,9 @@ describe('a change of a volume group', () => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
     const changed = [wished('a', { sectors: 50 }), wished('b', { sectors: 150 }), wished('c')];
     for (const reason of [/vg\/a can't be let go/, /before vg\/a is let go/]) {
-      let over = false;
-      const applied = bench.apply(changed).finally(() => (over = true));
-      while (!over) {
+      const running = new Set(['apply']);
+      const applied = bench.apply(changed).finally(() => running.clear());
+      while (running.size > 0) {
         await nextTurn();
         t.mock.timers.tick(RETIRE_TIMEOUT_MS / 100);
       }

@@ -226,6 +226,30 @@ test('so it has if it is the supervisor that can’t take the socket', async (t)
   assert.deepEqual(ended, [1]);
 });
 
+test('clients of a suspended volume that ends are let go, and told that what waited is not done', async (t) => {
+  const { workers, ended, client } = await stand(t);
+  const one = await client();
+  const [worker] = workers;
+  const [suspended] = await worker.suspend({ ids: [ID], timeoutMs: PLENTY_MS });
+  assert.equal(suspended?.problem, undefined);
+  one.send(request({ type: CMD.write, payload: Buffer.alloc(BLOCK, 1) }), request({ type: CMD.read, length: BLOCK }));
+  await waitFor('both to wait', async () => (await worker.stats()).connections[0]?.requestsInFlight === 2);
+  await worker.wipe(ID);
+  await worker.disconnect(ID);
+  assert.equal((await worker.retire(ID)).problem, undefined);
+  for (let i = 0; i < 2; i++) assert.equal((await one.reply()).error, 5, 'EIO');
+  assert.equal((await one.rest()).length, 0);
+  assert.deepEqual(ended, [1]);
+});
+
+test('one that goes on is not wiped', async (t) => {
+  const { workers, client } = await stand(t);
+  const one = await client();
+  await workers[0].wipe(ID);
+  one.send(request({ type: CMD.flush }));
+  assert.equal((await one.reply()).error, 0);
+});
+
 test('past the page cache a volume is one worker’s', async (t) => {
   const { workers, spec } = await stand(t, true);
   const [shared] = await workers[0].load([spec]);

@@ -73,7 +73,10 @@ export class ForkedWorker implements WorkerHost {
     const { index, lockFd } = options;
     this.index = index;
     this.#events = options.events;
+    // In a session of its own: Ctrl-C, and whatever else is sent to the daemon's process group, is for the supervisor alone, also before
+    // the worker can ignore it.
     this.#child = fork(MAIN, {
+      detached: true,
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...(lockFd === null ? [] : [lockFd])],
     });
@@ -151,6 +154,10 @@ export class ForkedWorker implements WorkerHost {
 
   describe(description: VolumeDescription): Promise<void> {
     return this.#call('describe', description);
+  }
+
+  wipe(id: VolumeId): Promise<void> {
+    return this.#call('wipe', id);
   }
 
   disconnect(id: VolumeId): Promise<void> {

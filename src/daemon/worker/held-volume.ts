@@ -16,6 +16,8 @@ import type { ContextSpec } from '../contexts.ts';
 import { contextSource } from './context-sources.ts';
 import type { Resumed, VolumeFacts, VolumeSpec, WorkerVolume } from './host.ts';
 
+const SECTOR_BYTES = 512;
+
 /** A volume with what its clients are told of it. */
 export class HeldVolume {
   readonly id: VolumeId;
@@ -82,6 +84,24 @@ export class HeldVolume {
     this.preferredBlockSize = this.nextBlockSize;
   }
 
+  /**
+   * Gives a suspended volume a table of errors, and lets it go on: what waits fails, and nothing waits any more. One whose device takes
+   * longer than that for what is left to be flushed goes on with the table that it has.
+   */
+  async wipe(timeoutMs: number): Promise<void> {
+    const { volume } = this;
+    if (volume.state !== 'suspended') return;
+    const length = Math.ceil(volume.limits.sizeBytes / SECTOR_BYTES);
+    try {
+      // Its extents may be somebody else's then.
+      await this.suspend(AbortSignal.timeout(timeoutMs), false);
+      volume.load([{ start: 0, length, target: 'error', params: {} }], noDevice);
+      volume.resume();
+    } catch (error) {
+      if (!(error instanceof VolumeError)) throw error;
+    }
+  }
+
   /** What `resume` has done, at `now` of performance.now(), when everything that goes on together with it did. */
   resumed(now: number): Resumed {
     const suspendedMs = this.suspendedAt === null ? null : now - this.suspendedAt;
@@ -130,4 +150,8 @@ export class ClientExport implements NbdExport {
   statusSource(context: string): StatusSource | null {
     return context === ALLOCATION_CONTEXT ? this.held.volume : (this.held.contexts.get(context) ?? null);
   }
+}
+
+function noDevice(name: string): never {
+  throw new Error(`a table of errors names no device, and not ${name}`);
 }

@@ -191,6 +191,11 @@ export interface WorkerCommands {
   /** `suspend` and `resume` without a moment between them: what is new is only resumed. If one can't be suspended, all go on as they were. */
   swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]>;
   describe(description: VolumeDescription): Promise<void>;
+  /**
+   * Of a suspended volume that is to end: what waits for a resume fails, and so does what comes, as after `dmsetup wipe_table`; else its
+   * clients could not be let go. Any other goes on.
+   */
+  wipe(id: VolumeId): Promise<void>;
   /** Lets the clients of a volume go; settles when none of them holds anything of it. */
   disconnect(id: VolumeId): Promise<void>;
   /**

@@ -46,6 +46,8 @@ import type {
 const SETTLE_MS = 20_000;
 /** How long a new volume may take to get ready. */
 const PREPARE_MS = 20_000;
+/** How long what a suspend has left to be flushed may take when the volume is wiped. */
+const WIPE_MS = 20_000;
 /** How long the answer of a clear waits for what the dropped tables wrote. */
 const CLEAR_MS = 5000;
 
@@ -194,6 +196,10 @@ export class Worker implements WorkerCommands {
     held.name = name;
     held.setContexts(contexts);
     return Promise.resolve();
+  }
+
+  async wipe(id: VolumeId): Promise<void> {
+    await this.#volumes.get(id)?.wipe(WIPE_MS);
   }
 
   disconnect(id: VolumeId): Promise<void> {
