@@ -75,7 +75,6 @@ export const COMMON_OPTIONS: readonly OptionSpec[] = [
   {
     long: 'yes',
     short: 'y',
-    countable: true,
     description: "Answer every prompt with yes. Reading commands don't prompt.",
   },
 ];

@@ -135,9 +135,10 @@ class Parser {
       this.#note(spec, '');
       return;
     }
+    const typed = namesOf(spec).find((long) => long.startsWith(name)) ?? spec.long;
     if (value === undefined && this.#next >= this.#argv.length)
-      this.#refuse(`option '--${spec.long}' requires an argument`);
-    this.#note(spec, value ?? this.#argv[this.#next++] ?? '');
+      this.#refuse(`option '--${typed}' requires an argument`);
+    this.#note(spec, value ?? this.#argv[this.#next++] ?? '', typed);
   }
 
   #findLong(name: string): OptionSpec {
@@ -167,7 +168,8 @@ class Parser {
     }
   }
 
-  #note(spec: OptionSpec, value: string): void {
+  /** `typed`: the name that was used, of several. */
+  #note(spec: OptionSpec, value: string, typed = spec.long): void {
     if (!this.#parsed.add(spec, value)) {
       const short = spec.short === undefined ? '' : `-${spec.short}/`;
       const text = `Option ${short}--${spec.long} may not be repeated.`;
@@ -181,7 +183,7 @@ class Parser {
       if (!(error instanceof Error)) throw error;
       lines.push(error.message);
     }
-    lines.push(`Invalid argument for --${spec.long}: ${value}`, 'Error during parsing of command line.');
+    lines.push(`Invalid argument for --${typed}: ${value}`, 'Error during parsing of command line.');
     throw new CommandError(EXIT.badUsage, lines);
   }
 }

@@ -21,6 +21,13 @@ describe('PV commands, as LVM2 has them', { concurrency: 2 }, () => {
         'pvcreate --metadatasize x P0',
         'pvcreate --restorefile /nowhere P0',
         'pvcreate -Z x P0',
+        'pvcreate --metadatacopies 3 P0',
+        'pvcreate -y -y P0',
+        'pvcreate --norestorefile --uuid short P0',
+        'pvcreate --norestorefile --uuid aaaaaa-bbbb-cccc-dddd-eeee-ffff-11_111 P0',
+        'pvcreate /nowhere/a',
+        'vgcreate vg /nowhere/a /nowhere/b',
+        'vgcreate vg /nowhere/a P0',
       ]),
     ));
 
@@ -58,6 +65,13 @@ describe('PV commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.same(['pvchange --addtag a P2', 'pvchange --metadataignore y P2', 'pvchange --metadataignore y P2']);
       await twins.same(['pvchange -u P2', 'pvchange -u P1', 'pvchange -x n -a', 'pvchange -x y @b']);
       await twins.same(['pvchange -f --metadataignore y P0', 'pvchange -f --metadataignore n P0']);
+      await twins.same([
+        'vgcreate one P2',
+        'pvchange -f --metadataignore y P2',
+        'pvs -P -o pv_mda_used_count',
+        'vgs -P',
+      ]);
+      await twins.same(['vgremove one', 'lvs -P']);
       await twins.sameWorld();
       await twins.same(['pvchange P0', 'pvchange -x n', 'pvchange -a -x n P0']);
     }));

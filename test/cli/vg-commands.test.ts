@@ -43,6 +43,24 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.sameWorld();
     }));
 
+  test('the order of PVs in a VG', () =>
+    withDeviceTwins([32, 32, 32, 32], async (twins) => {
+      // Those that were PVs come first; what vgsplit moves, as it was named.
+      await twins.same(['pvcreate P3', 'vgcreate vg P1 P3 P0', 'vgextend vg P2']);
+      await twins.same([
+        'lvcreate -an -Zn -l 100%FREE -n a vg',
+        'lvs --noheadings -o seg_pe_ranges vg',
+        'lvremove vg/a',
+      ]);
+      await twins.same([
+        'vgsplit vg vg2 P2 P0',
+        'lvcreate -an -Zn -l 100%FREE -n a vg2',
+        'lvs --noheadings -o seg_pe_ranges vg2',
+      ]);
+      await twins.same(['vgsplit vg vg3 P3 P3', 'vgextend vg P0', 'vgremove -y vg2 vg', 'vgcreate vg P3 P3']);
+      await twins.sameWorld();
+    }));
+
   test('metadata copies', () =>
     withDeviceTwins([32, 32, 32], async (twins) => {
       await twins.same(['vgcreate --pvmetadatacopies 0 vg P0', 'vgcreate --vgmetadatacopies all vg2 P1 P2']);
@@ -240,6 +258,12 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.ours(`vgcfgbackup -f ${backup} vg`);
       await twins.ours('vgextend vg P1');
       await twins.ours('lvremove -y vg/lv');
+      const none = await twins.ours('vgcfgrestore -f /nowhere/a vg');
+      assert.equal(none.code, 5);
+      assert.match(
+        none.stderr,
+        /stat failed: No such.*\n.*metadata from file\.\n  Failed to read VG vg from \/nowhere\/a\n  Rest/,
+      );
       const { code, stdout } = await twins.ours(`vgcfgrestore -f ${backup} vg`);
       assert.deepEqual([code, stdout], [0, '  Restored volume group vg.\n']);
       assert.match((await twins.ours('vgs --noheadings -o name,pv_count,lv_count')).stdout, /^ +vg +1 +1\s+$/);

@@ -340,6 +340,12 @@ function typeOf({ options }: CommandContext): NewType {
     const refused = !striped || (type === 'linear' && (long === 'stripesize' || readNumber(value ?? '1') > 1));
     if (value !== undefined && refused) throw unmatched(`Command does not accept option: --${long} ${value}.`);
   }
+  // Without --type it is -i that asks for a striped LV, or -m for what might be one.
+  const stripeSize = options.value('stripesize');
+  const maybeStriped = ['type', 'snapshot', 'stripes', 'mirrors'].some((long) => options.has(long));
+  if (stripeSize !== undefined && !maybeStriped) {
+    throw unmatched(`Command does not accept option: --stripesize ${stripeSize}.`);
+  }
   return type === 'error' || type === 'zero' ? type : 'striped';
 }
 

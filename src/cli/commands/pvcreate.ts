@@ -115,8 +115,9 @@ function checkedUuid({ options, args, settings }: CommandContext): string | null
 }
 
 function readUuid(text: string): string {
+  if (text.replaceAll('-', '').length !== 32) refuse("Couldn't read uuid: incorrect number of characters.");
   const raw = parseUuid(text);
-  if (raw === null || raw.length !== 32) refuse('ID string is no uuid: 32 characters of 0-9a-zA-Z!# are needed.');
+  if (raw === null) refuse(`UUID contains invalid character '${/[^0-9a-zA-Z!#-]/.exec(text)?.[0] ?? ''}'`);
   return formatUuid(raw);
 }
 

@@ -63,6 +63,11 @@ async function vgcfgrestore(context: CommandContext): Promise<ExitCode> {
   const locks = { globalLock: 'write', vgs: [{ name, mode: 'write' }] } as const;
   return withChanges(change, locks, async (changes) => {
     try {
+      if (!existsSync(path)) {
+        const stat = `${path}: stat failed: No such file or directory`;
+        const lines = [stat, "WARNING: couldn't read volume group metadata from file."];
+        throw new Refusal([...lines, `Failed to read VG ${name} from ${path}`]);
+      }
       const metadata = await readBackup(path);
       if (hasRepairedTime(metadata)) context.output.error(REPAIRED_TIME_WARNING);
       if (metadata.vg.name !== name) throw new Refusal(`'${path}' does not contain volume group '${name}'.`);

@@ -90,7 +90,7 @@ async function vgcreate(context: CommandContext): Promise<ExitCode> {
     if (changes.scan.volumeGroups.some(({ vg }) => vg.name === name) || isUnreadable(changes.scan, name)) {
       throw new CommandError(EXIT.failed, [`A volume group called ${name} already exists.`]);
     }
-    const joining = await joinDevices(context, changes, names, pvRequest, change.force);
+    const joining = await joinDevices(context, changes, name, names, pvRequest, change.force);
     await changes.apply(createVgPlan(request, joining));
     return EXIT.ok;
   });

@@ -43,7 +43,7 @@ async function vgextend(context: CommandContext): Promise<ExitCode> {
     // Of a VG that is there and can't be read, that is to be said before anything is written.
     if (changes.scan.unreadable.some(({ name }) => name === vgName)) await changes.volumeGroup(request);
     // As in LVM2, --force does not make a PV of another VG join.
-    const joining = await joinDevices(context, changes, names, pvRequest, 0);
+    const joining = await joinDevices(context, changes, vgName, names, pvRequest, 0);
     const group = await changes.volumeGroup(request);
     if (!context.settings.bool('devices/allow_mixed_block_sizes')) checkBlockSizes(group, joining);
     const ignores = options.has('metadataignore');

@@ -89,6 +89,12 @@ export const REPORT_OPTIONS: readonly OptionSpec[] = [
   { long: 'unquoted', description: 'With --nameprefixes, leave out the quotes.' },
 ];
 
+export const PARTIAL_OPTION: OptionSpec = {
+  long: 'partial',
+  short: 'P',
+  description: 'Nothing to do here: what is there of volume groups with missing PVs is shown anyway.',
+};
+
 export const SEGMENTS_OPTION: OptionSpec = {
   long: 'segments',
   description: 'One row per segment.',

@@ -119,6 +119,10 @@ function changeMember(
   const ignoredAreas = new Map<string, readonly number[]>();
   if (request.metadataIgnore !== null) {
     checkIgnore(found, request.metadataIgnore);
+    const usedElsewhere = usedAreas(group.pvs.flatMap((other) => (other.found === found ? [] : (other.found ?? []))));
+    if (request.metadataIgnore && usedElsewhere === 0) {
+      throw new CommandError(`Cannot disable all metadata areas in volume group ${vg.name}.`);
+    }
     vg = withCopies(group, found, request.metadataIgnore, messages);
     ignoredAreas.set(request.uuid ?? pv.uuid, ignoredAreasOf(found, request.metadataIgnore));
   }

@@ -60,9 +60,11 @@ export function splitPlans({ from, to, what, spare }: SplitRequest): SplitPlans 
   const left = withoutParts(labelledByIds(texts.from), moving, volumes);
   checkAreas(from, existing, moving, left);
   const source = labelledByIds(texts.from);
+  const pvs = new Map(source.physicalVolumes.map((pv) => [pv.id, pv]));
   const joined = withParts(
     labelledByIds(texts.to),
-    source.physicalVolumes.filter((pv) => moving.has(pv.id)),
+    // In the order in which they were named, which is the order in which extents are given out.
+    [...moving].flatMap((id) => pvs.get(id) ?? []),
     source.logicalVolumes.filter((lv) => volumes.has(lv.name)),
   );
   const spareOfNew = withPoolSpare(joined, spare);
