@@ -49,13 +49,13 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.same(['pvcreate P3', 'vgcreate vg P1 P3 P0', 'vgextend vg P2']);
       await twins.same([
         'lvcreate -an -Zn -l 100%FREE -n a vg',
-        'lvs --noheadings -o seg_pe_ranges vg',
+        'lvs --noheadings --separator , -o seg_pe_ranges vg',
         'lvremove vg/a',
       ]);
       await twins.same([
         'vgsplit vg vg2 P2 P0',
         'lvcreate -an -Zn -l 100%FREE -n a vg2',
-        'lvs --noheadings -o seg_pe_ranges vg2',
+        'lvs --noheadings --separator , -o seg_pe_ranges vg2',
       ]);
       await twins.same(['vgsplit vg vg3 P3 P3', 'vgextend vg P0', 'vgremove -y vg2 vg', 'vgcreate vg P3 P3']);
       await twins.sameWorld();
