@@ -142,8 +142,8 @@ export class BufferedWrites implements WriteBackHost {
     this.#serving = false;
   }
 
-  /** Forgets dirty blocks that can't be written; false: some are on their way still. */
-  giveUp(first: number, end: number): boolean {
+  /** Forgets dirty blocks that can't be written, for `errno`; false: some are on their way still. */
+  giveUp(first: number, end: number, errno: number): boolean {
     const { frames } = this.#own;
     let flying = 0;
     this.#own.each(first, end, (frame) => {
@@ -154,6 +154,9 @@ export class BufferedWrites implements WriteBackHost {
       this.#back.discard(frame);
       this.#own.drop(frame);
     });
+    // Who waits for these bytes is told by no batch any more.
+    this.#failDurable(first, end, errno);
+    this.#tellFlushes(0, 0);
     return true;
   }
 
@@ -177,8 +180,8 @@ export class BufferedWrites implements WriteBackHost {
   }
 
   batchDone(batch: Batch): void {
-    const { firstBlock, blocks, error } = batch;
-    this.#tellFlushes(batch);
+    const { firstBlock, blocks, error, since } = batch;
+    this.#tellFlushes(error, since);
     this.#tellDurable(batch);
     this.#host.wrote(firstBlock, firstBlock + blocks, error);
     if (error === 0) {
@@ -190,7 +193,8 @@ export class BufferedWrites implements WriteBackHost {
     }
   }
 
-  #tellFlushes({ error, since }: Batch): void {
+  /** Some blocks are clean now or, from the epoch `since` on, could not be written. */
+  #tellFlushes(error: number, since: number): void {
     for (let left = this.#flushes.size; left > 0; left--) {
       const flush = this.#flushes.shift()!;
       if (error !== 0 && since <= flush.stamp) this.#host.finishLater(flush, error);
@@ -200,19 +204,27 @@ export class BufferedWrites implements WriteBackHost {
   }
 
   #tellDurable({ firstBlock, blocks, error, durable }: Batch): void {
+    if (error !== 0) {
+      this.#failDurable(firstBlock, firstBlock + blocks, error);
+      return;
+    }
     for (let i = this.durable.length - 1; i >= 0; i--) {
       const write = this.durable[i]!;
       if (write.firstBlock >= firstBlock + blocks || firstBlock >= write.endBlock) continue;
-      if (error !== 0) {
-        this.durable.splice(i, 1);
-        this.#host.finishLater(write, error);
-        continue;
-      }
       if (!durable) write.needsFlush = true;
       if (this.#isWritten(write)) {
         this.durable.splice(i, 1);
         this.#endDurable(write);
       }
+    }
+  }
+
+  #failDurable(first: number, end: number, errno: number): void {
+    for (let i = this.durable.length - 1; i >= 0; i--) {
+      const write = this.durable[i]!;
+      if (write.firstBlock >= end || first >= write.endBlock) continue;
+      this.durable.splice(i, 1);
+      this.#host.finishLater(write, errno);
     }
   }
 

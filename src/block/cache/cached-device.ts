@@ -372,12 +372,13 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
       return;
     }
     this.#ranges.add(operation);
-    this.#trySettle(operation);
+    if (this.#isClear(operation)) this.#rangeSettled(operation);
+    else this.#buffered?.pump();
   }
 
-  #trySettle(operation: Operation): void {
-    if (this.#ranges.settle(operation) && this.#through.blind === 0) this.#rangeSettled(operation);
-    else this.#buffered?.pump();
+  /** A range without a block, behind the last whole one, has nothing to wait for. */
+  #isClear(range: Operation): boolean {
+    return this.#ranges.settle(range) && (this.#through.blind === 0 || range.firstBlock === range.endBlock);
   }
 
   /** A range may have nothing on its way to the device any more, or something of it could not be written. */
@@ -387,7 +388,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
       this.#rangeFailed(operation);
       return;
     }
-    if (!this.#ranges.settle(operation) || this.#through.blind > 0) return;
+    if (!this.#isClear(operation)) return;
     operation.settled = true;
     if (operation.request === null) this.#endRange(operation, 0);
     else this.#forward(operation, Stage.range);
@@ -396,7 +397,7 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #rangeFailed(operation: Operation): void {
     if (operation.force) {
       // What flies comes back first.
-      if (!this.#buffered!.giveUp(operation.firstBlock, operation.endBlock)) return;
+      if (!this.#buffered!.giveUp(operation.firstBlock, operation.endBlock, operation.error)) return;
       this.#lost = operation.error;
     }
     operation.settled = true;

@@ -1,6 +1,7 @@
 /**
- * What a reviewer suspected of the block cache: a device that refuses what is written back while another one's writes wait for room, and a
- * device that grows by a part of a block while that part is being changed.
+ * What a reviewer suspected of the block cache: a device that refuses what is written back while another one's writes wait for room, a device
+ * that grows by a part of a block while that part is being changed, changes behind the last whole block, and who waits for bytes that
+ * are given up.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -10,7 +11,7 @@ import { Errno } from '../../../src/block/errors.ts';
 import type { BlockDevice, DeviceLimits } from '../../../src/block/device.ts';
 import { FaultyDevice } from '../../../src/block/faulty.ts';
 import { MemoryDevice } from '../../../src/block/memory.ts';
-import { type IoRequest, Op } from '../../../src/block/request.ts';
+import { type IoRequest, Op, RequestFlag } from '../../../src/block/request.ts';
 import { Batch, pattern, performOk, readAt } from '../harness.ts';
 
 const MIB = 2 ** 20;
@@ -93,4 +94,61 @@ describe('a device that grows', () => {
       });
     }
   }
+});
+
+test('what is behind the last whole block waits for no write of long runs', async () => {
+  const cache = new BlockCache({ sizeBytes: MIB, policy: 'writethrough', scheduler: 'none' });
+  const slow = new FaultyDevice(new MemoryDevice({ sizeBytes: 2 * MIB + 1024, requestAlignment: 512 }));
+  const device = cache.attach(slow);
+  slow.decide = () => ({ kind: 'hold' });
+  const [long, tail] = [new Batch(), new Batch()];
+  long.submit(device, { op: Op.write, offset: 0, buffer: pattern(MIB, 1) });
+  tail.submit(device, { op: Op.writeZeroes, offset: 2 * MIB, length: 1024 });
+  await slow.whenHeld(2);
+  slow.releaseAll();
+  await long.done();
+  await tail.done();
+  slow.decide = () => ({ kind: 'pass' });
+  await device.close();
+});
+
+test('flushes and durable writes end when the bytes that they wait for are given up', async () => {
+  const cache = new BlockCache({ sizeBytes: MIB, policy: 'writeback', scheduler: 'none' });
+  const slow = new FaultyDevice(new MemoryDevice({ sizeBytes: MIB, requestAlignment: 512 }));
+  const device = cache.attach(slow);
+  const block = pattern(4096, 1);
+  await performOk(device, { op: Op.write, offset: 0, buffer: block });
+  await performOk(device, { op: Op.write, offset: 8192, buffer: block });
+  slow.decide = ({ op }) => ({ kind: op === Op.write ? 'hold' : 'pass' });
+  const early = new Batch();
+  early.submit(device, { op: Op.flush });
+  await slow.whenHeld(2);
+  // Changed while it is being written: these bytes fly when the others are back.
+  await performOk(device, { op: Op.write, offset: 8192, buffer: block });
+  const late = new Batch();
+  late.submit(device, { op: Op.write, offset: 8192 + 512, buffer: pattern(512, 2), flags: RequestFlag.fua });
+  const left = device.leave(0, 8192 + 512);
+  const heldAt = (offset: number): IoRequest => {
+    const held = slow.held.find((request) => request.offset === offset);
+    assert(held !== undefined);
+    return held;
+  };
+  slow.release(heldAt(0), Errno.EIO);
+  await early.done();
+  late.submit(device, { op: Op.flush });
+  await slow.whenHeld(2);
+  slow.release(heldAt(0));
+  slow.release(heldAt(8192));
+  await left;
+  await late.done();
+  assert.deepEqual(
+    late.completed.map(({ op, error }) => [op, error]),
+    [
+      [Op.write, Errno.EIO],
+      [Op.flush, Errno.EIO],
+    ],
+  );
+  slow.decide = () => ({ kind: 'pass' });
+  assert.equal(device.cacheStats.dirtyBytes, 0);
+  await device.close();
 });
