@@ -314,6 +314,17 @@ describe('a supervisor that is killed', () => {
     client.close();
   });
 
+  test('Ctrl-C at a terminal does not reach workers, not even while they start', async (t) => {
+    const daemon = await daemonFor(t, await newGroup());
+    const { pid: supervisor, workers } = await statusOf(daemon);
+    const groups = new Set<string>();
+    for (const pid of [supervisor, ...workers.map((worker) => worker.pid)]) {
+      const [, , group = ''] = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ');
+      groups.add(group);
+    }
+    assert.equal(groups.size, 3, [...groups].join(' '));
+  });
+
   test('another daemon with the same control socket is refused at once', async (t) => {
     const group = await newGroup();
     const daemon = await daemonFor(t, group);

@@ -52,6 +52,8 @@ export class HostedProcess {
     const env = Object.fromEntries(INHERITED.map((name) => [name, environment[name]]));
     this.#child = fork(ENTRY, [], {
       cwd: '/',
+      // As workers are.
+      detached: true,
       env,
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],

@@ -43,7 +43,12 @@ export class ForkedTunnels implements TunnelHost {
 
   private constructor({ index, settings, gone }: ForkedTunnelOptions) {
     this.#gone = gone;
-    this.#child = fork(MAIN, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.#child = fork(MAIN, {
+      // As workers are.
+      detached: true,
+      serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
     this.#child.on('message', (message: FromTunnels) => this.#receive(message));
     this.#child.once('exit', (code, signal) => {
       this.#end(signal === null ? `it ended with code ${code}` : `it was ended by ${signal}`);
