@@ -9,7 +9,7 @@
  *    it: whoever writes to a block, or gives it up, takes the reservation away, so old bytes never come in behind new ones.
  *  - A read ends with bytes that the device or the cache had at some moment between its submission and its end.
  *  - Whole blocks are read straight into the caller's buffer and copied; parts of a block, and what is read ahead, go through
- *    staging memory. Without room for either the bytes are read and not kept.
+ *    staging memory. Without room for either the bytes are read and not kept. So are parts of a block that can't be read as a whole.
  */
 import { Op, type IoRequest } from '../request.ts';
 import type { DeviceFrames } from './device-frames.ts';
@@ -182,6 +182,18 @@ export class Reads {
     this.#submit(fill, position, stop - position, request.buffer, at);
   }
 
+  /** Reads a part of a block without the rest, instead of a fill that failed. It is not kept. */
+  #beginPart(operation: Operation, block: number): void {
+    const { offset, length, buffer, bufferOffset } = operation.request!;
+    const from = Math.max(offset, block * BLOCK_BYTES);
+    const to = Math.min(offset + length, (block + 1) * BLOCK_BYTES);
+    const fill = this.#take();
+    fill.reader = operation;
+    fill.firstBlock = block;
+    fill.blocks = 0;
+    this.#submit(fill, from, to - from, buffer, bufferOffset + from - offset);
+  }
+
   /** How many blocks from this one on are neither there nor on their way. */
   #missingFrom(block: number, end: number): number {
     const stop = Math.min(end, this.#own.blocks);
@@ -254,14 +266,17 @@ export class Reads {
     const { reader, io } = fill;
     const { error } = io;
     this.#install(fill, error);
-    if (reader !== null && reader.error === 0) reader.error = error;
-    if (reader !== null && fill.staging !== null && error === 0) this.#deliver(fill, reader);
+    // A block of which it needs a part: what is wrong may be another part of it.
+    const readsPart = reader !== null && fill.staging !== null && error !== 0;
+    if (readsPart) this.#beginPart(reader, fill.firstBlock);
+    else if (reader !== null && fill.staging !== null) this.#deliver(fill, reader);
+    else if (reader !== null && reader.error === 0) reader.error = error;
     for (let waiter = fill.waiters.shift(); waiter !== null; waiter = fill.waiters.shift()) {
       if (error !== 0 && waiter === fill.writer) this.#host.finish(waiter, error);
       else this.#host.resume(waiter);
     }
     this.#recycle(fill);
-    if (reader !== null) this.#step(reader);
+    if (reader !== null && !readsPart) this.#step(reader);
     this.#host.roomChanged();
   }
 

@@ -1,7 +1,7 @@
 /**
  * What a reviewer suspected of the block cache: a device that refuses what is written back while another one's writes wait for room, a device
  * that grows by a part of a block while that part is being changed, changes behind the last whole block, and who waits for bytes that
- * are given up.
+ * are given up, parts of blocks of which others can't be read.
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
@@ -152,3 +152,32 @@ test('flushes and durable writes end when the bytes that they wait for are given
   assert.equal(device.cacheStats.dirtyBytes, 0);
   await device.close();
 });
+
+for (const policy of ['writethrough', 'writeback'] as const) {
+  test(`a part of a block is read where another can't be (${policy})`, async () => {
+    const cache = new BlockCache({ sizeBytes: MIB, policy, scheduler: 'none' });
+    const memory = new MemoryDevice({ sizeBytes: MIB, requestAlignment: 512 });
+    const bytes = pattern(16_384, 3);
+    memory.poke(0, bytes);
+    const slow = new FaultyDevice(memory);
+    const device = cache.attach(slow);
+    const bad = 8192 + 7 * 512;
+    slow.decide = ({ op, offset, length }) =>
+      op === Op.read && offset <= bad && bad < offset + length ? { kind: 'fail', errno: Errno.EIO } : { kind: 'pass' };
+    for (const [offset, length] of [
+      [8192, 3584],
+      [4096 + 512, 4096],
+      [8192 + 1024, 512],
+    ] as const) {
+      assert((await readAt(device, offset, length)).equals(bytes.subarray(offset, offset + length)), `at ${offset}`);
+    }
+    const batch = new Batch();
+    batch.submit(device, { op: Op.read, offset: bad, buffer: Buffer.alloc(512) });
+    batch.submit(device, { op: Op.read, offset: bad - 512, buffer: Buffer.alloc(512) });
+    batch.submit(device, { op: Op.read, offset: bad - 512, buffer: Buffer.alloc(8192) });
+    await batch.done();
+    const outcome = batch.completed.map(({ offset, length, error }) => `${offset - bad}+${length} ${error}`);
+    assert.deepEqual(outcome.toSorted(), [`-512+512 0`, `-512+8192 ${Errno.EIO}`, `0+512 ${Errno.EIO}`]);
+    await device.close();
+  });
+}
