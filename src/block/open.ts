@@ -28,9 +28,9 @@ export interface OpenOptions {
   readonly engine?: EngineName;
   /**
    * Whether to go past the page cache (O_DIRECT); then `limits.requestAlignment` is what the device demands. "auto": block
-   * devices on the uring engine, if they can. Default false.
+   * devices on the uring engine, if they can; "blocks": block devices on any engine, if they can. Default false.
    */
-  readonly direct?: boolean | 'auto';
+  readonly direct?: boolean | 'auto' | 'blocks';
 }
 
 export type EngineName = 'auto' | 'uring' | 'threads';
@@ -55,7 +55,8 @@ export async function openBlockDevice(path: string, options: OpenOptions = {}): 
   const kind = kindOf(path, named);
   const how = { kind, readOnly, exclusive, engine };
   const wish = options.direct ?? false;
-  if (wish === true || (wish === 'auto' && kind === 'block' && engine === 'uring')) {
+  const may = wish === 'blocks' || (wish === 'auto' && engine === 'uring');
+  if (wish === true || (may && kind === 'block')) {
     const device = await openAs(path, named, { ...how, direct: true });
     if (device !== null) return device;
     if (wish === true) {

@@ -2,8 +2,8 @@
  * Reading and writing a device with promises, for the control plane: labels, metadata areas, superblocks.
  *
  * Invariants
- *  - Any byte range works on any device: reads are widened to the device's `requestAlignment`, and writes that do not fill
- *    whole units are read, modified and written (the caller is the only writer of those units).
+ *  - Any byte range works on any device: reads are widened to the device's `requestAlignment`, and writes and zeroes that do not
+ *    fill whole units are read, modified and written (the caller is the only writer of those units).
  *  - A range outside the device is an error of the caller's data (a damaged header can name any offset), not an assertion.
  *  - A failure rejects with a DeviceError that names device, operation, offset and length.
  */
@@ -57,22 +57,30 @@ export function flush(device: BlockDevice): Promise<void> {
   return run(device, Op.flush, 0, 0, 0, null);
 }
 
-/** Gives space back; what the range reads afterwards is undefined. Must be in whole units of `requestAlignment`. */
-export function discard(device: BlockDevice, offset: number, length: number): Promise<void> {
+/** Gives space back, in whole units of `requestAlignment`; what these read afterwards is undefined. */
+export async function discard(device: BlockDevice, offset: number, length: number): Promise<void> {
   checkRange(device, Op.discard, offset, length);
-  return length === 0 ? Promise.resolve() : run(device, Op.discard, 0, offset, length, null);
+  const { start, end } = narrow(device, offset, length);
+  if (start < end) await run(device, Op.discard, 0, start, end - start, null);
 }
 
-/** Makes the range read as zeroes. Must be in whole units of `requestAlignment`. */
-export function writeZeroes(
+/** Makes the range read as zeroes. */
+export async function writeZeroes(
   device: BlockDevice,
   offset: number,
   length: number,
   options: WriteOptions = {},
 ): Promise<void> {
   checkRange(device, Op.writeZeroes, offset, length);
+  const { start, end } = narrow(device, offset, length);
+  if (start >= end) {
+    if (length > 0) await writeBytes(device, offset, Buffer.alloc(length), options);
+    return;
+  }
+  if (offset < start) await writeBytes(device, offset, Buffer.alloc(start - offset), options);
   const flags = options.fua === true ? RequestFlag.fua : 0;
-  return length === 0 ? Promise.resolve() : run(device, Op.writeZeroes, flags, offset, length, null);
+  await run(device, Op.writeZeroes, flags, start, end - start, null);
+  if (end < offset + length) await writeBytes(device, end, Buffer.alloc(offset + length - end), options);
 }
 
 function checkRange(device: BlockDevice, op: Op, offset: number, length: number): void {
@@ -87,6 +95,12 @@ function checkRange(device: BlockDevice, op: Op, offset: number, length: number)
 function widen(device: BlockDevice, offset: number, length: number): { start: number; end: number } {
   const unit = device.limits.requestAlignment;
   return { start: offset - (offset % unit), end: Math.ceil((offset + length) / unit) * unit };
+}
+
+/** The largest range of whole request units inside a range; empty or less if there is none. */
+function narrow(device: BlockDevice, offset: number, length: number): { start: number; end: number } {
+  const unit = device.limits.requestAlignment;
+  return { start: Math.ceil(offset / unit) * unit, end: offset + length - ((offset + length) % unit) };
 }
 
 function run(

@@ -2,7 +2,8 @@
  * Opening devices to be changed, and closing them.
  *
  * Invariant: nobody else may have them, but the daemon that runs this command: its claim covers what the command does, under
- * the VG's lock, outside the extents of volumes that are served.
+ * the VG's lock, outside the extents of volumes that are served. Block devices are opened past the page cache, as LVM2 does it: what a disk
+ * refuses is refused there and then, is not read back from memory as if it were on the disk, and is no loss of what others wrote.
  */
 import type { OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
@@ -13,7 +14,7 @@ import type { LiveVolumes } from './live.ts';
 /** Opens a device as a commit does. Throws CommandError when somebody else has it. */
 export async function openExclusively(path: string): Promise<OpenedDevice> {
   try {
-    return await openBlockDevice(path, { exclusive: true });
+    return await openBlockDevice(path, { exclusive: true, direct: 'blocks' });
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
     const lines = [`Can't open ${path} exclusively.  Mounted filesystem?`, error.message];
@@ -30,7 +31,7 @@ export function opener(live: LiveVolumes): (path: string) => Promise<OpenedDevic
 }
 
 async function openHeld(path: string, live: LiveVolumes): Promise<OpenedDevice> {
-  const device = await openBlockDevice(path, {});
+  const device = await openBlockDevice(path, { direct: 'blocks' });
   try {
     if (await live.holds(device.identity)) {
       device.onFlushLost = (errno) => {

@@ -58,6 +58,26 @@ describe('promise helpers', () => {
     await device.close();
   });
 
+  test('zero and give back any range of a device that takes whole blocks', async () => {
+    const device = new MemoryDevice({ sizeBytes: SIZE, requestAlignment: 4096 });
+    const model = Buffer.alloc(SIZE, 7);
+    await writeBytes(device, 0, model);
+    for (const [offset, length] of [
+      [100, 200],
+      [4000, 200],
+      [4096, 8192],
+      [12_300, 4086],
+      [20_000, 12_000],
+      [SIZE - 1, 1],
+    ] as const) {
+      await writeZeroes(device, offset, length);
+      model.fill(0, offset, offset + length);
+      await discard(device, offset, 1);
+      assert(model.equals(await readBytes(device, 0, SIZE)), `${length} bytes at ${offset}`);
+    }
+    await device.close();
+  });
+
   test('name the place that failed', async () => {
     const device = new FaultyDevice(new MemoryDevice({ sizeBytes: SIZE, name: '/dev/sdx' }));
     device.decide = () => ({ kind: 'fail', errno: Errno.EIO });

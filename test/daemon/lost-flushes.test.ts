@@ -4,8 +4,8 @@ import { truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { Errno } from '../../src/block/errors.ts';
-import { startDaemon, waitFor } from '../helpers/daemon.ts';
-import { mustRun, runProgram } from '../helpers/run.ts';
+import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
+import { mustRun, type Outcome, runProgram } from '../helpers/run.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
 import { SlowFile } from '../helpers/slow-file.ts';
 import { CMD, request, WireClient } from '../nbd/wire.ts';
@@ -23,50 +23,94 @@ async function flushOf(client: WireClient): Promise<number> {
   return (await client.reply()).error;
 }
 
-async function attached(socket: string): Promise<WireClient> {
-  const client = await WireClient.open(socket);
-  await client.attach('vg/lv');
-  return client;
-}
+/** A VG on a disk that can refuse flushes and writes, under a daemon. */
+class Stand implements AsyncDisposable {
+  readonly file: SlowFile;
+  readonly daemon: RunningDaemon;
+  readonly #disk: string;
+  readonly #env: NodeJS.ProcessEnv;
 
-test('in a command: clients, and those of a worker that is started again, are told', { timeout: 60_000 }, async () => {
-  await withTemporaryFolder(async (folder) => {
+  private constructor(file: SlowFile, daemon: RunningDaemon, disk: string, env: NodeJS.ProcessEnv) {
+    this.file = file;
+    this.daemon = daemon;
+    this.#disk = disk;
+    this.#env = env;
+  }
+
+  static async open(folder: string): Promise<Stand> {
     const image = join(folder, 'pv.img');
     await writeFile(image, '');
     await truncate(image, 32 * MIB);
     const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_DEVICES: image, ORION_LVM_CONTROL: '' };
     await mustRun(command('vgcreate'), ['vg', image], { env });
     await mustRun(command('lvcreate'), ['-L8m', '-nlv', 'vg'], { env });
-    await using file = await SlowFile.mountRefusing(image, folder);
-    // Its page cache is a file's no more: who asks first whether a flush succeeded is the only one to be told that it did not.
+    const file = await SlowFile.mountRefusing(image, folder);
+    // Of a disk, unlike of a file, only who asked for a flush is told that it has failed.
     const disk = (await mustRun('losetup', ['-f', '--show', file.path])).trim();
-    const daemon = await startDaemon([disk], ['--workers', '1']);
-    try {
-      const client = await attached(daemon.socket);
-      client.send(request({ type: CMD.write, offset: 0, payload: Buffer.alloc(4096, 'x') }));
-      assert.equal((await client.reply()).error, 0);
-      await file.refuseFlush();
-      const live = { ...env, ORION_LVM_DEVICES: disk, ORION_LVM_CONTROL: join(dirname(daemon.socket), 'control.sock') };
-      const failed = await runProgram(command('lvcreate'), ['-L4m', '-nother', 'vg'], { env: live });
-      assert.match(failed.stderr, /flush failed: EIO/);
-      assert(file.hasRefused);
-      assert.equal(await flushOf(client), Errno.EIO);
+    return new Stand(file, await startDaemon([disk], ['--workers', '1']), disk, env);
+  }
 
-      const pid = (await statusOf(daemon)).workers[0]?.pid ?? 0;
-      process.kill(pid, 'SIGKILL');
-      await client.rest();
-      client.close();
-      await waitFor('the next worker', async () => {
-        const next = (await statusOf(daemon)).workers[0]?.pid ?? null;
-        return next !== null && next !== pid;
-      });
-      const again = await attached(daemon.socket);
-      assert.equal(await flushOf(again), Errno.EIO);
-      again.close();
-    } finally {
-      await daemon.stop();
-      await mustRun('losetup', ['-d', disk]);
-    }
+  create(name: string): Promise<Outcome> {
+    const control = join(dirname(this.daemon.socket), 'control.sock');
+    const env = { ...this.#env, ORION_LVM_DEVICES: this.#disk, ORION_LVM_CONTROL: control };
+    return runProgram(command('lvcreate'), ['-L4m', `-n${name}`, 'vg'], { env });
+  }
+
+  async client(): Promise<WireClient> {
+    const client = await WireClient.open(this.daemon.socket);
+    await client.attach('vg/lv');
+    return client;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.daemon.stop();
+    await mustRun('losetup', ['-d', this.#disk]);
+    await this.file[Symbol.asyncDispose]();
+  }
+}
+
+async function write(client: WireClient): Promise<void> {
+  client.send(request({ type: CMD.write, offset: 0, payload: Buffer.alloc(4096, 'x') }));
+  assert.equal((await client.reply()).error, 0);
+}
+
+test('in a command: clients, and those of a worker that is started again, are told', { timeout: 60_000 }, async () => {
+  await withTemporaryFolder(async (folder) => {
+    await using stand = await Stand.open(folder);
+    const { file, daemon } = stand;
+    const client = await stand.client();
+    await write(client);
+    await file.refuseFlush();
+    assert.match((await stand.create('other')).stderr, /flush failed: EIO/);
+    assert(file.hasRefused);
+    assert.equal(await flushOf(client), Errno.EIO);
+
+    const pid = (await statusOf(daemon)).workers[0]?.pid ?? 0;
+    process.kill(pid, 'SIGKILL');
+    await client.rest();
+    client.close();
+    await waitFor('the next worker', async () => {
+      const next = (await statusOf(daemon)).workers[0]?.pid ?? null;
+      return next !== null && next !== pid;
+    });
+    const again = await stand.client();
+    assert.equal(await flushOf(again), Errno.EIO);
+    again.close();
+  });
+});
+
+test('metadata that the disk refuses is no loss of what clients wrote', { timeout: 60_000 }, async () => {
+  await withTemporaryFolder(async (folder) => {
+    await using stand = await Stand.open(folder);
+    const client = await stand.client();
+    await write(client);
+    await stand.file.refuseWrites();
+    assert.match((await stand.create('other')).stderr, /write of \d+ bytes at offset \d+ failed: EIO/);
+    await stand.file.takeWrites();
+    assert.equal(await flushOf(client), 0);
+    client.close();
+    assert.equal((await stand.create('other')).status, 0);
+    assert.equal(await stand.daemon.stop(), 0, stand.daemon.log());
   });
 });
 

@@ -2,13 +2,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { accepts, waitFor } from './daemon.ts';
 import { runProgram } from './run.ts';
 
-function refusalIn(folder: string): string {
-  return join(folder, 'refuse-flush');
+function refusalsIn(folder: string): { readonly flush: string; readonly writes: string } {
+  return { flush: join(folder, 'refuse-flush'), writes: join(folder, 'refuse-writes') };
 }
 
 /** Serves `image` as a file of a FUSE file system, until it is disposed of. */
@@ -17,14 +17,14 @@ export class SlowFile implements AsyncDisposable {
   readonly #server: ChildProcess;
   readonly #fuse: ChildProcess;
 
-  /** As long as this file exists, the first flush fails and removes it. */
-  readonly #refusal: string;
+  /** Names of files: a flush fails and removes the first one, writes fail while the second one is there. */
+  readonly #refusals: { readonly flush: string; readonly writes: string };
 
   private constructor(path: string, server: ChildProcess, fuse: ChildProcess) {
     this.path = path;
     this.#server = server;
     this.#fuse = fuse;
-    this.#refusal = refusalIn(dirname(dirname(path)));
+    this.#refusals = refusalsIn(dirname(dirname(path)));
   }
 
   /** `options`: what nbdkit's filters do: delay ("wdelay=10"), error ("error-pwrite=EIO"). */
@@ -32,15 +32,15 @@ export class SlowFile implements AsyncDisposable {
     return SlowFile.#mount(folder, ['--filter=delay', '--filter=error', 'file', image, ...options]);
   }
 
-  /** A device of which a flush can fail: every request is carried out by a program, so it is slow. */
+  /** A device of which a flush, or all writes, can fail: every request is carried out by a program, so it is slow. */
   static mountRefusing(image: string, folder: string): Promise<SlowFile> {
-    const refusal = refusalIn(folder);
+    const refusals = refusalsIn(folder);
     return SlowFile.#mount(folder, [
       'eval',
       `get_size=stat -L -c %s ${image}`,
       `pread=dd if=${image} skip=$4 count=$3 iflag=count_bytes,skip_bytes 2>/dev/null`,
-      `pwrite=dd of=${image} seek=$4 conv=notrunc oflag=seek_bytes 2>/dev/null`,
-      `flush=if rm ${refusal} 2>/dev/null; then echo EIO >&2; exit 1; fi`,
+      `pwrite=if [ -e ${refusals.writes} ]; then echo EIO >&2; exit 1; fi; dd of=${image} seek=$4 conv=notrunc oflag=seek_bytes 2>/dev/null`,
+      `flush=if rm ${refusals.flush} 2>/dev/null; then echo EIO >&2; exit 1; fi`,
       'can_flush=exit 0',
       'can_write=exit 0',
     ]);
@@ -65,11 +65,17 @@ export class SlowFile implements AsyncDisposable {
 
   /** The next flush fails. */
   refuseFlush(): Promise<void> {
-    return writeFile(this.#refusal, '');
+    return writeFile(this.#refusals.flush, '');
   }
   /** Whether it has. */
   get hasRefused(): boolean {
-    return !existsSync(this.#refusal);
+    return !existsSync(this.#refusals.flush);
+  }
+  refuseWrites(): Promise<void> {
+    return writeFile(this.#refusals.writes, '');
+  }
+  takeWrites(): Promise<void> {
+    return rm(this.#refusals.writes);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
