@@ -4,17 +4,28 @@
  * Invariants
  *  - When it resolves, the destination holds the source's bytes, and they are on its disk.
  *  - The source is only read. Ranges must not overlap.
+ *  - What is known to be a hole of the source becomes one of the destination, where it can have holes: a sparse image stays sparse.
  */
 import type { BlockDevice } from '../../block/device.ts';
-import { flush, readBytes, writeBytes } from '../../block/sync-io.ts';
+import { blockStatusOf, ExtentFlag, ExtentList } from '../../block/extents.ts';
+import { flush, readBytes, writeBytes, writeZeroes } from '../../block/sync-io.ts';
 
 const CHUNK_BYTES = 4 * 1024 * 1024;
+/** Holes count in multiples of it from a chunk's beginning, so that what is copied around them stays in large pieces. */
+const HOLE_BYTES = 64 * 1024;
+/** Extents of a chunk that are looked at; what is behind them is copied. */
+const MAX_EXTENTS = 64;
 /** Chunks under way: reading and writing overlap. */
 const DEPTH = 4;
 
+interface Place {
+  readonly device: BlockDevice;
+  readonly offset: number;
+}
+
 export interface CopyRequest {
-  readonly from: { readonly device: BlockDevice; readonly offset: number };
-  readonly to: { readonly device: BlockDevice; readonly offset: number };
+  readonly from: Place;
+  readonly to: Place;
   /** Bytes. */
   readonly length: number;
   /** Told of bytes copied since the last call. */
@@ -31,7 +42,11 @@ export async function copyExtents({ from, to, length, onProgress }: CopyRequest)
       const count = Math.min(CHUNK_BYTES, length - at);
       next += count;
       try {
-        await writeBytes(to.device, to.offset + at, await readBytes(from.device, from.offset + at, count));
+        await copyChunk(
+          { device: from.device, offset: from.offset + at },
+          { device: to.device, offset: to.offset + at },
+          count,
+        );
       } catch (error) {
         failed = true;
         throw error;
@@ -43,4 +58,31 @@ export async function copyExtents({ from, to, length, onProgress }: CopyRequest)
     if (result.status === 'rejected') throw result.reason;
   }
   await flush(to.device);
+}
+
+async function copyChunk(from: Place, to: Place, length: number): Promise<void> {
+  let at = 0;
+  for (const { start, end } of [...(await holesOf(from, length)), { start: length, end: length }]) {
+    if (start > at) {
+      await writeBytes(to.device, to.offset + at, await readBytes(from.device, from.offset + at, start - at));
+    }
+    if (end > start) await writeZeroes(to.device, to.offset + start, end - start);
+    at = end;
+  }
+}
+
+/** The holes of a chunk, from its beginning; none where nothing is known. */
+async function holesOf({ device, offset }: Place, length: number): Promise<readonly { start: number; end: number }[]> {
+  const extents = new ExtentList(MAX_EXTENTS);
+  const errno = await new Promise<number>((resolve) => blockStatusOf(device, offset, length, extents, resolve));
+  const holes: { start: number; end: number }[] = [];
+  if (errno !== 0) return holes;
+  let at = 0;
+  for (let i = 0; i < extents.count; i++) {
+    const start = Math.ceil(at / HOLE_BYTES) * HOLE_BYTES;
+    at += extents.lengths[i] ?? 0;
+    const end = at >= length ? length : Math.floor(at / HOLE_BYTES) * HOLE_BYTES;
+    if (((extents.flags[i] ?? 0) & ExtentFlag.zero) !== 0 && end > start) holes.push({ start, end });
+  }
+  return holes;
 }
