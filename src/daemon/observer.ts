@@ -52,7 +52,7 @@ export class Observer {
   readonly #alerts = new Map<string, number>();
   readonly #fillRates = new FillRates();
   readonly #health: HealthMonitor;
-  #sender: AlertSender;
+  readonly #sender: AlertSender;
   /** Volumes that were served since the start: what never was is told at the start, and is no alert. */
   readonly #servedOnce = new Set<string>();
   #settings: ObserverSettings;
@@ -111,11 +111,7 @@ export class Observer {
   configure({ events }: ObserverSettings): void {
     const before = this.#settings.events;
     this.#settings = { ...this.#settings, events };
-    if (JSON.stringify(before) === JSON.stringify(events)) return;
-    const { log } = this.#options;
-    // Alerts that wait still go where they were to go.
-    this.#sender.close().catch((err: unknown) => log.error({ err }, 'alerts could not be delivered'));
-    this.#sender = new AlertSender(events, log);
+    if (JSON.stringify(before) !== JSON.stringify(events)) this.#sender.configure(events);
   }
 
   async numbers(): Promise<Numbers> {

@@ -5,6 +5,8 @@
  *  - `send` only queues. Nothing of the daemon waits for a program or a server, and at most MAX_WAITING alerts wait: then the
  *    oldest is dropped, which is told.
  *  - One alert at a time and in order; an attempt has `timeoutMs`, and is repeated `retries` times after 1, 2, 4 … seconds.
+ *  - `configure` loses nothing and tells nobody twice: what waits goes to where it is to go from then on, at once. An attempt under way
+ *    ends as it began. What a way has that is no longer wished goes that way still, as when everything is closed.
  *  - `close` gives what waits one last attempt each, all of it at most CLOSE_MS, and ends what is running.
  */
 import { spawn } from 'node:child_process';
@@ -31,49 +33,73 @@ export interface SenderLog {
   warn(fields: object, message: string): void;
 }
 
+type Deliver = (alert: Alert, signal: AbortSignal) => Promise<void>;
+
 /** The ways that alerts take, each with a queue of its own, so that a dead server doesn't hold up the program. */
 export class AlertSender {
-  readonly #ways: readonly Way[];
+  readonly #log: SenderLog;
+  readonly #ways = new Map<string, Way>();
+  /** Ways that are no longer wished, as long as they have something. */
+  readonly #ending = new Set<Promise<void>>();
 
   constructor(target: AlertTarget, log: SenderLog) {
-    const ways: Way[] = [];
+    this.#log = log;
+    this.configure(target);
+  }
+
+  /** Where alerts go from now on. */
+  configure(target: AlertTarget): void {
     const { command, webhook } = target;
-    if (command !== null)
-      ways.push(new Way('command', (alert, signal) => runCommand(command, alert, signal), target, log));
-    if (webhook !== null) ways.push(new Way('webhook', (alert, signal) => post(webhook, alert, signal), target, log));
-    this.#ways = ways;
+    this.#set('command', command === null ? null : (alert, signal) => runCommand(command, alert, signal), target);
+    this.#set('webhook', webhook === null ? null : (alert, signal) => post(webhook, alert, signal), target);
+  }
+
+  #set(name: string, deliver: Deliver | null, target: AlertTarget): void {
+    const way = this.#ways.get(name);
+    if (deliver !== null) {
+      if (way === undefined) this.#ways.set(name, new Way(name, deliver, target, this.#log));
+      else way.configure(deliver, target);
+    } else if (way !== undefined) {
+      this.#ways.delete(name);
+      const ending = way.close().finally(() => this.#ending.delete(ending));
+      this.#ending.add(ending);
+    }
   }
 
   send(alert: Alert): void {
-    for (const way of this.#ways) way.send(alert);
+    for (const way of this.#ways.values()) way.send(alert);
   }
 
   /** Settles when nothing waits or runs any more. */
   async close(): Promise<void> {
-    await Promise.all(this.#ways.map((way) => way.close()));
+    await Promise.all([...[...this.#ways.values()].map((way) => way.close()), ...this.#ending]);
   }
 }
 
 class Way {
   readonly #name: string;
-  readonly #deliver: (alert: Alert, signal: AbortSignal) => Promise<void>;
-  readonly #target: AlertTarget;
   readonly #log: SenderLog;
+  #deliver: Deliver;
+  #target: AlertTarget;
   readonly #waiting: Alert[] = [];
   readonly #closing = new AbortController();
   readonly #end = new AbortController();
+  /** Ends a pause between attempts: there is another target. */
+  #changed = new AbortController();
   #running: Promise<void> | null = null;
 
-  constructor(
-    name: string,
-    deliver: (alert: Alert, signal: AbortSignal) => Promise<void>,
-    target: AlertTarget,
-    log: SenderLog,
-  ) {
+  constructor(name: string, deliver: Deliver, target: AlertTarget, log: SenderLog) {
     this.#name = name;
     this.#deliver = deliver;
     this.#target = target;
     this.#log = log;
+  }
+
+  configure(deliver: Deliver, target: AlertTarget): void {
+    this.#deliver = deliver;
+    this.#target = target;
+    this.#changed.abort();
+    this.#changed = new AbortController();
   }
 
   send(alert: Alert): void {
@@ -97,14 +123,15 @@ class Way {
   }
 
   async #deliverWithRetries(alert: Alert): Promise<void> {
-    const { retries, timeoutMs } = this.#target;
     for (let attempt = 0; ; attempt++) {
+      const { retries, timeoutMs } = this.#target;
+      const changed = this.#changed.signal;
       try {
         await this.#deliver(alert, AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#end.signal]));
         return;
       } catch (error) {
         const reason = error instanceof Error ? error.message : String(error);
-        if (attempt >= retries || this.#closing.signal.aborted) {
+        if ((attempt >= retries && !changed.aborted) || this.#closing.signal.aborted) {
           this.#dropped(alert, reason);
           return;
         }
@@ -112,19 +139,19 @@ class Way {
           { way: this.#name, reason, attempt: attempt + 1 },
           'an alert could not be delivered; trying again',
         );
-        await this.#pause(Math.min(FIRST_PAUSE_MS * 2 ** attempt, MAX_PAUSE_MS));
+        await this.#pause(Math.min(FIRST_PAUSE_MS * 2 ** attempt, MAX_PAUSE_MS), changed);
       }
     }
   }
 
-  /** Ends early when the sender is closed. */
-  async #pause(milliseconds: number): Promise<void> {
-    await Promise.race([
-      sleep(milliseconds, undefined, { ref: false }),
-      new Promise((resolve) => {
-        this.#closing.signal.addEventListener('abort', resolve, { once: true });
-      }),
-    ]);
+  /** Ends early when the sender is closed, or has another target. */
+  async #pause(milliseconds: number, changed: AbortSignal): Promise<void> {
+    const signal = AbortSignal.any([this.#closing.signal, changed]);
+    try {
+      await sleep(milliseconds, undefined, { ref: false, signal });
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
   }
 
   #dropped(alert: Alert | undefined, reason: string): void {

@@ -1,8 +1,8 @@
 /** Alerts: raised once, cleared once, and taken to programs and webhooks without anybody waiting for them. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -225,6 +225,18 @@ async function withServer(
   }
 }
 
+/** Answers with this status, and notes what the alerts are about. */
+function collecting(status: number, subjects: string[]): RequestListener {
+  return (request, response) => {
+    let text = '';
+    request.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    request.on('end', () => {
+      subjects.push((JSON.parse(text) as Alert).subject);
+      response.writeHead(status).end();
+    });
+  };
+}
+
 describe('alert sender', () => {
   const ALERT: Alert = alertOf('device-errors', '/dev/sda', 'raised', 'text', 0);
 
@@ -264,6 +276,44 @@ describe('alert sender', () => {
         assert.match(lines.join(), /could not be delivered; trying again .*answered with status 503/);
       },
     );
+  });
+
+  test('alerts that wait go where a new configuration wants them, each once', async () => {
+    const refused: string[] = [];
+    const taken: string[] = [];
+    await withServer(collecting(503, refused), (old) =>
+      withServer(collecting(204, taken), async (webhook) => {
+        const { lines, ...rest } = log();
+        const target = { command: null, webhook: old, timeoutMs: 5000, retries: 1 };
+        const sender = new AlertSender(target, rest);
+        for (const subject of ['a', 'b', 'c']) sender.send({ ...ALERT, subject });
+        while (lines.length === 0) await new Promise((resolve) => setImmediate(resolve));
+        sender.configure({ ...target, webhook });
+        while (taken.length < 3) await new Promise((resolve) => setImmediate(resolve));
+        assert.deepEqual(refused, ['a']);
+        assert.deepEqual(taken, ['a', 'b', 'c']);
+        await sender.close();
+        assert.equal(lines.length, 1, lines.join());
+      }),
+    );
+  });
+
+  test('a way that is no longer wished is waited for at the end', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'orion-lvm-alert-'));
+    const [go, file] = [join(folder, 'go'), join(folder, 'alert.json')];
+    const command = ['/bin/sh', '-c', `until test -e ${go}; do :; done; cat >>${file}`];
+    const { lines, ...rest } = log();
+    const target = { command, webhook: null, timeoutMs: 5000, retries: 0 };
+    const sender = new AlertSender(target, rest);
+    sender.send(ALERT);
+    sender.configure({ ...target, command: null });
+    sender.send({ ...ALERT, subject: 'to nobody' });
+    const closed = sender.close();
+    writeFileSync(go, '');
+    await closed;
+    assert.deepEqual(JSON.parse(readFileSync(file, 'utf8')), ALERT);
+    assert.deepEqual(lines, []);
+    rmSync(folder, { recursive: true });
   });
 
   test('a server that never answers costs nothing but its alerts, and the oldest go first', async () => {
