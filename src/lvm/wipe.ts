@@ -25,8 +25,10 @@ import { areaExtents, segmentAreas } from './references.ts';
 import { relationsOf } from './relations.ts';
 import { wipeSignatures } from './wipe-signatures.ts';
 
-/** A signature was found on a new LV and is to stay: the LV is not wanted then. */
+/** A signature was found on a new LV and is to stay, or its head can't be wiped: the LV is not wanted then. */
 export class WipeRefused extends CommandError {}
+
+const ABORTING = 'Aborting. Failed to wipe start of new LV.';
 
 /** The LV's own extents as a block device, whatever else is made of them; closing it closes its PVs. Throws CommandError. */
 export async function openLv(
@@ -68,8 +70,23 @@ export async function openLv(
   }
 }
 
-/** Wipes signatures, asking about each, and zeroes the head of a new LV. Throws WipeRefused if a signature is to stay. */
+/** Wipes signatures, asking about each, and zeroes the head of a new LV. Throws WipeRefused if a signature is to stay, or that can't be done. */
 export async function wipeNewLv(
+  effect: Extract<Effect, { readonly kind: 'wipe-lv' }>,
+  around: EffectContext,
+): Promise<void> {
+  try {
+    await wipeHead(effect, around);
+  } catch (error) {
+    if (error instanceof WipeRefused) throw error;
+    if (error instanceof CommandError)
+      throw new WipeRefused([...error.lines, ABORTING], error.exitCode, { cause: error });
+    if (error instanceof DeviceError) throw new WipeRefused([error.message, ABORTING], 5, { cause: error });
+    throw error;
+  }
+}
+
+async function wipeHead(
   { lvName, zeroBytes, signatures }: Extract<Effect, { readonly kind: 'wipe-lv' }>,
   around: EffectContext,
 ): Promise<void> {
@@ -80,10 +97,7 @@ export async function wipeNewLv(
   try {
     const path = `/dev/${group.vg.name}/${lvName}`;
     if (signatures && !(await wipeSignatures(device, { name: path, force: change.force, context: change }))) {
-      throw new WipeRefused([
-        `Failed to wipe signatures on logical volume ${group.vg.name}/${lvName}.`,
-        'Aborting. Failed to wipe start of new LV.',
-      ]);
+      throw new WipeRefused([`Failed to wipe signatures on logical volume ${group.vg.name}/${lvName}.`, ABORTING]);
     }
     if (zeroBytes > 0) await writeZeroes(device, 0, Math.min(zeroBytes, device.limits.sizeBytes));
     await flush(device);

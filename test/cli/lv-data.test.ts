@@ -3,7 +3,7 @@
  * looked at on the image files.
  */
 import assert from 'node:assert/strict';
-import { open, readFile, writeFile } from 'node:fs/promises';
+import { open, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { run } from '../../src/cli/run.ts';
@@ -107,6 +107,16 @@ describe('the head of a new LV', () => {
       assert.match(text, /^Aborting\. Failed to wipe start of new LV\.$/m);
       assert.deepEqual([...(await world.read(PE_START + 1080, 2))], [0x53, 0xef]);
       assert.equal((await world.command('lvs', '--noheadings', 'vg')).text, '');
+    }));
+
+  test('is not made when its head cannot be wiped', () =>
+    withVg(async (world) => {
+      await truncate(world.image, PE_START + 4 * MIB);
+      const { code, text } = await world.command('lvcreate', '-y', '-l8', '-n', 'a', 'vg');
+      assert.equal(code, 5, text);
+      assert.match(text, /^Cannot write to logical volume vg\/a: .* was it resized\?\.$/m);
+      assert.match(text, /^Aborting\. Failed to wipe start of new LV\.$/m);
+      assert.doesNotMatch((await world.command('lvs', '--noheadings', 'vg')).text, /^ *a /m);
     }));
 });
 

@@ -19,7 +19,7 @@ import { readDeviceNumbers } from '../lv/device-numbers.ts';
 import { allocationSettings, noted } from '../lv/edit.ts';
 import { defaultVg, findPv, vgNameOf } from '../lv/names.ts';
 import { namePattern, type NamePattern, type Origins, readOrigins } from '../lv/snapshot-origins.ts';
-import { takeBack, takeBackUnserved } from '../lv/take-back.ts';
+import { takeBackUnserved, takeBackUnwiped } from '../lv/take-back.ts';
 import * as option from '../lv/options.ts';
 import {
   badUsage,
@@ -220,7 +220,7 @@ async function create(context: CommandContext, changes: Changes, { snapshots, ..
   try {
     await changes.apply(plan, { activate, mustFollow: [...activate, ...origins] });
   } catch (error) {
-    if (error instanceof WipeRefused) await takeBack(changes, parsed.vgName, lvNames);
+    if (error instanceof WipeRefused) await takeBackUnwiped(changes, parsed.vgName, lvNames, error);
     if (error instanceof Unfollowed) await takeBackUnserved(changes, parsed.vgName, lvNames);
     throw error;
   }

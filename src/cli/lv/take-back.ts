@@ -1,5 +1,5 @@
 /**
- * New LVs that are not kept after they were committed: what was found at their heads is to stay, or the daemon can't serve them as
+ * New LVs that are not kept after they were committed: what was found at their heads is to stay, or they can't be wiped, or the daemon can't serve them as
  * they are to be.
  *
  * Invariant: a snapshot which its origin has not followed is no more when this has ended: out of the metadata, or else invalid. Where
@@ -12,11 +12,31 @@ import { invalidateStore } from '../../lvm/wipe.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 
 /** Takes them out of the metadata, in one commit. */
-export async function takeBack(changes: Changes, vgName: string, lvNames: readonly string[]): Promise<void> {
+async function takeBack(changes: Changes, vgName: string, lvNames: readonly string[]): Promise<void> {
   const group = await changes.volumeGroup({ vgName });
   const remover = new LvRemover(group.vg, { confirm: () => Promise.resolve(true), discards: false });
   for (const lvName of lvNames) await remover.remove(lvName);
   await changes.apply(emptyPlan(group, remover.result().vg));
+}
+
+/** The same for LVs whose heads could not be wiped. Throws a CommandError that tells of both, where the metadata can't be written any more. */
+export async function takeBackUnwiped(
+  changes: Changes,
+  vgName: string,
+  lvNames: readonly string[],
+  { lines }: CommandError,
+): Promise<void> {
+  try {
+    await takeBack(changes, vgName, lvNames);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    throw new CommandError([...lines, ...error.lines, abandoned(vgName, lvNames)], 5, { cause: error });
+  }
+}
+
+function abandoned(vgName: string, lvNames: readonly string[]): string {
+  const names = lvNames.map((name) => `${vgName}/${name}`).join(', ');
+  return `Manual intervention may be required to remove abandoned LV(s) ${names} before retrying.`;
 }
 
 /** The same for LVs that the daemon can't serve. Throws CommandError where the metadata can't be written any more. */
@@ -29,12 +49,7 @@ export async function takeBackUnserved(changes: Changes, vgName: string, lvNames
     if (!(error instanceof CommandError)) throw error;
     for (const line of error.lines) context.err(line);
     for (const name of lvNames) await invalidate(changes, vgName, name);
-    const names = lvNames.map((name) => `${vgName}/${name}`).join(', ');
-    throw new CommandError(
-      `Manual intervention may be required to remove abandoned LV(s) ${names} before retrying.`,
-      5,
-      { cause: error },
-    );
+    throw new CommandError(abandoned(vgName, lvNames), 5, { cause: error });
   }
 }
 
