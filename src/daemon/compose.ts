@@ -441,6 +441,7 @@ export class Daemon {
 
   /** Ends workers at once: nothing is flushed. */
   kill(): void {
+    this.#departure.kill();
     this.#workers.kill();
     this.#tls.kill();
   }

@@ -155,6 +155,11 @@ async function handOver(daemon: Daemon, { program, patience, signals, log }: Han
     log.fatal({ reason: error.message }, 'the process that followed failed: both end');
     process.exit(EXIT_FAILED);
   }
+  // Nothing here can be stopped in an orderly way any more, and nothing is to be that others use.
+  signals.onStop = (): void => {
+    log.info('told to end: alerts that wait are not delivered');
+    process.exit(0);
+  };
   await daemon.leave();
   // Without the end of the listeners, which would remove the files of their sockets.
   process.exit(0);
@@ -210,12 +215,15 @@ class Signals {
   #reload = false;
   #handOver = false;
   #wake: () => void = () => undefined;
+  /** What to do at once when told to stop; null: what `next` says. */
+  onStop: (() => void) | null = null;
   /** What has to be ended besides this process. */
   onSecondStop: () => void = () => undefined;
 
   constructor(log: Logger) {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
+        this.onStop?.();
         if (this.#stop) {
           log.error({ signal }, 'second signal: ending at once, without a flush');
           this.onSecondStop();

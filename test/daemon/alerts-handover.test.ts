@@ -109,3 +109,46 @@ webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
     ['start', 'stop', 'start', 'stop'],
   );
 });
+
+test(
+  'told to end while it delivers, the process that was replaced ends, and nobody else',
+  { timeout: 120_000 },
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-alerts-'));
+    let asked = 0;
+    const webhook = createServer(() => asked++).listen(0, '127.0.0.1');
+    await once(webhook, 'listening');
+    const group = await new TestGroup(join(folder, 'vg.img'), 'vg').write([{ name: 'one', extent: 0, extents: 30 }]);
+    const config = join(folder, 'lvm.toml');
+    const settings = (fullness: number): string => `[events]
+interval = 1
+timeout = 600
+volume_group_full = ${fullness}
+webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
+`;
+    await writeFile(config, settings(50));
+    const daemon = await startDaemon([group.path], ['--config', config, '--workers', '1']);
+    t.after(async () => {
+      webhook.closeAllConnections();
+      webhook.close();
+      await stopLast(daemon);
+      await daemon.stop();
+      await rm(folder, { recursive: true, force: true });
+    });
+    const client = await WireClient.open(daemon.socket);
+    t.after(() => client.close());
+    await client.attach('vg/one');
+    await waitFor('the alert', () => asked === 1);
+    await writeFile(config, settings(0));
+    const ended = once(daemon.child, 'exit');
+    await handOver(daemon);
+    await waitFor('it to say so', () => daemon.log().includes('handed over: this process ends'));
+    daemon.child.kill('SIGTERM');
+    daemon.child.kill('SIGINT');
+    assert.deepEqual(await ended, [0, null], daemon.log());
+    assert.match(daemon.log(), /told to end: alerts that wait are not delivered/);
+    assert.equal(asked, 1);
+    client.send(request({ type: CMD.read, length: 512 }));
+    assert.equal((await client.reply(512)).error, 0);
+  },
+);

@@ -20,6 +20,7 @@ function answer(kind: 'start' | ToSuccessor['kind']): void {
     if (act === 'lie') say({ kind: 'serving' });
     // Also when the channel is closed.
     if (act === 'hang') setInterval(() => undefined, 60_000);
+    process.stdout.write(`it is at ${at}\n`);
     return;
   }
   if (kind === 'estate') say({ kind: 'ready' });

@@ -175,6 +175,20 @@ for (const workers of ['0', '1']) {
   });
 }
 
+test('told twice to end, the daemon takes along the process that has everything', { timeout: 60_000 }, async (t) => {
+  const stand = await Stand.open(t, '1', { ...PATIENCE, serving: 600_000 });
+  const client = await stand.attached();
+  const ended = once(stand.child, 'exit');
+  await stand.begin('take: hang');
+  await waitFor('it to have everything', () => stand.log.includes('it is at take'));
+  // Two of one kind may be one.
+  stand.child.kill('SIGTERM');
+  stand.child.kill('SIGINT');
+  assert.deepEqual(await ended, [5, null], stand.log);
+  await waitFor('its end', () => !isThere(stand.successor()));
+  client.close();
+});
+
 test('a command that does not end keeps the daemon, and goes on', { timeout: 60_000 }, async (t) => {
   const stand = await Stand.open(t, '1');
   const asked = askFor({ socketPath: join(stand.folder, 'control.sock'), path: '/v1/commands', method: 'POST' });

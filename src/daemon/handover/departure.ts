@@ -60,6 +60,11 @@ export class Departure {
     }
   }
 
+  /** Ends at once who is getting everything: he would go on when this process was told not to. */
+  kill(): void {
+    this.#successor?.kill('SIGKILL');
+  }
+
   /** Hands everything over to a process of the same program. Throws a DaemonError HAND_OVER or HAND_OVER_LOST, as `handOver` does. */
   async handOver(program: Program, departing: Departing): Promise<Successor> {
     const { workers, volumes, nbd, devices, listeners, scans, live, stock, log } = this.#parts;
