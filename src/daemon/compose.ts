@@ -100,6 +100,7 @@ export class Daemon {
         this.#volumes.clients.closed(connection);
         this.#nbd.ended(connection);
       },
+      pathOf: (device) => this.#devices.pathOf(device),
       log,
     });
     this.#volumes = new VolumeSet({ log, slots: () => this.#workers.slots });

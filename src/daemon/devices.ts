@@ -164,6 +164,11 @@ export class DeviceSet {
     return { path, identity: device.identity, generation, readOnly, sizeBytes };
   }
 
+  /** Where a claimed device is; null: it is not claimed any more. */
+  pathOf(key: DeviceKey): string | null {
+    return this.specs().find((spec) => deviceKey(spec) === key)?.path ?? null;
+  }
+
   /** Every claimed device. */
   specs(): readonly DeviceSpec[] {
     return [...this.#held.values()].map(({ scanned, device, generation }) => {

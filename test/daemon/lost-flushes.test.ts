@@ -51,9 +51,13 @@ class Stand implements AsyncDisposable {
   }
 
   create(name: string): Promise<Outcome> {
+    return this.run('lvcreate', '-L4m', `-n${name}`, 'vg');
+  }
+
+  run(name: string, ...args: readonly string[]): Promise<Outcome> {
     const control = join(dirname(this.daemon.socket), 'control.sock');
     const env = { ...this.#env, ORION_LVM_DEVICES: this.#disk, ORION_LVM_CONTROL: control };
-    return runProgram(command('lvcreate'), ['-L4m', `-n${name}`, 'vg'], { env });
+    return runProgram(command(name), args, { env });
   }
 
   async client(): Promise<WireClient> {
@@ -110,6 +114,43 @@ test('metadata that the disk refuses is no loss of what clients wrote', { timeou
     assert.equal(await flushOf(client), 0);
     client.close();
     assert.equal((await stand.create('other')).status, 0);
+    assert.equal(await stand.daemon.stop(), 0, stand.daemon.log());
+  });
+});
+
+test('it counts until the volume group lets its devices go', { timeout: 60_000 }, async () => {
+  await withTemporaryFolder(async (folder) => {
+    await using stand = await Stand.open(folder);
+    assert.equal((await stand.create('other')).status, 0);
+    const client = await stand.client();
+    await write(client);
+    await stand.file.refuseFlush();
+    assert.equal(await flushOf(client), Errno.EIO);
+    // The disk takes flushes again, and has lost what it has lost.
+    await write(client);
+    assert.equal(await flushOf(client), Errno.EIO);
+    client.close();
+    const set = async (name: string, ...args: readonly string[]): Promise<void> => {
+      await waitFor('nobody to use it', async () => (await statusOf(stand.daemon)).connections === 0);
+      const { status, stderr } = await stand.run(name, ...args);
+      assert.equal(status, 0, stderr);
+    };
+    const flushed = async (): Promise<number> => {
+      const next = await stand.client();
+      await write(next);
+      const error = await flushOf(next);
+      next.close();
+      return error;
+    };
+    await set('lvchange', '-an', 'vg/lv');
+    await set('lvchange', '-ay', 'vg/lv');
+    assert.equal(await flushed(), Errno.EIO, 'the other LV has the device all the time');
+    await set('vgchange', '-an', 'vg');
+    await set('vgchange', '-ay', 'vg');
+    assert.equal(await flushed(), 0);
+    const told = stand.daemon.log().split('a flush has failed').length - 1;
+    assert.equal(told, 1, stand.daemon.log());
+    assert.match(stand.daemon.log(), /"device":"\/dev\/loop\d+","errno":5,"msg":"a flush has failed/);
     assert.equal(await stand.daemon.stop(), 0, stand.daemon.log());
   });
 });

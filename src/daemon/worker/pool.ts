@@ -28,6 +28,8 @@ export interface PoolOptions {
   readonly lost: (slot: WorkerSlot) => void;
   readonly connectionClosed: (connection: number) => void;
   readonly client: WorkerEvents['client'];
+  /** Where a claimed device is, for people; null, or absent: not known. */
+  readonly pathOf?: (device: DeviceKey) => string | null;
   readonly log: Logger;
 }
 
@@ -195,11 +197,13 @@ export class WorkerSlot {
 
 export class WorkerPool {
   readonly slots: readonly WorkerSlot[];
+  readonly #options: PoolOptions;
   readonly #log: Logger;
   /** By device; who has one open for the first time is as concerned as who had it then. */
   readonly #lost = new Map<DeviceKey, LostFlushes>();
 
   constructor(options: PoolOptions) {
+    this.#options = options;
     this.#log = options.log;
     const losses: Losses = {
       all: () => this.#lost.values(),
@@ -223,6 +227,13 @@ export class WorkerPool {
 
   /** Tells all workers but this one that a flush has failed. */
   #loseFlushes(lost: LostFlushes, from: WorkerSlot | null): void {
+    if (!this.#lost.has(lost.key)) {
+      const device = this.#options.pathOf?.(lost.key) ?? lost.key;
+      this.#log.error(
+        { device, errno: lost.errno },
+        'a flush has failed: every flush of this device will, until its volume group is deactivated (vgchange -an) and activated again',
+      );
+    }
     this.#lost.set(lost.key, lost);
     for (const other of this.slots) {
       if (other === from) continue;
