@@ -13,10 +13,10 @@
  *  - A worker that dies in between is no failure: the next one gets what was to be, and the change is done again.
  */
 import type { LiveProblem, VolumeId } from '../lvm/live.ts';
-import { keepsDevices, keepsExtents } from './kept-extents.ts';
-import { lossOf, mayStay, snapshotsNamed } from './lost-snapshots.ts';
-import type { ActivePlan, DesiredVolume, Load } from './served-volume.ts';
-import { preferredBlockBytes, ServedVolume } from './served-volume.ts';
+import { byHost, endOf, type HostOf, keepsPlace, muted, namedBy, type Step } from './group-steps.ts';
+import { keepsExtents } from './kept-extents.ts';
+import { lossOf, mayStay } from './lost-snapshots.ts';
+import { type ActivePlan, type DesiredVolume, type Load, preferredBlockBytes, ServedVolume } from './served-volume.ts';
 import { deviceKey, type DeviceSpec, type VolumeFacts, type VolumeSpec, type WorkerHost } from './worker/host.ts';
 import type { WorkerSlot } from './worker/pool.ts';
 import { WorkerError } from './worker/protocol.ts';
@@ -51,18 +51,6 @@ export interface ChangedSet {
   warn(name: string, problem: string): void;
   fail(name: string, reason: string): void;
 }
-
-/** A volume that is to have another table, or its first. */
-interface Step {
-  readonly desired: DesiredVolume;
-  readonly plan: ActivePlan;
-  readonly served: ServedVolume;
-  readonly load: Load;
-  /** It has never been live. */
-  readonly isNew: boolean;
-}
-
-type HostOf = (step: Step) => WorkerHost;
 
 export class GroupChange {
   readonly #set: ChangedSet;
@@ -115,6 +103,7 @@ export class GroupChange {
 
   /** Nothing follows any more: tells it of all that would have to. */
   async #giveUp(reason: string): Promise<void> {
+    await this.#standBack();
     for (const desired of this.#desired) {
       const { plan } = desired;
       const served = this.#set.servedById(desired.id);
@@ -124,6 +113,20 @@ export class GroupChange {
         this.#refuse(desired, reason);
       } else if (served.planKey !== plan.key || !served.live) this.#stay(served, desired, reason);
     }
+  }
+
+  /**
+   * What an attempt has loaded and not exchanged is dropped, and what it has suspended goes on. Where there is no worker the next one has
+   * them with its other volumes.
+   */
+  async #standBack(): Promise<void> {
+    const begun = this.#set.servedOf(this.#vgId).filter(({ next, shown }) => next !== null && shown);
+    for (const served of begun) {
+      const { host } = served.slot;
+      if (host === null) served.held = false;
+      else await host.clear([served.id]).catch(ignoreGone);
+    }
+    await this.#set.resume(begun.map(({ id }) => id));
   }
 
   /** It goes on with the table that it has. */
@@ -403,41 +406,6 @@ export class GroupChange {
     this.#describe(served, desired, plan);
     this.#set.went(served, isNew);
   }
-}
-
-/** Why the volume can't go on, even with another table; null if it can. */
-function endOf(served: ServedVolume, desired: DesiredVolume | undefined): string | null {
-  if (served.leaving) return 'it is on its way out';
-  if (desired === undefined) return 'no metadata that was found has such a logical volume';
-  if (!desired.plan.active) return desired.plan.reason;
-  const disk = served.exchangedDisk(desired.plan);
-  return disk === null ? null : `physical volume ${disk} is another device now`;
-}
-
-/** The same for reading only. */
-function muted(step: Step, reason: string): Step {
-  const { spec, key } = step.load;
-  const load = { spec: { ...spec, readOnly: true }, key: `${key} read-only` };
-  return { ...step, load, plan: { ...step.plan, readOnly: true, note: `read-only: ${reason}` } };
-}
-
-function namedBy({ load }: Step): readonly VolumeId[] {
-  return snapshotsNamed(load.spec.table);
-}
-
-function keepsPlace({ served, load }: Step): boolean {
-  return keepsDevices(served.load.spec, load.spec);
-}
-
-function byHost(steps: readonly Step[], hostOf: HostOf): readonly (readonly [WorkerHost, readonly Step[]])[] {
-  const groups = new Map<WorkerHost, Step[]>();
-  for (const step of steps) {
-    const host = hostOf(step);
-    const own = groups.get(host);
-    if (own === undefined) groups.set(host, [step]);
-    else own.push(step);
-  }
-  return [...groups];
 }
 
 /** A worker that has gone has done, in its way, what was asked of it. */

@@ -356,7 +356,7 @@ export class VolumeSet implements ChangedSet {
     } catch (error) {
       // The worker after this one has it with the others.
       served.held = false;
-      ignoreGone(error);
+      if (!(error instanceof WorkerError) || error.code === 'FAILED') throw error;
     }
   }
 

@@ -172,6 +172,24 @@ describe('a change of a volume group', () => {
     assert.equal(bench.states()[0]?.['vg/b'], '100');
   });
 
+  test('a worker that keeps dying in a change keeps nobody else from going on, with the table that he had', async () => {
+    const bench = await Bench.open(2);
+    await bench.apply([wished('a'), wished('b')]);
+    const changed = [wished('a', { sectors: 50 }), wished('b', { sectors: 150 })];
+    // First when a is suspended, then whenever it is asked to load.
+    let deadly = '1 suspend b';
+    const get = (): string => deadly;
+    const set = (): void => void (deadly = '1 load b');
+    Object.defineProperty(bench.rules, 'deadly', { get, set, configurable: true });
+    const applied = bench.apply(changed);
+    assert.equal((await applied).length, 2);
+    assert.equal(bench.states()[0]?.['vg/a'], '100');
+    Object.defineProperty(bench.rules, 'deadly', { value: null, writable: true });
+    await waitFor('the other worker', () => bench.states()[1]?.['vg/b'] === '100');
+    assert.deepEqual(await bench.apply(changed), []);
+    assert.deepEqual(bench.states(), [{ 'vg/a': '50' }, { 'vg/b': '150' }]);
+  });
+
   test('a new name is no reason to touch the table', async () => {
     const bench = await Bench.open(1);
     await bench.apply([wished('a')]);
