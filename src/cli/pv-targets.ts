@@ -3,9 +3,11 @@
  * (facts: LVM2 tools/toollib.c process_each_pv).
  *
  * Invariants
+ *  - PVs of an exported VG are left alone: without a word, unless they were named.
  *  - What was found before the lock is found again under it, or the PV is not touched.
  *  - One PV's failure does not keep the others from being done.
  */
+import { isExported } from '../lvm/access.ts';
 import type { ChangeContext } from '../lvm/change-context.ts';
 import type { Changes } from '../lvm/changes.ts';
 import { withChanges } from '../lvm/command.ts';
@@ -38,6 +40,8 @@ interface Batch {
   readonly vgName: string | null;
   readonly vgId?: string;
   readonly identities: readonly string[];
+  /** Devices that were named, and how. */
+  readonly named: ReadonlyMap<string, string>;
 }
 
 /** Runs `body` on each PV, with -S on those that match; the worst result is given. */
@@ -49,38 +53,53 @@ export async function eachPv(
 ): Promise<ExitCode> {
   const criteria = new Criteria(context, 'pv');
   let code: ExitCode = EXIT.ok;
-  const found = await withChanges(change, { globalLock: 'read' }, async ({ scan }) => {
-    const identities = await identitiesOf(context, scan, options);
-    if (identities.failed) code = EXIT.failed;
-    return batchesOf(scan, identities.found, options);
+  const { identities, batches } = await withChanges(change, { globalLock: 'read' }, async ({ scan }) => {
+    const wanted = await identitiesOf(context, scan, options);
+    return { identities: wanted, batches: batchesOf(scan, wanted, options) };
   });
-  for (const batch of found)
+  if (identities.failed) code = EXIT.failed;
+  const reached = new Set<string>();
+  for (const batch of batches)
     code = worse(
       code,
-      await runBatch(change, options, batch, async (target) => {
+      await runBatch(change, options, batch, reached, async (target) => {
         if (criteria.takesPv(target.changes.scan, target.group, target.pv)) await body(target);
       }),
     );
+  // PVs of a VG that can't be changed are as good as none.
+  for (const [identity, name] of identities.named) {
+    if (reached.has(identity)) continue;
+    change.err(`Failed to find physical volume "${name}".`);
+    code = EXIT.failed;
+  }
   return code;
+}
+
+interface Identities {
+  /** Null: all. */
+  readonly found: ReadonlySet<string> | null;
+  /** Devices that were named, and how. */
+  readonly named: ReadonlyMap<string, string>;
 }
 
 async function identitiesOf(
   { output }: CommandContext,
   scan: Scan,
   { names, vgName, all }: PvTargetOptions,
-): Promise<{ readonly found: ReadonlySet<string> | null; readonly failed: boolean }> {
-  if (all) return { found: null, failed: false };
-  const found = new Set<string>();
+): Promise<Identities & { readonly failed: boolean }> {
+  const named = new Map<string, string>();
+  if (all) return { found: null, named, failed: false };
+  const tagged = new Set<string>();
   let failed = false;
   for (const name of names) {
     const problem = name.startsWith('@')
-      ? addTagged(scan, name.slice(1), vgName, found)
-      : await addNamed(scan, name, vgName, found);
+      ? addTagged(scan, name.slice(1), vgName, tagged)
+      : await addNamed(scan, name, named);
     if (problem === null) continue;
     output.error(problem);
     failed = true;
   }
-  return { found, failed };
+  return { found: new Set([...named.keys(), ...tagged]), named, failed };
 }
 
 function addTagged(scan: Scan, tag: string, vgName: string | undefined, found: Set<string>): string | null {
@@ -95,37 +114,28 @@ function addTagged(scan: Scan, tag: string, vgName: string | undefined, found: S
   return null;
 }
 
-async function addNamed(
-  scan: Scan,
-  name: string,
-  vgName: string | undefined,
-  found: Set<string>,
-): Promise<string | null> {
+async function addNamed(scan: Scan, name: string, named: Map<string, string>): Promise<string | null> {
   const device = await deviceNamed(scan, name);
   if (device === null) return `Cannot use ${name}: device not found`;
-  const group = scan.volumeGroups.find(({ pvs }) => pvs.some((pv) => pv.found?.device.identity === device.identity));
-  const isOrphan = scan.orphans.some((pv) => pv.found?.device.identity === device.identity);
-  if ((group === undefined && !isOrphan) || (vgName !== undefined && group?.vg.name !== vgName)) {
-    return `Failed to find physical volume "${name}".`;
-  }
-  found.add(device.identity);
+  if (!named.has(device.identity)) named.set(device.identity, name);
   return null;
 }
 
-function batchesOf(scan: Scan, found: ReadonlySet<string> | null, { vgName }: PvTargetOptions): readonly Batch[] {
+function batchesOf(scan: Scan, { found, named }: Identities, { vgName }: PvTargetOptions): readonly Batch[] {
   const wanted = (pvs: readonly PhysicalVolume[]): readonly string[] =>
     pvs.flatMap((pv) => pv.found?.device.identity ?? []).filter((identity) => found?.has(identity) ?? true);
   const batches: Batch[] = scan.volumeGroups
     .filter(({ vg }) => vgName === undefined || vg.name === vgName)
-    .map(({ vg, pvs }) => ({ vgName: vg.name, vgId: vg.id, identities: wanted(pvs) }));
-  if (vgName === undefined) batches.push({ vgName: null, identities: wanted(scan.orphans) });
+    .map(({ vg, pvs }) => ({ vgName: vg.name, vgId: vg.id, identities: wanted(pvs), named }));
+  if (vgName === undefined) batches.push({ vgName: null, identities: wanted(scan.orphans), named });
   return batches.filter(({ identities }) => identities.length > 0);
 }
 
 async function runBatch(
   change: ChangeContext,
   options: PvTargetOptions,
-  { vgName, vgId, identities }: Batch,
+  { vgName, vgId, identities, named }: Batch,
+  reached: Set<string>,
   body: (target: PvTarget) => Promise<void>,
 ): Promise<ExitCode> {
   const globalLock = vgName === null ? 'write' : options.globalLock;
@@ -133,9 +143,15 @@ async function runBatch(
   return guarded(change, () =>
     withChanges(change, { globalLock, vgs }, async (changes) => {
       let code: ExitCode = EXIT.ok;
+      const group = changes.scan.volumeGroups.find(({ vg }) => vg.id === vgId);
+      if (group !== undefined && isExported(group.vg)) {
+        for (const identity of identities) reached.add(identity);
+        return refuseNamed(change, group, named);
+      }
       if (vgName !== null) await changes.volumeGroup({ vgName, ...(vgId === undefined ? {} : { vgId }) });
       else changes.warnOfOrphans();
       for (const identity of identities) {
+        reached.add(identity);
         const target = targetOf(changes, vgId, identity);
         if (target === null) {
           change.err('Failed to find a physical volume again under its lock: it was changed meanwhile.');
@@ -153,6 +169,16 @@ async function runBatch(
       return code;
     }),
   );
+}
+
+function refuseNamed(change: ChangeContext, { vg, pvs }: VolumeGroup, named: Batch['named']): ExitCode {
+  let code: ExitCode = EXIT.ok;
+  for (const { found } of pvs) {
+    if (found === null || !named.has(found.device.identity)) continue;
+    change.err(`Cannot use PV ${found.device.path} in exported VG ${vg.name}.`);
+    code = EXIT.failed;
+  }
+  return code;
 }
 
 function targetOf(changes: Changes, vgId: string | undefined, identity: string): PvTarget | null {

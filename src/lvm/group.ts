@@ -133,7 +133,7 @@ function missingWarning(vgName: string, pv: PhysicalVolume): readonly string[] {
   }
   if (pv.found !== null) return [];
   const hint = pv.text?.device;
-  if (hint === undefined || hint === '[unknown]') return [`WARNING: VG ${vgName} is missing PV ${pv.uuid}.`];
+  if (hint === undefined) return [`WARNING: VG ${vgName} is missing PV ${pv.uuid}.`];
   return [`WARNING: VG ${vgName} is missing PV ${pv.uuid} (last written to ${hint}).`];
 }
 

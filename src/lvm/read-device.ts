@@ -11,11 +11,10 @@
 import type { BlockDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
 import { readBytes } from '../block/sync-io.ts';
-import { lvmCrc } from '../ondisk/crc.ts';
 import { FormatError } from '../ondisk/errors.ts';
 import { findLabel, LABEL_SCAN_BYTES } from '../ondisk/label.ts';
 import type { Label } from '../ondisk/label.ts';
-import { committedText, decodeMdaHeader, MDA_HEADER_BYTES, readRanges } from '../ondisk/mda.ts';
+import { committedText, decodeMdaHeader, MDA_HEADER_BYTES, mdaHeaderFaults, readRanges } from '../ondisk/mda.ts';
 import type { MdaHeader, RawLocn } from '../ondisk/mda.ts';
 import type { ByteRange, ScannedDevice } from './model.ts';
 import type { TextCopy, TextStore } from './texts.ts';
@@ -139,11 +138,13 @@ function decodeHeader(sector: Buffer, path: string, offset: number, faults: stri
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     const place = `in mda header on ${path} at ${offset}`;
-    const stored = sector.readUInt32LE(0);
-    if (stored !== lvmCrc(sector.subarray(4))) faults.push(`WARNING: wrong checksum ${stored.toString(16)} ${place}`);
-    if (error.code === 'BAD_MAGIC') faults.push(`WARNING: wrong magic number ${place}`);
-    else if (error.code === 'BAD_VERSION') faults.push(`WARNING: wrong version ${error.actual} ${place}`);
-    else if (error.code !== 'BAD_CRC') faults.push(`WARNING: ${error.message}`);
+    const { checksum, magic, version, start } = mdaHeaderFaults(sector, offset);
+    const before = faults.length;
+    if (checksum !== null) faults.push(`WARNING: wrong checksum ${checksum.toString(16)} ${place}`);
+    if (magic) faults.push(`WARNING: wrong magic number ${place}`);
+    if (version !== null) faults.push(`WARNING: wrong version ${version} ${place}`);
+    if (start !== null) faults.push(`WARNING: wrong start sector ${start} ${place}`);
+    if (faults.length === before) faults.push(`WARNING: ${error.message}`);
     return null;
   }
 }

@@ -68,6 +68,7 @@ interface RawHeader {
 
 const MAGIC = Buffer.from(' LVM2 x[5A%r0N*>', 'latin1');
 const VERSION = 1;
+const START_OFFSET = 24;
 export const EMPTY_LOCN: RawLocn = { offset: 0, size: 0, checksum: 0, flags: 0 };
 
 const rawSlot = struct<RawSlot>([u64('offset'), u64('size'), u32('checksum'), u32('flags')]);
@@ -126,6 +127,26 @@ export function decodeMdaHeader(sector: Buffer, where: Where): MdaHeader {
     });
   }
   return { start, size, slots: [decodeSlot(raw.slots[0], where), decodeSlot(raw.slots[1], where)] };
+}
+
+/** What is wrong in a header that `decodeMdaHeader` refuses: all of it, where that names the first. Null: as it should be. */
+export interface HeaderFaults {
+  readonly checksum: number | null;
+  readonly magic: boolean;
+  readonly version: number | null;
+  readonly start: bigint | null;
+}
+
+/** `sector` as for `decodeMdaHeader`, of an area at `offset`. */
+export function mdaHeaderFaults(sector: Buffer, offset: number): HeaderFaults {
+  const { checksum, magic, version } = rawHeader.decode(sector);
+  const found = sector.readBigUInt64LE(START_OFFSET);
+  return {
+    checksum: checksum === lvmCrc(sector.subarray(4, MDA_HEADER_BYTES)) ? null : checksum,
+    magic: !MAGIC.equals(magic),
+    version: version === VERSION ? null : version,
+    start: found === BigInt(offset) ? null : found,
+  };
 }
 
 function decodeSlot(raw: RawSlot | undefined, where: Where): RawLocn {

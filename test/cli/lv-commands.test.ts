@@ -19,6 +19,7 @@ async function each(twins: Twins, lines: readonly string[]): Promise<void> {
 
 const REFUSED: readonly string[] = [
   'lvcreate -an -l5%LV vg',
+  'lvcreate -an -l5%LV nosuch',
   'lvcreate -an -l5%FOO vg',
   'lvcreate -an -lx vg',
   'lvcreate -an -l0%FREE vg',

@@ -71,7 +71,8 @@ describe('PV commands, as LVM2 has them', { concurrency: 2 }, () => {
         'pvs -P -o pv_mda_used_count',
         'vgs -P',
       ]);
-      await twins.same(['vgremove one', 'lvs -P']);
+      await twins.same(['vgexport one', 'pvchange -x n P2', 'pvresize P2', 'vgreduce one P2', 'vgreduce -a one']);
+      await twins.same(['pvchange -x n @nothing', 'vgimport one', 'vgremove one', 'lvs -P']);
       await twins.sameWorld();
       await twins.same(['pvchange P0', 'pvchange -x n', 'pvchange -a -x n P0']);
     }));

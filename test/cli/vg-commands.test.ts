@@ -43,6 +43,40 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.sameWorld();
     }));
 
+  test('extents of another size', () =>
+    withDeviceTwins([32, 33, 24], async (twins) => {
+      await twins.same([
+        'vgcreate -s 256k vg P0 P1 P2',
+        'vgchange -s 2m vg',
+        'vgchange -s 512k vg',
+        'vgchange -s 64k vg',
+      ]);
+      await twins.same([
+        'lvcreate -an -Zn -l 64 -n a vg',
+        'vgchange -s 1m vg',
+        'vgchange -s 4m vg',
+        'vgchange -s 8m vg',
+      ]);
+      await twins.same([
+        'lvcreate -an -Zn -l 8 -i2 -I64 -n b vg P1 P2',
+        'vgchange -s 128k vg',
+        'lvextend -l+1 vg/a P0',
+      ]);
+      await twins.same(['vgchange -s 256k vg', 'lvextend -l+3 vg/a P0', 'vgchange -s 512k vg', 'vgchange -s 1m vg']);
+      await twins.same([
+        'lvextend -l+1 vg/a P2',
+        'vgchange -s 512k vg',
+        'lvreduce -f -l-1 vg/a',
+        'vgchange -s 512k vg',
+      ]);
+      await twins.same(['lvs --noheadings --separator , --units s -o name,seg_start_pe,seg_size vg', 'vgremove -y vg']);
+      await twins.same([
+        'vgcreate -s 1m vg P0 P1',
+        'lvcreate -an -Zn -l 4 -i2 -I64 -n b vg P0:4- P1:4-',
+        'vgchange -s 4m vg',
+      ]);
+    }));
+
   test('the order of PVs in a VG', () =>
     withDeviceTwins([32, 32, 32, 32], async (twins) => {
       // Those that were PVs come first; what vgsplit moves, as it was named.
@@ -219,6 +253,7 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
         'vgchange -ay --refresh vg',
         'lvchange -ay --refresh vg/a',
       ]);
+      assert.equal((await twins.ours('vgchange -y --systemid other vg')).code, 5);
       assert.equal((await twins.ours('vgck vg')).code, 5);
       const left = await twins.ours('vgreduce --removemissing vg');
       assert.equal(left.code, 5);

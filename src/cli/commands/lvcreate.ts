@@ -162,7 +162,8 @@ interface Parsed {
   readonly vgName: string;
   readonly name: string | null;
   readonly type: NewType;
-  readonly size: NewSize;
+  /** What is wrong with it is said once the VG was found fit for a new LV. */
+  readonly size: NewSize | CommandError;
   readonly stripes: number;
   readonly stripeSizeSectors: number;
   readonly pvs: readonly string[];
@@ -180,12 +181,18 @@ async function run(context: CommandContext): Promise<ExitCode> {
   return EXIT.ok;
 }
 
-async function create(context: CommandContext, changes: Changes, { snapshots, ...parsed }: Parsed): Promise<void> {
+async function create(
+  context: CommandContext,
+  changes: Changes,
+  { snapshots, size, ...parsed }: Parsed,
+): Promise<void> {
   const { options, output } = context;
   const group = await changes.volumeGroup({ vgName: parsed.vgName });
+  if (size instanceof CommandError) throw size;
   const readAhead = options.value('readahead') ?? defaultReadAhead(context);
   const request: LvCreateRequest = {
     ...parsed,
+    size,
     readAhead: readReadAhead(readAhead, (line) => output.error(line)),
     device: readDeviceNumbers(context),
     findPv,
@@ -387,14 +394,14 @@ function stripesOf(
   return { stripes, stripeSizeSectors: sectors };
 }
 
-function sizeOf(context: CommandContext, hasOrigin: boolean): NewSize {
+function sizeOf(context: CommandContext, hasOrigin: boolean): Parsed['size'] {
   const size = readSize(context);
   if (size === null) throw noSuchSyntax(context.name);
   if (size.kind === 'sectors') return size;
   const { count, percentOf } = size;
   if (percentOf === null) return { kind: 'extents', count };
   if (percentOf === 'LV' || (percentOf === 'ORIGIN' && !hasOrigin)) {
-    throw new CommandError(`Please express size as %FREE${hasOrigin ? ', %ORIGIN' : ''}, %PVS or %VG.`);
+    return new CommandError(`Please express size as %FREE${hasOrigin ? ', %ORIGIN' : ''}, %PVS or %VG.`);
   }
   return { kind: 'percent', percent: count, of: percentOf };
 }

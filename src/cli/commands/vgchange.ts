@@ -139,7 +139,7 @@ async function vgchange(context: CommandContext): Promise<ExitCode> {
   const request = requestOf(context);
   const change = await withActiveForeign(context, await changeContext(context));
   const mode = updates || setsSystemId ? 'write' : 'read';
-  await eachVgArgument(context, change, { mode, handlesMissing: !unsafe }, async (group, changes) => {
+  await eachVgArgument(context, change, { mode, handlesMissing: !unsafe && !setsSystemId }, async (group, changes) => {
     // Each VG gets a uuid of its own.
     const own = options.has('uuid') ? { ...request, id: newUuid() } : request;
     const active = await ActiveVolumes.of(context.live, group.vg);

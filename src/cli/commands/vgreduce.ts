@@ -1,5 +1,6 @@
 /** vgreduce: PVs leave a volume group; with --removemissing those that are missing. */
 import type { ChangeContext } from '../../lvm/change-context.ts';
+import { isExported } from '../../lvm/access.ts';
 import { withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { reduceVgPlan, removeMissingPlan } from '../../lvm/edit/vg-reduce.ts';
@@ -52,10 +53,14 @@ async function vgreduce(context: CommandContext): Promise<ExitCode> {
 async function checkGroup(change: ChangeContext, vgName: string, pvs: readonly string[]): Promise<void> {
   try {
     const locks = { globalLock: 'read', vgs: [{ name: vgName, mode: 'read' }] } as const;
-    await withChanges(change, locks, (changes) => changes.volumeGroup({ vgName }));
+    await withChanges(change, locks, async (changes) => {
+      // Those of an exported one are refused each.
+      if (!changes.scan.volumeGroups.some(({ vg }) => vg.name === vgName && isExported(vg)))
+        await changes.volumeGroup({ vgName });
+    });
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    const notFound = pvs.map((name) => `Failed to find physical volume "${name}".`);
+    const notFound = [...new Set(pvs)].map((name) => `Failed to find physical volume "${name}".`);
     throw new Refusal([...error.lines, ...notFound], error.exitCode, { cause: error });
   }
 }

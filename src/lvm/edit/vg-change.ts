@@ -163,12 +163,17 @@ export function withExtentSize(vg: VolumeGroupText, sectors: number): VolumeGrou
     return size / sectors;
   };
   const allocation = allocationMapOf(vg);
+  const labels = new Set(vg.physicalVolumes.map(({ label }) => label));
   recount(total, vg.name);
   recount(allocation.free, `${vg.name} free space`);
-  for (const { pv, segments } of allocation.pvs.values()) {
-    for (const { startPe, length } of segments) {
-      recount(startPe, `${pv.device ?? pv.label} PV segment start`);
-      recount(length, `${pv.device ?? pv.label} PV segment length`);
+  for (const { pv, allocated, segments } of allocation.pvs.values()) {
+    const name = pv.device ?? pv.label;
+    recount(pv.peCount, name);
+    recount(allocated, `${name} allocated space`);
+    for (const { owner, startPe, length } of segments) {
+      if (owner !== null) continue;
+      recount(startPe, `${name} PV segment start`);
+      recount(length, `${name} PV segment length`);
     }
   }
   return {
@@ -178,22 +183,30 @@ export function withExtentSize(vg: VolumeGroupText, sectors: number): VolumeGrou
       ...pv,
       peCount: recount(pv.peCount, pv.device ?? pv.label),
     })),
-    logicalVolumes: vg.logicalVolumes.map((lv): LogicalVolumeText => ({
-      ...lv,
-      segments: lv.segments.map((segment) => recounted(segment, lv.name, recount)),
-    })),
+    logicalVolumes: vg.logicalVolumes.map((lv): LogicalVolumeText => {
+      recount(
+        lv.segments.reduce((sum, { extentCount }) => sum + extentCount, 0),
+        lv.name,
+      );
+      return { ...lv, segments: lv.segments.map((segment) => recounted(segment, lv.name, labels, recount)) };
+    }),
   };
 }
 
 type Recount = (extents: number, what: string) => number;
 
-function recounted(segment: Segment, name: string, recount: Recount): Segment {
+function recounted(segment: Segment, name: string, labels: ReadonlySet<string>, recount: Recount): Segment {
   const common = {
     startExtent: recount(segment.startExtent, `${name} segment start`),
     extentCount: recount(segment.extentCount, `${name} segment length`),
   };
   if (segment.type === 'striped' || segment.type === 'mirror') {
-    const areas = segment.areas.map((area) => ({ ...area, extent: recount(area.extent, `${name} area start`) }));
+    const length = segment.type === 'striped' ? segment.extentCount / segment.areas.length : segment.extentCount;
+    recount(length, `${name} area length`);
+    const areas = segment.areas.map((area) => {
+      const kind = labels.has(area.name) ? 'pvseg' : 'area';
+      return { ...area, extent: recount(area.extent, `${name} ${kind} start`) };
+    });
     if (segment.type === 'striped') return { ...segment, ...common, areas };
     const { extentsMoved } = segment;
     if (extentsMoved === undefined) return { ...segment, ...common, areas };

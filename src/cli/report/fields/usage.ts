@@ -27,30 +27,56 @@ export function usedExtents(group: VolumeGroup, pv: PhysicalVolume): number {
 }
 
 /**
- * Spreads from the LVs with an area on a missing PV to those that are made of them, through every reference but those of
- * COW snapshots: a snapshot whose origin is lost is itself whole, and so is the other way round (LVM2 lv_mark_if_partial).
+ * An LV is partial with an area on a missing PV, or with something partial that it needs: what it is made of, its COW snapshots,
+ * and of a snapshot its origin. LVM2 goes through that depth first (lib/metadata/metadata.c vg_mark_partial_lvs): an origin and its
+ * snapshot need each other, and the one that stands first in the text is asked last.
  */
 function partialOf(group: VolumeGroup): ReadonlySet<string> {
   const missing = new Set(group.pvs.flatMap((pv) => (pv.missing && pv.text !== undefined ? [pv.text.label] : [])));
   const partial = new Set<string>();
   if (missing.size === 0) return partial;
-  const labels = new Set(group.vg.physicalVolumes.map((pv) => pv.label));
-  const isPv = (name: string): boolean => labels.has(name);
-  const users = new Map<string, string[]>();
-  const pending: string[] = [];
-  for (const lv of group.vg.logicalVolumes) {
-    for (const segment of lv.segments) {
-      if (segment.type === 'snapshot') continue;
-      if (segmentAreas(segment).some((area) => missing.has(area.name))) pending.push(lv.name);
-      for (const { name } of segmentReferences(segment, isPv)) users.set(name, [...(users.get(name) ?? []), lv.name]);
+  const { needs, lost } = needsOf(group, missing);
+  const seen = new Set<string>();
+  for (const { name: first } of group.vg.logicalVolumes) {
+    if (seen.has(first)) continue;
+    seen.add(first);
+    const path = [{ name: first, left: needs(first).values() }];
+    for (let at = path.at(-1); at !== undefined; at = path.at(-1)) {
+      const { value: next, done = false } = at.left.next();
+      if (done) {
+        if (lost.has(at.name) || needs(at.name).some((name) => partial.has(name))) partial.add(at.name);
+        path.pop();
+      } else if (next !== undefined && !seen.has(next)) {
+        seen.add(next);
+        path.push({ name: next, left: needs(next).values() });
+      }
     }
   }
-  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
-    if (partial.has(name)) continue;
-    partial.add(name);
-    pending.push(...(users.get(name) ?? []));
-  }
   return partial;
+}
+
+/** Which LVs an LV needs, and those that lie on a missing PV themselves. */
+function needsOf(
+  group: VolumeGroup,
+  missing: ReadonlySet<string>,
+): { readonly needs: (name: string) => readonly string[]; readonly lost: ReadonlySet<string> } {
+  const lost = new Set<string>();
+  const labels = new Set(group.vg.physicalVolumes.map((pv) => pv.label));
+  const isPv = (name: string): boolean => labels.has(name);
+  const needs = new Map<string, string[]>();
+  const add = (name: string, other: string): void => void needs.set(name, [...(needs.get(name) ?? []), other]);
+  for (const { name, segments } of group.vg.logicalVolumes) {
+    for (const segment of segments) {
+      if (segment.type === 'snapshot') {
+        add(segment.cowStore, segment.origin);
+        add(segment.origin, segment.cowStore);
+        continue;
+      }
+      if (segmentAreas(segment).some((area) => missing.has(area.name))) lost.add(name);
+      for (const other of segmentReferences(segment, isPv)) add(name, other.name);
+    }
+  }
+  return { needs: (name) => needs.get(name) ?? [], lost };
 }
 
 const SECTOR = 512;
