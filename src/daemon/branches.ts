@@ -221,14 +221,19 @@ export class Branches {
     const loads = new Map(slots().map((slot) => [slot, placement.loadOf(slot)]));
     const concerned = new Set<string>();
     for (const served of this.#options.served.values()) {
-      // Of one that was gathered it is known where they belong.
-      if (!served.live || !mayBranch(served) || this.#places.has(served.id)) continue;
+      // Of those who were gathered it is known where they belong.
+      if (!served.live || !mayBranch(served) || this.#isNoted(served)) continue;
       const places = this.#placesOf(served, loads);
       if (places.size === 0) continue;
       this.#places.set(served.id, places);
       concerned.add(groupOf(served.id));
     }
     for (const vgId of concerned) this.again(vgId);
+  }
+
+  #isNoted({ id, clients }: ServedVolume): boolean {
+    const places = [...(this.#places.get(id)?.values() ?? [])];
+    return places.flat().some((connection) => clients.has(connection));
   }
 
   /** Who would be where others are, if all came now; `loads` then are those of the workers. */

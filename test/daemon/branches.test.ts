@@ -283,6 +283,22 @@ describe('clients of another process', () => {
     assert.equal(bench.volumes.openCount(A), 3);
   });
 
+  test('are spread though others were noted who have ended with their worker', async () => {
+    const bench = await served(4);
+    bench.volumes.setChanging('vg', true);
+    await bench.apply([wished('a', { sectors: 200 })]);
+    bench.hosts[0]?.die();
+    await waitFor('another home', () => bench.pool.slots[0]?.host !== null);
+    bench.volumes.setChanging('vg', false);
+    await bench.volumes.resume(bench.volumes.heldOf('vg'));
+    for (const connection of [5, 6, 7]) await bench.client(connection, 'vg/a').done;
+    bench.hosts[1]?.die();
+    for (const connection of [8, 9]) await bench.client(connection, 'vg/a').done;
+    await waitFor('another worker', () => bench.pool.slots[1]?.host !== null);
+    await waitFor('them to be spread', () => bench.hosts[1]?.requests.size === 2);
+    assert.equal(bench.hosts[0]?.requests.size, 2);
+  });
+
   test('come back to their worker when the other one has ended before it saw them', async () => {
     const bench = await taken(4);
     const home = bench.hosts[0]!;
