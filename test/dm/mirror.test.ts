@@ -5,6 +5,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { Errno } from '../../src/block/errors.ts';
 import type { FaultyDevice } from '../../src/block/faulty.ts';
+import type { BlockDevice } from '../../src/block/device.ts';
+import { type ExtentList, HOLE_STATUS, type StatusDone } from '../../src/block/extents.ts';
 import { Op } from '../../src/block/request.ts';
 import { mirrorStates } from '../../src/dm/mirror/control.ts';
 import { isMirrorDetails, type MirrorDetails } from '../../src/dm/mirror/mirror.ts';
@@ -89,6 +91,38 @@ class Stand {
 async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await turn();
 }
+
+describe('holes of the primary', () => {
+  test('are zeroes of the other leg, which is not written otherwise', async () => {
+    const data = Buffer.concat([pattern(SIZE / 2, 1), Buffer.alloc(SIZE / 2)]);
+    const stand = new Stand();
+    await performOk(stand.device('a'), { op: Op.write, offset: 4 * 512, buffer: data });
+    await performOk(stand.device('b'), { op: Op.write, offset: 20 * 512, buffer: pattern(SIZE, 2) });
+    stand.device('b').submitted.fill(0);
+    // As an image file: the second half of the leg is a hole.
+    const hole = 4 * 512 + SIZE / 2;
+    const full = stand.device('a');
+    const sparse: BlockDevice = {
+      name: full.name,
+      limits: full.limits,
+      submit: (request) => full.submit(request),
+      close: () => full.close(),
+      blockStatus(offset: number, length: number, extents: ExtentList, done: StatusDone): void {
+        const known = Math.max(0, Math.min(length, hole - offset));
+        extents.add(known, 0);
+        extents.add(length - known, HOLE_STATUS);
+        setImmediate(done, 0);
+      },
+    };
+    stand.volume.load(TABLE, (name) => (name === 'a' ? sparse : stand.device(name)));
+    stand.volume.resume();
+    await stand.inSync();
+    assert.ok((await stand.leg(1)).equals(data));
+    const { submitted } = stand.device('b');
+    assert.deepEqual([submitted[Op.write], submitted[Op.writeZeroes]], [4, 4]);
+    await stand.volume.close();
+  });
+});
 
 describe('what a mirror says', () => {
   test('table and status as dmsetup prints them', async () => {

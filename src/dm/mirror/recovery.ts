@@ -6,9 +6,12 @@
  *    what the primary holds when the chunk becomes in sync.
  *  - Few chunks are under way at a time, and only one while clients have requests in flight: they come first, yet copying ends
  *    under any load, because locks are granted in order of arrival.
+ *  - A chunk that the primary knows to be a hole becomes zeroes of the other legs, and holes where they can have them: a sparse image
+ *    stays sparse.
  *  - After a failure nothing more is copied until `restart`. Nothing is begun while stopped.
  *  - Buffers are pooled, made when first needed, and given up when everything is in sync.
  */
+import { blockStatusOf, ExtentFlag, ExtentList, type StatusDone } from '../../block/extents.ts';
 import { IoRequest, Op, type RequestOwner } from '../../block/request.ts';
 import { RangeEntry, type RangeLocks } from '../range-locks.ts';
 import { Failure, type Legs } from './legs.ts';
@@ -35,6 +38,11 @@ export class Copy extends RangeEntry implements RequestOwner {
   leg = 0;
   /** Of the sync map when the copy was begun. */
   epoch = 0;
+  /** What the primary knows of the chunk: its first extent. */
+  readonly extents: ExtentList = new ExtentList(1);
+  readonly known: StatusDone = (errno) => {
+    this.#recovery.known(this, errno);
+  };
   readonly #recovery: Recovery;
 
   constructor(recovery: Recovery) {
@@ -117,25 +125,43 @@ export class Recovery {
   /** Nobody else changes the chunk now. */
   granted(copy: Copy): void {
     const { legs, sync } = this.#options;
-    const { io } = copy;
-    io.owner = copy;
-    io.op = Op.read;
-    io.length = copy.end - copy.start;
-    io.buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(sync.chunkBytes);
+    const { device, offset } = legs.all[legs.primary]!;
     copy.leg = -1;
     copy.epoch = sync.epoch;
+    copy.extents.clear(1);
+    blockStatusOf(device, offset + copy.start, copy.end - copy.start, copy.extents, copy.known);
+  }
+
+  /** What the primary holds there is known, or not. */
+  known(copy: Copy, errno: number): void {
+    const { legs, sync } = this.#options;
+    const { io, extents } = copy;
+    io.owner = copy;
+    io.length = copy.end - copy.start;
+    const isHole = errno === 0 && extents.bytes === io.length && (extents.flags[0]! & ExtentFlag.zero) !== 0;
+    io.op = isHole ? Op.writeZeroes : Op.read;
+    if (isHole) {
+      this.#toNextLeg(copy);
+      return;
+    }
+    io.buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(sync.chunkBytes);
     this.#submit(copy, legs.primary);
   }
 
   ioDone(copy: Copy): void {
-    const { legs, sync } = this.#options;
+    const { legs } = this.#options;
     const { io } = copy;
     if (io.error !== 0) {
       legs.fail(io.op === Op.read ? legs.primary : copy.leg, Failure.sync);
       this.#end(copy);
       return;
     }
-    io.op = Op.write;
+    if (io.op === Op.read) io.op = Op.write;
+    this.#toNextLeg(copy);
+  }
+
+  #toNextLeg(copy: Copy): void {
+    const { legs, sync } = this.#options;
     copy.leg++;
     if (copy.leg === legs.primary) copy.leg++;
     if (copy.leg < legs.all.length) {
@@ -153,7 +179,7 @@ export class Recovery {
   }
 
   #end(copy: Copy): void {
-    this.#buffers.push(copy.io.buffer);
+    if (copy.io.buffer.length > 0) this.#buffers.push(copy.io.buffer);
     copy.io.reset();
     this.#active--;
     this.#options.locks.remove(copy);
