@@ -224,6 +224,15 @@ describe('the watched daemon', { concurrency: false }, () => {
     assert.match(top.stdout, /^Volume +Read\/s/m);
   });
 
+  test('top in a dumb terminal is one picture, without sequences that it would print', async () => {
+    const orion = join(CHECKOUT, 'bin/orion-lvm');
+    const args = ['-qec', `TERM=dumb ORION_LVM_CONTROL=${control} ${orion} top --interval 0.2`, '/dev/null'];
+    const { status, stdout } = await runProgram('script', args, { input: '' });
+    assert.equal(status, 0);
+    assert.match(stdout, /^orion-lvmd .* volumes? served/m);
+    assert.ok(!stdout.includes('\x1b'), JSON.stringify(stdout));
+  });
+
   test('a VG that becomes full is an alert: in the log, in the audit log, to the program and the webhook', async () => {
     assert.equal((await lvm(['lvcreate', '-y', '-n', 'fill', '-l', '6', 'vg0'])).status, 0);
     await waitFor('the alert', () => alerts.length > 0);

@@ -1,6 +1,6 @@
 /**
- * top: what the running daemon does, as it does it. In a terminal a table that renews itself until q; elsewhere one picture, of one
- * interval.
+ * top: what the running daemon does, as it does it. In a terminal a table that renews itself until q; elsewhere, and in a
+ * dumb terminal, one picture, of one interval.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Numbers } from '../../observe/stats.ts';
@@ -17,7 +17,9 @@ async function run(context: CommandContext): Promise<ExitCode> {
   const client = await runningDaemon(context);
   const intervalMs = Number(context.options.value('interval') ?? DEFAULT_SECONDS) * 1000;
   const first = await numbersOf(client);
-  if (process.stdin.isTTY && process.stdout.isTTY && !context.options.has('once')) {
+  // A dumb terminal can't clear its screen.
+  const renews = process.stdin.isTTY && process.stdout.isTTY && context.env['TERM'] !== 'dumb';
+  if (renews && !context.options.has('once')) {
     await live(client, first, intervalMs);
     return EXIT.ok;
   }
