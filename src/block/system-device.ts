@@ -314,19 +314,18 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
 
   ranged(slot: S, errno: number): void {
     if (errno === 0) slot.position = slot.pieceEnd;
+    if (errno === 0 || errno === Errno.EINTR) this.#advance(slot);
     else if (errno === Errno.EOPNOTSUPP || errno === Errno.ENOSYS || errno === Errno.ENOTTY) this.#demote(slot);
-    else if (errno !== Errno.EINTR) {
-      this.#finish(slot, errno);
-      return;
-    }
-    this.#advance(slot);
+    else this.#finish(slot, errno);
   }
 
-  /** What the slot's request tried is not supported here: the next way is taken, for this request and all later ones. */
+  /** Not supported here: all later requests take the next way, and so does the slot's, anew, as that may need aligned memory. */
   #demote(slot: S): void {
     if (slot.request!.op === Op.discard) this.#canDiscard = false;
     else if (slot.mode === Falloc.punchHole) this.#canPunchHole = false;
     else this.#canZeroRange = false;
+    this.#queue.push(this.#vacate(slot));
+    if (!this.#waiting) this.#schedule();
   }
 
   /** Ways to zero a range: give it back, mark it unwritten, or (0) write zeroes. */
@@ -378,7 +377,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     else this.#calls.fallocate(slot, Falloc.punchHole | Falloc.keepSize, start, length);
   }
 
-  #finish(slot: S, errno: number): void {
+  /** Frees the slot; gives its request. */
+  #vacate(slot: S): IoRequest {
     const request = slot.request!;
     slot.request = null;
     slot.failed = 0;
@@ -388,6 +388,11 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     }
     this.#freeSlots.push(slot);
     this.#busy--;
+    return request;
+  }
+
+  #finish(slot: S, errno: number): void {
+    const request = this.#vacate(slot);
     if (this.#queue.size > 0 && !this.#waiting) this.#schedule();
     if (errno === 0 && request.op !== Op.read && (request.flags & RequestFlag.fua) !== 0) {
       if (request.op !== Op.write || !this.#calls.durableWrites || this.#doubts > 0) {

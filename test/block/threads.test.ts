@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import type { DeviceLimits } from '../../src/block/device.ts';
+import { AlignedMemory, SLAB_BYTES } from '../../src/block/aligned-memory.ts';
 import { Errno } from '../../src/block/errors.ts';
 import { openBlockDevice } from '../../src/block/open.ts';
 import { Op, RequestFlag } from '../../src/block/request.ts';
@@ -304,6 +305,30 @@ describe('threads engine', () => {
     assert((await used()) < 3.5 * MIB);
     await performOk(device, { op: Op.discard, offset: MIB, length: 3 * MIB, flags: RequestFlag.fua });
     assert((await used()) < MIB / 2);
+    await device.close();
+    await file.dispose();
+  });
+
+  test('zeroing that turns out to need aligned memory waits for it', async () => {
+    const file = await temporaryFile(MIB);
+    const handle = await open(file.path, 'r+');
+    const told: (() => void)[] = [];
+    const calls: SystemCalls = {
+      ...SYSTEM,
+      fallocate: (_fd, _mode, _offset, _bytes, done) => told.push(() => done(Errno.EOPNOTSUPP)),
+    };
+    const bounce = new AlignedMemory(SLAB_BYTES);
+    const device = new ThreadsDevice({ name: 'x', kind: 'file', identity: 'x', limits: LIMITS, handle, calls, bounce });
+    await performOk(device, { op: Op.write, buffer: pattern(MIB, 4) });
+    const batch = new Batch();
+    for (let i = 0; i < 4; i++) batch.submit(device, { op: Op.writeZeroes, offset: (i * MIB) / 4, length: MIB / 4 });
+    while (batch.outstanding > 0) {
+      for (const tell of told.splice(0)) tell();
+      await turns();
+    }
+    assert(batch.completed.every(({ error }) => error === 0));
+    assert((await readAt(device, 0, MIB)).equals(Buffer.alloc(MIB)));
+    assert.equal(bounce.outstanding, 0);
     await device.close();
     await file.dispose();
   });
