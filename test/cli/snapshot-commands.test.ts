@@ -261,3 +261,28 @@ test('snapshots of several LVs are of one moment', { timeout: 120_000 }, async (
     counter.kill('SIGKILL');
   });
 });
+
+test('what LVM2 does not change of an origin is not changed', () =>
+  withStand(async (stand) => {
+    await stand.must('lvcreate', '-s', '-l2', '-ns', 'vg/o');
+    for (const options of ['-Cy', '-r128', '--alloc=cling', '-Mn', '--addtag=a -Cy']) {
+      const words = options.split(' ');
+      const mine = await stand.run('lvchange', ...words, 'vg/o');
+      assert.equal(mine.status, 5, options);
+      assert.match(
+        mine.stderr,
+        /invalid with LV properties: lv_is_thick_origin \.\n {2}Command not permitted on LV vg\/o\.\n$/,
+      );
+      await withLvm2([stand.image], async (lvm) => {
+        const theirs = await lvm.run('lvchange', ...words, 'vg/o');
+        const said = theirs.stderr.replace(/^ {2}WARNING: Activation disabled.*\n/, '');
+        assert.deepEqual([theirs.status, said], [mine.status, mine.stderr]);
+      });
+    }
+    assert.equal((await stand.run('lvchange', '-My', '--minor', '7', 'vg/o')).status, 0);
+    assert.equal((await stand.run('lvchange', '-Cy', 'vg')).status, 0);
+    assert.match(
+      await stand.must('lvs', '--noheadings', '--separator', ' ', '-olv_name,lv_attr', 'vg'),
+      /o owi.* {2}s swc/s,
+    );
+  }));

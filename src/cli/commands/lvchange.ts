@@ -8,6 +8,7 @@ import { ActiveVolumes } from '../../lvm/active-volumes.ts';
 import { activationPlan } from '../../lvm/activate.ts';
 import { changeLv, type LvProperty } from '../../lvm/edit/lv-change.ts';
 import type { Changes } from '../../lvm/changes.ts';
+import type { VolumeGroup } from '../../lvm/model.ts';
 import type { LvFacts } from '../../lvm/relations.ts';
 import { isPvmove } from '../../lvm/relations.ts';
 import { changeContext } from '../change.ts';
@@ -21,6 +22,7 @@ import { noted, say } from '../lv/edit.ts';
 import * as option from '../lv/options.ts';
 import { unmatched, isYes, readActivation, readReadAhead } from '../lv/values.ts';
 import { CommandError, EXIT, type ExitCode, noSuchSyntax } from '../messages.ts';
+import { partialLvs } from '../report/fields/usage.ts';
 import {
   ADDTAG_OPTION,
   ALLOC_OPTION,
@@ -155,6 +157,15 @@ async function changeAll(
       code = EXIT.failed;
       continue;
     }
+    const broken = brokenRule(context, group, facts);
+    if (broken !== null) {
+      const name = `${group.vg.name}/${facts.name}`;
+      context.output.error(`Command on LV ${name} uses options that are invalid with LV properties: ${broken} .`);
+      if (!meant.named.has(facts.name)) continue;
+      context.output.error(`Command not permitted on LV ${name}.`);
+      code = EXIT.failed;
+      continue;
+    }
     const { plan, refused, messages } = noted(context, (notes) => changeLv(group, facts.name, properties, notes));
     for (const line of refused) context.output.error(line);
     if (refused.length > 0) code = EXIT.failed;
@@ -170,6 +181,16 @@ async function refuseInactive({ live, output }: CommandContext, { group, lvs }: 
   const inactive = lvs.filter(({ name, visible }) => visible && !active.isActive(name));
   for (const { name } of inactive) output.error(`Logical volume ${group.vg.name}/${name} is not active.`);
   return inactive.length > 0 ? EXIT.failed : EXIT.ok;
+}
+
+const NOT_OF_ORIGINS = ['alloc', 'contiguous', 'metadataprofile', 'profile', 'readahead'] as const;
+
+/** LVM2's word for what an LV is that some of the options do not go with; null: they all do. */
+function brokenRule({ options }: CommandContext, group: VolumeGroup, facts: LvFacts): string | null {
+  const notPersistent = options.has('persistent') && !isYes(options.value('persistent'));
+  const notOfOrigins = notPersistent || NOT_OF_ORIGINS.some((long) => options.has(long));
+  if (facts.snapshots.length > 0 && notOfOrigins) return 'lv_is_thick_origin';
+  return options.has('alloc') && partialLvs(group).has(facts.name) ? 'lv_is_partial' : null;
 }
 
 /** LVs that LVM2 does not change by themselves. */
