@@ -66,8 +66,11 @@ export interface BlockDevice {
    * (here and below): nothing is kept.
    */
   enter?(offset: number, length: number): void;
-  /** The range goes out of use, and others may write to it: what was written to it is handed on first, then nothing of it is kept. */
-  leave?(offset: number, length: number): Promise<void>;
+  /**
+   * The range goes out of use, and others may write to it: what was written to it is handed on first, then nothing of it is kept. Gives 0,
+   * or the errno for which some of it could not be handed on: that is lost.
+   */
+  leave?(offset: number, length: number): Promise<number>;
   /** Waits for what is in flight, then lets the device go. Nothing may be submitted afterwards. */
   close(): Promise<void>;
 }

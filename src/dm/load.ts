@@ -218,10 +218,11 @@ export function enterRanges(table: LoadedTable<StackedDevice>): void {
   for (const { device, offset, length } of table.ranges) device.enter?.(offset, length);
 }
 
-/** Others may write from now on to what the table maps itself and not only for reading; its layers leave by themselves. */
-export async function leaveRanges(table: LoadedTable<StackedDevice>): Promise<void> {
+/** Others may write from now on to what the table maps itself and not only for reading; its layers leave by themselves. Gives 0, or why some of what was written is lost. */
+export async function leaveRanges(table: LoadedTable<StackedDevice>): Promise<number> {
   const own = table.ranges.filter(({ onlyRead }) => !onlyRead);
-  await Promise.all(own.map(async ({ device, offset, length }) => device.leave?.(offset, length)));
+  const errnos = await Promise.all(own.map(async ({ device, offset, length }) => device.leave?.(offset, length)));
+  return errnos.find((errno) => errno !== undefined && errno !== 0) ?? 0;
 }
 
 /** Limits of a volume: any byte range, and of the rest the coarsest that its devices have. */

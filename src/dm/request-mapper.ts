@@ -53,6 +53,7 @@ export class RequestMapper implements RequestOwner {
   #readOnly = false;
   #running = true;
   #unreportedFlushError = 0;
+  #lostFlushes = 0;
   #noMoreTables = false;
   readonly #layer: boolean;
 
@@ -160,8 +161,25 @@ export class RequestMapper implements RequestOwner {
   /** Such an error, for a mapper whose next flush never comes; 0: none. */
   takeFlushError(): number {
     const errno = this.#unreportedFlushError;
-    this.#unreportedFlushError = 0;
+    this.#unreportedFlushError = this.#lostFlushes;
     return errno;
+  }
+
+  /** Why every flush fails, since what users wrote is lost; 0: it is not. */
+  get lostFlushes(): number {
+    return this.#lostFlushes;
+  }
+
+  /** The same with what is told later, even when nobody waits for it any more. */
+  async loseWith(errno: Promise<number>): Promise<void> {
+    this.loseFlushes(await errno);
+  }
+
+  /** From now on every flush fails with this errno, since what is lost may be any user's, however many they are; nothing, if it is 0. */
+  loseFlushes(errno: number): void {
+    if (errno === 0) return;
+    this.#lostFlushes = errno;
+    this.reportFlushErrorLater(errno);
   }
 
   /** A child has ended. */

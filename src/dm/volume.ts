@@ -236,10 +236,11 @@ export class Volume implements BlockDevice {
       }
       if (flushes && !table.onlyRead) {
         await this.#unlessAborted(this.#ownFlush(), signal);
-        await this.#unlessAborted(leaveRanges(table), signal);
+        await this.#unlessAborted(this.#mapper.loseWith(leaveRanges(table)), signal);
       }
       for (const layer of table.layers) {
         await layer.suspend(signal, flushes);
+        this.#mapper.loseFlushes(layer.#mapper.lostFlushes);
         this.#refuseClosed();
       }
       this.#unflushed = !flushes;
@@ -402,8 +403,7 @@ export class Volume implements BlockDevice {
     if (table.onlyRead) return 0;
     const errno = await this.#mapper.flush();
     // What could not be written must not be tried again when the ranges are others'.
-    await leaveRanges(table);
-    return errno;
+    return (await leaveRanges(table)) || errno;
   }
 
   /** A suspend that was given up may have got as far as a layer, and one that did not flush has: it would hold the flush back. */

@@ -219,6 +219,30 @@ describe('verbs', () => {
     );
   });
 
+  test('what is lost with ranges that are left is told by every flush from then on, also of a layer', async () => {
+    const below = new MemoryDevice({ sizeBytes: MIB });
+    const device: BlockDevice = {
+      name: 'a',
+      limits: below.limits,
+      submit: (request) => below.submit(request),
+      leave: (offset) => Promise.resolve(offset === 65_536 ? Errno.EIO : 0),
+      close: () => Promise.resolve(),
+    };
+    const layer = { name: 'lower', table: [linear(0, 8, 'a', 128)] };
+    const lower = { start: 0, length: 8, target: 'linear', params: { device: layer, offset: 0 } };
+    for (const line of [linear(0, 8, 'a', 128), lower]) {
+      const volume = new Volume('vg/lv', { targets });
+      volume.load([line], () => device);
+      volume.resume();
+      await performOk(volume, { op: Op.flush });
+      volume.load([linear(0, 8, 'a', 256)], () => device);
+      await volume.suspend();
+      volume.resume();
+      for (let i = 0; i < 2; i++) assert.equal(await perform(volume, { op: Op.flush }), Errno.EIO);
+      await assert.rejects(volume.close(), { code: 'FLUSH_FAILED' });
+    }
+  });
+
   test('close leaves what the table maps, once: also after a flush that failed, but not after a suspend', async () => {
     const below = new MemoryDevice({ sizeBytes: MIB });
     let isBroken = false;
@@ -236,7 +260,7 @@ describe('verbs', () => {
       },
       leave: (offset, length) => {
         left.push([offset, length]);
-        return Promise.resolve();
+        return Promise.resolve(0);
       },
       close: () => Promise.resolve(),
     };

@@ -19,7 +19,7 @@
  *  - At most one write of a block is in flight whose bytes are in memory and may still change there.
  *  - A flush ends well only if every write acknowledged before it is on the device, and it flushed since. Writes that come later don't
  *    hold it up. Bytes that can't be written back stay dirty; each flush tries them again, and fails if they fail again. Only `leave` and
- *    `close` give such bytes up: then the next flush reports it.
+ *    `close` give such bytes up: then the next flush reports it, and whoever left is told.
  *  - Discards and zeroes have their range for themselves: changes that overlap wait for them, and they for changes under way.
  *  - Dirty blocks stay within the cache's bound: writes wait for room; when the device refuses what is written back, they fail.
  */
@@ -143,10 +143,10 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     this.#own.distrust(Math.floor(offset / BLOCK_BYTES), Math.ceil((offset + length) / BLOCK_BYTES));
   }
 
-  leave(offset: number, length: number): Promise<void> {
-    if (this.#closed !== null) return Promise.resolve();
+  leave(offset: number, length: number): Promise<number> {
+    if (this.#closed !== null) return Promise.resolve(0);
     return new Promise((resolve) => {
-      this.#settle(offset, length, true, () => resolve());
+      this.#settle(offset, length, true, resolve);
     });
   }
 
