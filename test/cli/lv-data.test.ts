@@ -117,6 +117,12 @@ describe('the head of a new LV', () => {
       assert.match(text, /^Cannot write to logical volume vg\/a: .* was it resized\?\.$/m);
       assert.match(text, /^Aborting\. Failed to wipe start of new LV\.$/m);
       assert.doesNotMatch((await world.command('lvs', '--noheadings', 'vg')).text, /^ *a /m);
+      // A snapshot's store is wiped before it is anybody's: then there is nothing to take back.
+      await succeed(world, 'lvcreate', '-y', '-l2', '-n', 'b', 'vg');
+      const snapshot = await world.command('lvcreate', '-y', '-s', '-l8', '-n', 's', 'vg/b');
+      assert.equal(snapshot.code, 5, snapshot.text);
+      assert.match(snapshot.text, /was it resized/);
+      assert.doesNotMatch(snapshot.text, /Failed to find|Manual intervention/);
     }));
 });
 

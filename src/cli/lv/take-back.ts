@@ -11,11 +11,13 @@ import { emptyPlan } from '../../lvm/edit/plan.ts';
 import { invalidateStore } from '../../lvm/wipe.ts';
 import { CommandError } from '../../lvm/edit/errors.ts';
 
-/** Takes them out of the metadata, in one commit. */
+/** Takes them out of the metadata, in one commit; those that never came into it need not be. */
 async function takeBack(changes: Changes, vgName: string, lvNames: readonly string[]): Promise<void> {
   const group = await changes.volumeGroup({ vgName });
   const remover = new LvRemover(group.vg, { confirm: () => Promise.resolve(true), discards: false });
-  for (const lvName of lvNames) await remover.remove(lvName);
+  const made = lvNames.filter((lvName) => group.vg.logicalVolumes.some(({ name }) => name === lvName));
+  if (made.length === 0) return;
+  for (const lvName of made) await remover.remove(lvName);
   await changes.apply(emptyPlan(group, remover.result().vg));
 }
 
