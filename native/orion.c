@@ -206,7 +206,7 @@ static void range_call_complete(napi_env env, napi_status status, void *data) {
     count = 2;
     ready = napi_create_arraybuffer(env, bytes, &target, &memory) == napi_ok &&
             napi_create_typedarray(env, napi_float64_array, call->count, memory, 0, &arguments[1]) == napi_ok;
-    if (ready) memcpy(target, call->ranges, bytes);
+    if (ready && bytes > 0) memcpy(target, call->ranges, bytes);
   }
   range_call_free(env, call);
   if (ready) napi_call_function(env, receiver, callback, count, arguments, NULL);

@@ -15,8 +15,9 @@
  *    the region's length. What is wrong ends with -EINVAL, or is counted as refused where even the slot is wrong.
  *  - A slot carries one submission at a time, and the completion queue has room for all slots, so it can't overflow.
  *  - A region is a Buffer that is referenced, and a file a descriptor that is duplicated, for as long as they are in the tables;
- *    neither leaves its table while a submission uses it. (Detaching a Buffer's memory in flight is the one thing left to the caller.)
- *  - The callback is never called inside one of the functions here.
+ *    neither leaves its table while a submission uses it. Memory that can be resized is no region. (Detaching a region's memory is
+ *    the one thing left to the caller.)
+ *  - The callback is never called inside one of the functions here, and can't end the ring that calls it.
  *  - When the environment ends, whatever is in flight is waited for: its memory is about to go.
  *  - Submissions that follow each other, in the order of pushing and on the file, are handed over as one call of several buffers;
  *    each still ends by itself. Where the call moved less, those it did not reach end with -EINTR, to be pushed again.
@@ -98,7 +99,7 @@ struct ring {
   int fd;
   /* Holders of this struct: the loop's handles, and the control memory in JavaScript. */
   int holders, open_handles;
-  bool closing;
+  bool closing, calling;
   uv_prepare_t prepare;
   uv_poll_t poll;
   uv_idle_t idle;
@@ -478,10 +479,12 @@ static void call_back(struct ring *ring) {
   napi_handle_scope scope;
   napi_value callback, receiver, error;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  ring->calling = true;
   if (napi_get_reference_value(env, ring->callback, &callback) == napi_ok && napi_get_global(env, &receiver) == napi_ok &&
       napi_make_callback(env, ring->context, receiver, callback, 0, NULL, NULL) == napi_pending_exception &&
       napi_get_and_clear_last_exception(env, &error) == napi_ok)
     napi_fatal_exception(env, error);
+  ring->calling = false;
   ring->header[HEADER_ENDED] = 0;
   napi_close_handle_scope(env, scope);
 }
@@ -679,10 +682,14 @@ static napi_value ring_open(napi_env env, napi_callback_info info) {
   return control;
 }
 
-/* ringClose(): waits for what is in flight, then ends the ring. Not to be called from its callback. */
+/* ringClose(): waits for what is in flight, then ends the ring. An exception in its callback. */
 static napi_value ring_end(napi_env env, napi_callback_info info) {
   struct ring *ring;
   if (!take_arguments(env, info, 0, NULL) || (ring = take_ring(env)) == NULL) return NULL;
+  if (ring->calling) {
+    napi_throw_error(env, "ERR_RING_CALLING", "the ring cannot be closed by its callback");
+    return NULL;
+  }
   forget_ring(env, ring);
   ring_close(ring);
   return NULL;
@@ -780,6 +787,17 @@ static napi_value ring_remove_file(napi_env env, napi_callback_info info) {
   return make_integer(env, 0);
 }
 
+/* Whether the memory of a view can become less, or go: nothing for the kernel to write to. Throws nothing. */
+static bool is_resizable(napi_env env, napi_value view) {
+  napi_value memory, resizable;
+  size_t length, offset;
+  void *base;
+  bool is = true;
+  return napi_get_typedarray_info(env, view, NULL, &length, &base, &memory, &offset) != napi_ok ||
+         napi_get_named_property(env, memory, "resizable", &resizable) != napi_ok ||
+         (napi_get_value_bool(env, resizable, &is) == napi_ok && is);
+}
+
 /* ringPin(buffer): the number of the region that the buffer is from now on, until it is unpinned; or minus an errno. */
 static napi_value ring_pin(napi_env env, napi_callback_info info) {
   napi_value arguments[1];
@@ -789,8 +807,9 @@ static napi_value ring_pin(napi_env env, napi_callback_info info) {
   size_t size;
   uint32_t i;
   if (!take_arguments(env, info, 1, arguments) || (ring = take_ring(env)) == NULL) return NULL;
-  if (napi_get_buffer_info(env, arguments[0], &base, &size) != napi_ok || base == NULL || size == 0 || size > UINT32_MAX) {
-    napi_throw_type_error(env, "ERR_INVALID_ARG", "buffer must be a Buffer of 1 to 2^32-1 bytes");
+  if (napi_get_buffer_info(env, arguments[0], &base, &size) != napi_ok || base == NULL || size == 0 || size > UINT32_MAX ||
+      is_resizable(env, arguments[0])) {
+    napi_throw_type_error(env, "ERR_INVALID_ARG", "buffer must be a Buffer of 1 to 2^32-1 bytes, not resizable");
     return NULL;
   }
   for (i = 0; i < ring->region_count && ring->regions[i].base != NULL; i++) continue;

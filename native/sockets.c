@@ -8,9 +8,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/vm_sockets.h>
 #include <sys/socket.h>
 #include <unistd.h>
+/* Older ones of these headers need sys/socket.h, and don't say so. */
+#include <linux/vm_sockets.h>
 #include "orion.h"
 
 static napi_value make_pair(napi_env env, int first, int second) {

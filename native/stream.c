@@ -3,7 +3,7 @@
  * them: JavaScript is told in one call which sockets are ready, and asks for the rest.
  *
  *     ready list   u32 count, then for each socket: number << 3 | what (1 readable, 2 writable, 4 no longer watched: an error;
- *                  0: nothing, it was closed since)
+ *                  0: nothing, it was closed since). It is written for JavaScript's eyes, and never read.
  *
  * Invariants
  *  - Nothing waits here and no memory is kept: receive and send do what can be done at once, in a Buffer that the caller holds.
@@ -37,16 +37,22 @@ struct stream {
   bool may_widen;
 };
 
+/* The list as JavaScript sees it: gone when neither side has it any more. */
+struct ready {
+  int holders;
+  uint32_t words[1 + READY_ENTRIES];
+};
+
 struct streams {
   napi_env env;
-  napi_ref callback, memory;
+  napi_ref callback;
   napi_async_context context;
   napi_async_cleanup_hook_handle cleanup;
   uv_check_t check;
   uint32_t open_handles;
-  bool opened, ending;
-  /* In JavaScript's memory, which is referenced. */
-  uint32_t *ready;
+  bool opened, ending, calling;
+  uint32_t count, entries[READY_ENTRIES];
+  struct ready *ready;
   struct stream **streams; /* NULL: free */
   uint32_t capacity;
 };
@@ -56,17 +62,21 @@ static void call_back(struct streams *home) {
   napi_handle_scope scope;
   napi_value callback, receiver, error;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
+  home->calling = true;
+  home->ready->words[0] = home->count;
+  memcpy(home->ready->words + 1, home->entries, home->count * sizeof *home->entries);
   if (napi_get_reference_value(env, home->callback, &callback) == napi_ok && napi_get_global(env, &receiver) == napi_ok &&
       napi_make_callback(env, home->context, receiver, callback, 0, NULL, NULL) == napi_pending_exception &&
       napi_get_and_clear_last_exception(env, &error) == napi_ok)
     napi_fatal_exception(env, error);
-  home->ready[0] = 0;
+  home->calling = false;
+  home->count = home->ready->words[0] = 0;
   napi_close_handle_scope(env, scope);
 }
 
 static void on_check(uv_check_t *handle) {
   struct streams *home = handle->data;
-  if (home->ready[0] > 0) call_back(home);
+  if (home->count > 0) call_back(home);
 }
 
 static void on_poll(uv_poll_t *handle, int status, int events) {
@@ -76,13 +86,25 @@ static void on_poll(uv_poll_t *handle, int status, int events) {
   if (status < 0) what = WATCH_READ | WATCH_WRITE | WATCH_LOST;
   if (events & UV_READABLE) what |= WATCH_READ;
   if (events & UV_WRITABLE) what |= WATCH_WRITE;
-  if (home->ready[0] == READY_ENTRIES) call_back(home);
-  if (home->ending) return;
-  home->ready[++home->ready[0]] = stream->number << 3 | what;
+  if (home->count == READY_ENTRIES) call_back(home);
+  /* It may have been closed there, and its number be another's. */
+  if (uv_is_closing((uv_handle_t *)handle)) return;
+  home->entries[home->count++] = stream->number << 3 | what;
+}
+
+static void release_ready(struct ready *ready) {
+  if (ready != NULL && --ready->holders == 0) free(ready);
+}
+
+static void on_ready_collected(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)data;
+  release_ready(hint);
 }
 
 static void on_home_closed(struct streams *home) {
   if (--home->open_handles > 0 || !home->ending) return;
+  release_ready(home->ready);
   if (home->cleanup != NULL) napi_remove_async_cleanup_hook(home->cleanup);
   free(home->streams);
   free(home);
@@ -101,8 +123,11 @@ static void close_stream(struct stream *stream) {
   struct streams *home = stream->home;
   home->streams[stream->number] = NULL;
   /* Another socket may get the number before the list is looked at, or looked at to its end. */
-  for (uint32_t i = 1; i <= home->ready[0]; i++)
-    if (home->ready[i] >> 3 == stream->number) home->ready[i] = stream->number << 3;
+  for (uint32_t i = 0; i < home->count; i++) {
+    if (home->entries[i] >> 3 != stream->number) continue;
+    home->entries[i] = stream->number << 3;
+    if (home->calling) home->ready->words[1 + i] = home->entries[i];
+  }
   uv_close((uv_handle_t *)&stream->poll, on_stream_closed);
   if (stream->fd >= 0) close(stream->fd);
 }
@@ -115,7 +140,6 @@ static void on_environment_end(napi_async_cleanup_hook_handle handle, void *data
     if (home->streams[i] != NULL) close_stream(home->streams[i]);
   if (home->opened) {
     napi_delete_reference(home->env, home->callback);
-    napi_delete_reference(home->env, home->memory);
     napi_async_destroy(home->env, home->context);
     uv_close((uv_handle_t *)&home->check, on_check_closed);
   } else {
@@ -132,22 +156,30 @@ static napi_value streams_open(napi_env env, napi_callback_info info) {
   napi_value arguments[1], name, memory;
   napi_valuetype type;
   struct streams *home;
+  struct ready *ready;
   size_t count = 1;
-  void *bytes;
   uv_loop_t *loop;
   if (napi_get_cb_info(env, info, &count, arguments, NULL, (void **)&home) != napi_ok) return NULL;
   if (count < 1 || napi_typeof(env, arguments[0], &type) != napi_ok || type != napi_function || home->opened) {
     napi_throw_type_error(env, "ERR_INVALID_ARG", "callback must be a function, and nothing be open");
     return NULL;
   }
+  ready = calloc(1, sizeof *ready);
+  if (ready == NULL) {
+    napi_throw_error(env, "ENOMEM", "out of memory");
+    return NULL;
+  }
+  ready->holders = 1;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok ||
-      napi_create_arraybuffer(env, (1 + READY_ENTRIES) * sizeof(uint32_t), &bytes, &memory) != napi_ok ||
       napi_create_string_utf8(env, "orion-lvm sockets", NAPI_AUTO_LENGTH, &name) != napi_ok ||
       napi_create_reference(env, arguments[0], 1, &home->callback) != napi_ok ||
-      napi_create_reference(env, memory, 1, &home->memory) != napi_ok ||
-      napi_async_init(env, NULL, name, &home->context) != napi_ok)
+      napi_async_init(env, NULL, name, &home->context) != napi_ok ||
+      napi_create_external_arraybuffer(env, ready->words, sizeof ready->words, on_ready_collected, ready, &memory) != napi_ok) {
+    free(ready);
     return NULL;
-  home->ready = bytes;
+  }
+  ready->holders++;
+  home->ready = ready;
   home->check.data = home;
   uv_check_init(loop, &home->check);
   uv_check_start(&home->check, on_check);

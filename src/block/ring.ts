@@ -190,6 +190,8 @@ export class Ring {
   }
 
   #regionOf(buffer: Buffer): number {
+    // Memory that was detached has no length, and the binding refuses it; a region that was made of it is not used again.
+    if (buffer.length === 0) return this.#pin(buffer);
     if (buffer === this.#lastBuffer) return this.#lastRegion;
     const index = this.#cachedBuffers.indexOf(buffer);
     const region = index < 0 ? this.#pin(buffer) : this.#cachedRegions[index]!;

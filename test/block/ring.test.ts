@@ -117,6 +117,24 @@ describe('ring', () => {
     assert(readFileSync(path).length === 65_536);
   });
 
+  test('takes no memory that was detached, or could become less', async () => {
+    const file = ring.addFile(fd);
+    const owner = { ringDone: (): void => assert.fail() };
+    const gone = Buffer.from(new ArrayBuffer(512));
+    for (let times = 0; times < 2; times++) {
+      assert.equal(await ended((reader) => ring.read(reader, file, gone, 0, 512, 0)), 512);
+    }
+    gone.buffer.transfer();
+    const resizable = Buffer.from(new ArrayBuffer(512, { maxByteLength: 1024 }));
+    const shrunk = Buffer.from(new ArrayBuffer(512, { maxByteLength: 1024 }), 0, 512);
+    shrunk.buffer.resize(100);
+    for (const buffer of [gone, resizable, shrunk]) {
+      assert.throws(() => ring.read(owner, file, buffer, 0, 512, 0), TypeError);
+    }
+    assert.equal(ring.inFlight, 0);
+    ring.removeFile(file);
+  });
+
   test('keeps files and buffers in use, and gives them back', async () => {
     const file = ring.addFile(fd);
     const before_ = process.memoryUsage().arrayBuffers;
@@ -271,6 +289,11 @@ describe('a ring and its process', () => {
     // Immediates run after the hand-over to the kernel (uv_prepare).
     assert.equal(await inProcess(`${push} setImmediate(() => { say('bye'); process.exit(0); });`), 'bye');
     assert.equal(await inProcess(`${push} setImmediate(() => { ring.close(); say('closed'); });`), 'closed');
+    const inCallback = `ring.read({ ringDone: () => {
+      try { ring.close(); } catch ({ code }) { say(code); }
+      setImmediate(() => { ring.close(); say(' closed'); });
+    } }, file, buffer, 0, 100, 0);`;
+    assert.equal(await inProcess(inCallback), 'ERR_RING_CALLING closed');
   });
 
   test('end with an exception of an owner as any uncaught one', async () => {

@@ -1,12 +1,17 @@
 /** Plain calls on plain sockets: what is asked wrongly is refused, and touches nobody's memory. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { openSync, closeSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { openSync, closeSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { describe, test } from 'node:test';
+import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { socketBinding, streamBinding } from '../../src/native/addon.ts';
 
+const run = promisify(execFile);
+/** The list's entries in native/stream.c. */
+const ENTRIES = 1023;
 const { EAGAIN, EBADF, EPIPE } = constants.errno;
 const binding = streamBinding();
 /** Told of each call of the addon's. */
@@ -110,6 +115,61 @@ describe('plain sockets', () => {
     assert.equal(binding.streamReceive(other, Buffer.alloc(1), 0, 1), 1);
     binding.streamClose(again);
     binding.streamClose(other);
+  });
+
+  test('sockets that are closed while a full list is looked at are not told of in the next', async () => {
+    const others: number[] = [];
+    const streams = Array.from({ length: ENTRIES + 20 }, () => {
+      const fds = socketBinding().socketPair();
+      assert(typeof fds !== 'number');
+      const stream = binding.streamAdd(fds[0]);
+      closeSync(fds[0]);
+      others.push(fds[1]);
+      writeSync(fds[1], 'x');
+      binding.streamWatch(stream, 1);
+      return stream;
+    });
+    seen.length = 0;
+    let quiet: readonly number[] = [];
+    // Called between events: that of the socket for which there was no room is yet to be told.
+    const { promise: emptied, resolve } = Promise.withResolvers<void>();
+    wake = (): void => {
+      wake = null;
+      resolve();
+      assert.equal(seen.length, ENTRIES);
+      for (const stream of streams) binding.streamClose(stream);
+      quiet = Array.from({ length: streams.length / 2 }, pair).flat();
+      for (const stream of quiet) binding.streamWatch(stream, 1);
+    };
+    await emptied;
+    for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate);
+    assert(quiet.some((stream) => streams.includes(stream)));
+    assert.deepEqual(
+      seen.slice(ENTRIES).filter((entry) => (entry & 7) !== 0),
+      [],
+    );
+    for (const stream of quiet) binding.streamClose(stream);
+    for (const fd of others) closeSync(fd);
+  });
+
+  test('what is written to the ready list is not believed, and it may be detached', async () => {
+    const source = `
+      const { streamBinding, socketBinding } = await import(${JSON.stringify(new URL('../../src/native/addon.ts', import.meta.url).href)});
+      const binding = streamBinding();
+      const told = [];
+      const memory = binding.streamsOpen(() => memory.detached || told.push(new Uint32Array(memory).slice(0, 2)));
+      const streams = socketBinding().socketPair().map((fd) => binding.streamAdd(fd));
+      new Uint32Array(memory).fill(0xffffffff);
+      binding.streamWatch(streams[0], 2);
+      while (told.length < 2) await new Promise(setImmediate);
+      if (told.some(([count, entry]) => count !== 1 || entry !== (streams[0] << 3 | 2))) throw new Error(String(told));
+      memory.transfer(8);
+      globalThis.gc();
+      for (let turns = 0; turns < 5; turns++) await new Promise(setImmediate);
+      for (const stream of streams) binding.streamClose(stream);
+    `;
+    const { stderr } = await run(process.execPath, ['--expose-gc', '--input-type=module', '-e', source]);
+    assert.equal(stderr, '');
   });
 
   test('a thread that ends closes what it had open', async () => {
