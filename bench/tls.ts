@@ -1,10 +1,10 @@
 /**
  * What TLS costs: ours and nbdkit's, each with and without it, on the same file in memory over unix sockets.
  *
- *     node bench/tls.ts [--size MiB] [--rounds N] [--workers N]
+ *     node bench/tls.ts [--size MiB] [--rounds N] [--workers N] [--against CHECKOUT]
  *
  * Copies by nbdcopy (libnbd with GnuTLS; one connection, which is one stream of TLS), in requests of 256 KiB, and reads of 4 KiB. CPU is that of
- * the server with all of its processes. Servers take turns within each round, and medians are printed, so that figures of one run can be compared.
+ * the server with all of its processes. With another checkout its daemon takes part, too, as "before". Servers take turns within each round, and medians are printed, so that figures of one run can be compared.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -18,6 +18,7 @@ const { values } = parseArgs({
     size: { type: 'string', default: '512' },
     rounds: { type: 'string', default: '5' },
     workers: { type: 'string', default: '2' },
+    against: { type: 'string', default: '' },
   },
 });
 const sizeMiB = Number(values.size);
@@ -95,11 +96,18 @@ try {
     const label = secure ? 'TLS' : 'plain text';
     const own = secure ? ['--tls', 'required', '--tls-certificates', tls] : [];
     const theirs = secure ? ['--tls=require', `--tls-certificates=${tls}`] : [];
-    const ours = await startOurs(place, sizeMiB, { engine: 'auto', workers, volumes: 1, stripes: 1, flags: own });
-    for (const served of [ours, ...(await startPeers(place, sizeMiB, ['nbdkit'], theirs))]) {
+    const options = { engine: 'auto', workers, volumes: 1, stripes: 1, flags: own };
+    const started = [{ name: 'ours', served: await startOurs(place, sizeMiB, options) }];
+    if (values.against !== '') {
+      const before = { ...options, label: 'before', checkout: values.against };
+      started.push({ name: 'before', served: await startOurs(place, sizeMiB, before) });
+    }
+    for (const served of await startPeers(place, sizeMiB, ['nbdkit'], theirs))
+      started.push({ name: served.name, served });
+    for (const { name, served } of started) {
       const parameters = secure ? `&tls-certificates=${tls}&tls-verify-peer=false` : '';
       const uri = `${secure ? 'nbds' : 'nbd'}+unix:///${addressOf(served)}${parameters}`;
-      candidates.push({ label: `${served === ours ? 'ours' : served.name}, ${label}`, served, uri });
+      candidates.push({ label: `${name}, ${label}`, served, uri });
     }
   }
   const results = new Map<Candidate, { read: Sample[]; write: Sample[]; small: Sample[] }>();

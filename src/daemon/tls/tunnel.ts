@@ -5,23 +5,38 @@
  *     client ══ TLS ══ outer │ tunnel │ inner ── unix socket pair ── supervisor, then worker
  *
  * Invariants
- *  - Who takes nothing stops who sends: MAX_UNSENT_BYTES and a chunk are held for each direction, and what the streams themselves hold.
+ *  - Who takes nothing stops who sends. Held are at most MAX_UNSENT_BYTES and a chunk for the worker, MAX_PIECES of PIECE_BYTES for the client, and
+ *    what the streams themselves hold. A tunnel that is idle, or has little to do, holds SMALL_BYTES.
+ *  - The worker's bytes are read into memory of ours, as many at once as there are, and written as they came, each piece by itself: that makes no garbage, and
+ *    Node encrypts such a piece from where it is (several that are joined it copies first). A piece's memory is used again only when its write has ended well.
+ *  - Chunks that come from the client in one turn of the event loop leave together: TLS gives them record by record.
  *  - The end of one side is passed on behind the last byte, and the other direction goes on.
  *  - A client that vanishes ends the worker's side; a worker that vanishes, or lets the client go, ends the client's: it has
  *    `drainTimeoutMs` to take what was still for it and to close.
- *  - Chunks of one turn of the event loop leave together.
  *  - `onClosed` is called once, when both sides are closed.
  */
+import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { BufferPool } from '../../nbd/buffer-pool.ts';
+import { readInto, type Receiver } from '../../nbd/read-into.ts';
+import { takeUnread } from '../../nbd/socket-handle.ts';
 
 export interface TunnelOptions {
   readonly drainTimeoutMs: number;
   readonly onClosed: () => void;
 }
 
-/** What is held for one direction, at most, before its sender is stopped; it goes on when all of it has left. */
+/** What is held for the worker, at most, before the client is stopped; it goes on when all of it has left. */
 const MAX_UNSENT_BYTES: number = 256 * 1024;
+/** What is read from the worker at once: as much as long replies fill, and what does for short ones. */
+const PIECE_BYTES: number = 256 * 1024;
+const SMALL_BYTES: number = 16 * 1024;
+/** On their way to the client, before no more is read: one is encrypted and sent while the next one comes. */
+const MAX_PIECES = 2;
+
+/** The memory of all tunnels of this process. */
+const pool: BufferPool = new BufferPool({ maxIdleBytes: 4 * 2 ** 20 });
 
 /** A stream with its corking postponed to the end of the turn. */
 class Outlet {
@@ -46,6 +61,56 @@ class Outlet {
   }
 }
 
+/** From the worker to the client. */
+class Inward implements Receiver {
+  readonly #to: Duplex;
+  /** Stops, or goes on, reading. */
+  readonly #flow: (flows: boolean) => void;
+  /** For the next bytes. */
+  #piece: Buffer | null = null;
+  #long = false;
+  /** Being written, in their order. */
+  readonly #written: Buffer[] = [];
+  #closed = false;
+  readonly #onWritten = (error?: Error | null): void => {
+    const piece = this.#written.shift();
+    assert(piece !== undefined);
+    // The system may still look at what could not be written.
+    if (error) pool.discard();
+    else pool.release(piece);
+    if (this.#written.length === MAX_PIECES - 1) this.#flow(true);
+  };
+
+  constructor(to: Duplex, flow: (flows: boolean) => void) {
+    this.#to = to;
+    this.#flow = flow;
+  }
+
+  space(): Buffer {
+    this.#piece ??= pool.acquire(this.#long ? PIECE_BYTES : SMALL_BYTES);
+    return this.#piece;
+  }
+
+  received(bytes: number): void {
+    const piece = this.#piece;
+    assert(piece !== null);
+    // Who has closed his side takes nothing, but what is sent to him has to be read until its end.
+    if (this.#closed || this.#to.writableEnded || this.#to.destroyed) return;
+    this.#long = bytes >= SMALL_BYTES;
+    this.#piece = null;
+    this.#written.push(piece);
+    this.#to.write(bytes === piece.length ? piece : piece.subarray(0, bytes), this.#onWritten);
+    if (this.#written.length >= MAX_PIECES) this.#flow(false);
+  }
+
+  /** Nothing is read any more. */
+  close(): void {
+    this.#closed = true;
+    if (this.#piece !== null) pool.release(this.#piece);
+    this.#piece = null;
+  }
+}
+
 export class Tunnel {
   readonly #outer: Duplex;
   readonly #inner: Socket;
@@ -54,12 +119,20 @@ export class Tunnel {
   #open = 2;
 
   /** Nobody else listens to either stream. */
-  constructor(outer: Duplex, inner: Socket, options: TunnelOptions) {
+  constructor(outer: Duplex, plain: Socket, options: TunnelOptions) {
+    const inward = new Inward(outer, (flows) => void (flows ? inner.resume() : inner.pause()));
+    const unread = takeUnread(plain);
+    const inner = readInto(plain, inward);
     this.#outer = outer;
     this.#inner = inner;
     this.#options = options;
-    pass(outer, inner);
-    pass(inner, outer);
+    for (const chunk of unread) outer.write(chunk);
+    passOutward(outer, inner);
+    inner.on('end', () => {
+      if (!outer.writableEnded) outer.end();
+    });
+    inner.once('close', () => inward.close());
+    inner.resume();
     // Each is followed by 'close', which is what is acted on.
     outer.on('error', () => undefined);
     inner.on('error', () => undefined);
@@ -98,8 +171,8 @@ function whenClosed(stream: Duplex, closed: () => void): void {
   else stream.once('close', closed);
 }
 
-/** One direction. */
-function pass(from: Duplex, to: Duplex): void {
+/** From the client to the worker. */
+function passOutward(from: Duplex, to: Duplex): void {
   const outlet = new Outlet(to);
   from.on('data', (chunk: Buffer) => {
     // Who has closed his side takes nothing, but what is sent to him has to be read until its end.
