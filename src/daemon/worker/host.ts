@@ -190,6 +190,7 @@ export interface WorkerCommands {
   resume(ids: readonly VolumeId[]): Promise<readonly (Resumed | Failure)[]>;
   /** `suspend` and `resume` without a moment between them: what is new is only resumed. If one can't be suspended, all go on as they were. */
   swap(request: SwapRequest): Promise<readonly (Resumed | Failure)[]>;
+  /** Nothing, where the volume has ended. */
   describe(description: VolumeDescription): Promise<void>;
   /**
    * Of a suspended volume that is to end: what waits for a resume fails, and so does what comes, as after `dmsetup wipe_table`; else its

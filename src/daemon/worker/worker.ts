@@ -192,7 +192,9 @@ export class Worker implements WorkerCommands {
   }
 
   describe({ id, name, contexts }: VolumeDescription): Promise<void> {
-    const held = this.#held(id);
+    const held = this.#volumes.get(id);
+    // It may have ended while this was on its way: nobody waits for an answer.
+    if (held === undefined) return Promise.resolve();
     held.name = name;
     held.setContexts(contexts);
     return Promise.resolve();
