@@ -196,6 +196,8 @@ class Calls {
     // A lock is never waited for, and nothing is allocated by a wrong number that happens to be right.
     if (name === 'flock' && typeof values[1] === 'number') values[1] = this.#one([5, 12, 64]);
     if (name === 'fallocate' && typeof values[1] === 'number') values[1] = 2 ** 31 - 1;
+    // The ring waits for what it reads, and a socket or an event may never come.
+    if (name === 'ringAddFile' && typeof values[0] === 'number' && !this.#files.includes(values[0])) values[0] = 1e6;
     if (name === 'netlinkRequest' && values[0] !== GET_FAMILY) values[0] = {};
     let result: Value;
     try {
