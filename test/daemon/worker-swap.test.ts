@@ -228,5 +228,5 @@ test('a clear that does not end goes on behind our back, and the end of the volu
 test("a new description of a volume that has ended meanwhile is nobody's failure", async (t) => {
   const { worker } = await twoAndNew(t);
   await worker.retire('a');
-  await worker.describe({ id: 'a', name: 'b', contexts: [] });
+  await worker.describe({ id: 'a', name: 'b', description: '', contexts: [] });
 });
