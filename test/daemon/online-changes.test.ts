@@ -3,7 +3,7 @@
  * is killed at, the daemon serves what the metadata says and nothing is left suspended or held off.
  */
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
@@ -243,6 +243,9 @@ describe('a command that is killed', () => {
 
 test('a move whose command dies before it commits what is in sync goes on as a mirror that can lose a leg', async (t) => {
   const stand = await Stand.open(t);
+  // Holes of an image would stay holes, and nothing be read or written for them.
+  await using image = await open(stand.images[0] ?? '', 'r+');
+  await image.write(Buffer.alloc(16 * MIB, 'x'), 0, 16 * MIB, MIB);
   await using killing = await KillingDaemon.start(stand, Number.POSITIVE_INFINITY);
   killing.killInSync = true;
   const { exitCode } = await killing.run(['pvmove', '-i1', ...stand.images]);
