@@ -115,6 +115,8 @@ test('a volume group waits for its last device; one that vanishes takes only its
 
     await copyFile(join(stand.devices, 'third-name'), join(stand.shelf, 'copy'));
     await rename(join(stand.shelf, 'copy'), join(stand.devices, 'third-name'));
+    // It goes and comes back.
+    await waitFor('the other file', () => stand.daemon.log().includes('is another device now'));
     await stand.becomes('vg1/two', /^active$/);
     assert.deepEqual(await stand.content('vg1/two'), content, 'and from another file in its place');
   });
