@@ -7,7 +7,7 @@ import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../src/cli/run.ts';
 import { findLabel, type Label, LABEL_SCAN_BYTES } from '../../src/ondisk/label.ts';
-import { decodeMdaHeader, MDA_HEADER_BYTES } from '../../src/ondisk/mda.ts';
+import { committedText, decodeMdaHeader, MDA_HEADER_BYTES, readRanges } from '../../src/ondisk/mda.ts';
 import { mustRun } from '../helpers/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
 import { type Lvm2, reportRows, withLvm2 } from '../lvm/lvm2.ts';
@@ -31,6 +31,8 @@ export interface DeviceTwins {
   sameWorld(): Promise<void>;
   /** The lines of the VG's text on a device that tell what its parts may be used for are the same. */
   sameFlags(index: number): Promise<void>;
+  /** All committed texts are the same, but for ids, times, and what LVM2 2.03.16 writes as dev_size. */
+  sameTexts(): Promise<void>;
   /** Gives a device another size, on both. */
   resize(index: number, mib: number): Promise<void>;
 }
@@ -163,6 +165,10 @@ class Twins implements DeviceTwins {
     assert.deepEqual(ours, theirs);
   }
 
+  async sameTexts(): Promise<void> {
+    assert.deepEqual(await textsOf(this.files), await textsOf(this.#images));
+  }
+
   async resize(index: number, mib: number): Promise<void> {
     for (const path of [this.files[index], this.#images[index]]) await truncate(path ?? '', mib);
     for (const lvm of [this.#theirs, this.#judge]) await mustRun('losetup', ['-c', lvm.devices[index] ?? '']);
@@ -195,22 +201,48 @@ function inOrder(rows: readonly Row[]): readonly Row[] {
   return rows.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
 }
 
-/** status and flags of the committed text, which starts its area anew only at its end. */
+/** status and flags of the committed text. */
 async function flagsOf(path: string): Promise<readonly string[]> {
+  const lines = await textOf(path);
+  return lines.filter((line) => /^(?:status|flags|system_id) = /.test(line));
+}
+
+/** Lines of the committed text in each area of a device. */
+async function textOf(path: string): Promise<readonly string[]> {
   const label = await labelOf(path);
-  const area = label?.metadataAreas[0];
-  assert.ok(area, path);
   const file = await open(path);
   try {
-    const bytes = Buffer.alloc(area.size);
-    await file.read(bytes, 0, area.size, area.offset);
-    const header = decodeMdaHeader(bytes.subarray(0, MDA_HEADER_BYTES), { device: path, offset: area.offset });
-    const [{ offset, size }] = header.slots;
-    const lines = bytes.toString('latin1', offset, offset + size).split('\n');
-    return lines.filter((line) => /^(?:status|flags|system_id) = /.test(line));
+    const lines: string[] = [];
+    for (const area of label?.metadataAreas ?? []) {
+      const bytes = Buffer.alloc(area.size);
+      await file.read(bytes, 0, area.size, area.offset);
+      const header = decodeMdaHeader(bytes.subarray(0, MDA_HEADER_BYTES), { device: path, offset: area.offset });
+      const locn = committedText(header);
+      const ranges = locn === null ? [] : readRanges(header, locn);
+      const parts = ranges.map(({ offset, size }) => bytes.subarray(offset - area.offset, offset - area.offset + size));
+      lines.push('area', ...Buffer.concat(parts).toString('latin1').split('\n'));
+    }
+    return lines;
   } finally {
     await file.close();
   }
+}
+
+const OWN_LINES = /^(?:creation_|description|device|dev_size|# Generated)/;
+
+/** Texts of all devices, with ids numbered as they come. */
+async function textsOf(paths: readonly string[]): Promise<readonly string[]> {
+  const lines: string[] = [];
+  for (const path of paths) lines.push('device', ...(await textOf(path)));
+  const ids = new Map<string, string>();
+  const numbered = (id: string): string => {
+    const known = ids.get(id) ?? `id${ids.size}`;
+    ids.set(id, known);
+    return known;
+  };
+  return lines
+    .filter((line) => !OWN_LINES.test(line))
+    .map((line) => line.replace(/(?<=^id = ").*(?="$)/, (id) => numbered(id)));
 }
 
 /** The layout that the label states, without the uuid; null: no label. */
