@@ -6,7 +6,7 @@
  *
  * Invariants
  *  - Who takes nothing stops who sends. Held are at most MAX_UNSENT_BYTES and a chunk for the worker, MAX_PIECES of PIECE_BYTES for the client, and
- *    what the streams themselves hold. A tunnel that is idle, or has little to do, holds SMALL_BYTES.
+ *    what the streams themselves hold. One that is idle holds at most a piece, one with little to do SMALL_BYTES.
  *  - The worker's bytes are read into memory of ours, as many at once as there are, and written as they came, each piece by itself: that makes no garbage, and
  *    Node encrypts such a piece from where it is (several that are joined it copies first). A piece's memory is used again only when its write has ended well.
  *  - Chunks that come from the client in one turn of the event loop leave together: TLS gives them record by record.
