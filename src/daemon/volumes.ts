@@ -270,11 +270,11 @@ export class VolumeSet implements ChangedSet {
     return ended;
   }
 
-  /** The devices of a slot's tables: loaded, to be loaded, or on their way out. */
-  deviceKeysOf(slot: WorkerSlot): readonly DeviceKey[] {
+  /** The devices of a slot's tables, or of all: loaded, to be loaded, or on their way out. */
+  deviceKeysOf(slot: WorkerSlot | null): readonly DeviceKey[] {
     const keys = new Set<DeviceKey>();
     for (const served of this.#served.values()) {
-      if (served.slot !== slot && !served.branches.has(slot)) continue;
+      if (slot !== null && served.slot !== slot && !served.branches.has(slot)) continue;
       for (const load of [served.load, served.next]) {
         for (const device of load?.spec.devices ?? []) keys.add(deviceKey(device));
       }

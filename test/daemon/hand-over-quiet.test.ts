@@ -39,6 +39,7 @@ function toNobody(bench: Bench, quiet: () => Promise<string | null> = () => Prom
       return quiet();
     },
     goOn: () => pool.goOn(),
+    lossAmong: (): null => null,
     release: () => pool.release(),
     drain: () => pool.drain(),
   };

@@ -155,6 +155,20 @@ test('it counts until the volume group lets its devices go', { timeout: 60_000 }
   });
 });
 
+test('a daemon that knows of one is not handed over: the next would know of nothing', { timeout: 60_000 }, async () => {
+  await withTemporaryFolder(async (folder) => {
+    await using stand = await Stand.open(folder);
+    const client = await stand.client();
+    await write(client);
+    await stand.file.refuseFlush();
+    assert.equal(await flushOf(client), Errno.EIO);
+    process.kill((await statusOf(stand.daemon)).pid, 'SIGUSR2');
+    await waitFor('it to be refused', () => /a flush of \/dev\/loop\d+ has failed/.test(stand.daemon.log()));
+    assert.equal(await flushOf(client), Errno.EIO);
+    client.close();
+  });
+});
+
 test('before a worker is there: it is told before it gets its tables', async () => {
   const bench = await Bench.open(2);
   await bench.apply([wished('a'), wished('b')]);

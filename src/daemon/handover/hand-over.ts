@@ -52,7 +52,7 @@ const PATIENCE: Patience = {
 const QUIET = { workMs: 10_000, answerMs: 500 };
 
 export interface HandedOver {
-  readonly workers: Pick<WorkerPool, 'quiesce' | 'goOn' | 'release' | 'drain'>;
+  readonly workers: Pick<WorkerPool, 'quiesce' | 'goOn' | 'release' | 'drain' | 'lossAmong'>;
   readonly volumes: VolumeSet;
   readonly nbd: Pick<NbdServer, 'gate' | 'nextId' | 'settled' | 'endNegotiations'>;
   readonly control: Pick<OpenControl, 'gate' | 'holdCommands' | 'admitCommands' | 'answered'>;
@@ -119,7 +119,9 @@ async function makeQuiet(parts: Patiently, successor: Follower, undo: AsyncDispo
   undo.defer(() => workers.goOn());
   const quietSince = Date.now();
   const problem = await workers.quiesce(QUIET);
-  if (problem !== null) throw refused(problem);
+  // Who opens the devices anew would tell clients that what is lost is durable.
+  const loss = problem ?? workers.lossAmong(volumes.deviceKeysOf(null));
+  if (loss !== null) throw refused(loss);
   successor.mustLive();
   return quietSince;
 }

@@ -220,6 +220,14 @@ export class WorkerPool {
     if (failed !== undefined) throw failed.reason;
   }
 
+  /** Why not everything that was written to these devices is durable after a flush; null: it is. */
+  lossAmong(keys: Iterable<DeviceKey>): string | null {
+    for (const key of keys) {
+      if (this.#lost.has(key)) return `a flush of ${this.#options.pathOf?.(key) ?? key} has failed`;
+    }
+    return null;
+  }
+
   /** A flush of these devices has failed here. */
   loseFlushes(keys: readonly DeviceKey[], errno: number): void {
     for (const key of keys) this.#loseFlushes({ key, errno }, null);
