@@ -6,13 +6,14 @@
  *    what the primary holds when the chunk becomes in sync.
  *  - Few chunks are under way at a time, and only one while clients have requests in flight: they come first, yet copying ends
  *    under any load, because locks are granted in order of arrival.
- *  - A chunk that the primary knows to be a hole becomes zeroes of the other legs, and holes where they can have them: a sparse image
- *    stays sparse.
+ *  - A chunk that the primary calls a hole, and that is read as zeroes, becomes zeroes of the other legs, and holes where they can have
+ *    them: a sparse image stays sparse. What is read decides: file systems are known to call a hole what they were not told of yet.
  *  - After a failure nothing more is copied until `restart`. Nothing is begun while stopped.
  *  - Buffers are pooled, made when first needed, and given up when everything is in sync.
  */
 import { blockStatusOf, ExtentFlag, ExtentList, type StatusDone } from '../../block/extents.ts';
 import { IoRequest, Op, type RequestOwner } from '../../block/request.ts';
+import { isZero } from '../../block/zeroes.ts';
 import { RangeEntry, type RangeLocks } from '../range-locks.ts';
 import { Failure, type Legs } from './legs.ts';
 import type { SyncMap } from './sync-map.ts';
@@ -38,6 +39,8 @@ export class Copy extends RangeEntry implements RequestOwner {
   leg = 0;
   /** Of the sync map when the copy was begun. */
   epoch = 0;
+  /** The primary says that the chunk is a hole. */
+  isHole = false;
   /** What the primary knows of the chunk: its first extent. */
   readonly extents: ExtentList = new ExtentList(1);
   readonly known: StatusDone = (errno) => {
@@ -138,12 +141,8 @@ export class Recovery {
     const { io, extents } = copy;
     io.owner = copy;
     io.length = copy.end - copy.start;
-    const isHole = errno === 0 && extents.bytes === io.length && (extents.flags[0]! & ExtentFlag.zero) !== 0;
-    io.op = isHole ? Op.writeZeroes : Op.read;
-    if (isHole) {
-      this.#toNextLeg(copy);
-      return;
-    }
+    copy.isHole = errno === 0 && extents.bytes === io.length && (extents.flags[0]! & ExtentFlag.zero) !== 0;
+    io.op = Op.read;
     io.buffer = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(sync.chunkBytes);
     this.#submit(copy, legs.primary);
   }
@@ -156,7 +155,7 @@ export class Recovery {
       this.#end(copy);
       return;
     }
-    if (io.op === Op.read) io.op = Op.write;
+    if (io.op === Op.read) io.op = copy.isHole && isZero(io.buffer, io.length) ? Op.writeZeroes : Op.write;
     this.#toNextLeg(copy);
   }
 
@@ -179,7 +178,7 @@ export class Recovery {
   }
 
   #end(copy: Copy): void {
-    if (copy.io.buffer.length > 0) this.#buffers.push(copy.io.buffer);
+    this.#buffers.push(copy.io.buffer);
     copy.io.reset();
     this.#active--;
     this.#options.locks.remove(copy);

@@ -4,11 +4,12 @@
  * Invariants
  *  - When it resolves, the destination holds the source's bytes, and they are on its disk.
  *  - The source is only read. Ranges must not overlap.
- *  - What is known to be a hole of the source becomes one of the destination, where it can have holes: a sparse image stays sparse.
+ *  - What is known to be a hole of the source, and is read as zeroes, becomes one of the destination, where it can have holes: a sparse image stays sparse.
  */
 import type { BlockDevice } from '../../block/device.ts';
 import { blockStatusOf, ExtentFlag, ExtentList } from '../../block/extents.ts';
 import { flush, readBytes, writeBytes, writeZeroes } from '../../block/sync-io.ts';
+import { isZero } from '../../block/zeroes.ts';
 
 const CHUNK_BYTES = 4 * 1024 * 1024;
 /** Holes count in multiples of it from a chunk's beginning, so that what is copied around them stays in large pieces. */
@@ -66,9 +67,16 @@ async function copyChunk(from: Place, to: Place, length: number): Promise<void> 
     if (start > at) {
       await writeBytes(to.device, to.offset + at, await readBytes(from.device, from.offset + at, start - at));
     }
-    if (end > start) await writeZeroes(to.device, to.offset + start, end - start);
+    if (end > start) await copyHole(from, to, { start, end });
     at = end;
   }
+}
+
+/** What is read decides: file systems are known to call a hole what they were not told of yet. */
+async function copyHole(from: Place, to: Place, { start, end }: { start: number; end: number }): Promise<void> {
+  const bytes = await readBytes(from.device, from.offset + start, end - start);
+  if (isZero(bytes, bytes.length)) await writeZeroes(to.device, to.offset + start, end - start);
+  else await writeBytes(to.device, to.offset + start, bytes);
 }
 
 /** The holes of a chunk, from its beginning; none where nothing is known. */
