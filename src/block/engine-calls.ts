@@ -27,6 +27,8 @@ export class Slot {
   mode = 0;
   /** Aligned memory of the piece under way. */
   bounce: AlignedPiece | null = null;
+  /** What it writes is durable when it ends. */
+  durable = false;
   /** The errno of a durable write that failed, while its bytes are written once more. */
   failed = 0;
 

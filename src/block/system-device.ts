@@ -75,6 +75,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   #syncErrno = 0;
   /** Durable writes that have failed, and whose bytes are being written once more. */
   #doubts = 0;
+  /** A durable write has failed: none is begun until a flush has ended well, lest who waits to know what failed waits for ever. */
+  #wary = false;
   /** Questions about what ranges hold: one at a time, so that they can't fill the thread pool. The first is under way. */
   readonly #questions: StatusQuestion[] = [];
   /** What has turned out to be unsupported is not tried again. */
@@ -234,6 +236,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     slot.request = request;
     slot.position = request.offset;
     slot.end = request.offset + request.length;
+    slot.durable = !this.#wary && this.#canBeDurable(request);
     if (request.op !== Op.read && this.#limits.readOnly) {
       this.#finish(slot, Errno.EROFS);
       return;
@@ -260,7 +263,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     const at = request.bufferOffset + slot.position - request.offset;
     const left = slot.end - slot.position;
     const isRead = request.op === Op.read;
-    const durable = this.#isDurable(request) && slot.failed === 0;
+    const durable = slot.durable && slot.failed === 0;
     if (this.#bounce === null || request.aligned) {
       const count = Math.min(left, MAX_CALL_BYTES);
       slot.pieceEnd = slot.position + count;
@@ -280,7 +283,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     }
   }
 
-  #isDurable({ op, flags }: IoRequest): boolean {
+  /** Whether it can be durable when it ends. */
+  #canBeDurable({ op, flags }: IoRequest): boolean {
     return op === Op.write && (flags & RequestFlag.fua) !== 0 && this.#calls.durableWrites;
   }
 
@@ -293,7 +297,8 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
       if (errno === 0) this.#loseFlush(slot.failed);
       this.#finish(slot, slot.failed);
       this.#schedule();
-    } else if (errno !== 0 && this.#isDurable(request)) {
+    } else if (errno !== 0 && slot.durable) {
+      this.#wary = true;
       this.#doubts++;
       slot.failed = errno;
       this.#transfer(slot, request);
@@ -392,10 +397,11 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   }
 
   #finish(slot: S, errno: number): void {
+    const { durable } = slot;
     const request = this.#vacate(slot);
     if (this.#queue.size > 0 && !this.#waiting) this.#schedule();
     if (errno === 0 && request.op !== Op.read && (request.flags & RequestFlag.fua) !== 0) {
-      if (request.op !== Op.write || !this.#calls.durableWrites || this.#doubts > 0) {
+      if (!durable || this.#doubts > 0) {
         this.#unsynced.push(request);
         this.#schedule();
         return;
@@ -437,6 +443,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   #synced(errno: number): void {
     this.#syncRunning = false;
     if (errno !== 0) this.#loseFlush(errno);
+    else if (this.#doubts === 0) this.#wary = false;
     for (let request = this.#syncing.shift(); request !== null; request = this.#syncing.shift()) {
       if (this.#doubts > 0) this.#unsynced.push(request);
       else this.#complete(request, this.#syncErrno);

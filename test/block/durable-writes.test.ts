@@ -79,7 +79,7 @@ test('a flush that failed within a durable write is lost for all, and told', asy
     assert.deepEqual(lost, [Errno.EIO]);
     assert.equal(await perform(device, { op: Op.flush }), Errno.EIO);
     const next = perform(device, FUA);
-    await calls.end('durable');
+    await calls.end('write');
     assert.equal(await next, Errno.EIO);
   });
 });
@@ -135,5 +135,29 @@ test('what waited for that is made durable when it was not the flush', async () 
       batch.completed.map(({ error }) => error),
       [Errno.EIO, 0, 0],
     );
+  });
+});
+
+test('flushes do not wait for writes that go on failing', async () => {
+  await withDevice(async (device, calls) => {
+    const batch = new Batch();
+    batch.submit(device, FUA);
+    await calls.end('durable', Errno.ENOSPC);
+    const flush = performOk(device, { op: Op.flush });
+    const good = performOk(device, { ...FUA, offset: 512 });
+    // It comes again before it is known of the last one what failed.
+    batch.submit(device, FUA);
+    const [inDoubt, write, again] = calls.made.splice(0);
+    assert.deepEqual([inDoubt?.what, write?.what, again?.what], ['write', 'write', 'write']);
+    write?.end(0);
+    inDoubt?.end(Errno.EIO);
+    await calls.end('sync');
+    await Promise.all([flush, good]);
+    again?.end(Errno.ENOSPC);
+    await batch.done();
+    // From here on writes are durable by themselves again.
+    const next = performOk(device, FUA);
+    await calls.end('durable');
+    await next;
   });
 });
