@@ -94,4 +94,16 @@ describe('a tunnel', { timeout: 60_000 }, () => {
       await stand.closed;
     });
   }
+
+  test('whose worker has let the client go ends, also where he takes nothing', async () => {
+    const { client, worker, tunnel, closed } = open(1);
+    client.pause();
+    worker.on('error', () => undefined);
+    worker.write(randomBytes(8 * 2 ** 20));
+    await waitFor('the tunnel to be full', () => worker.writableLength > 0 && worker.writableNeedDrain);
+    tunnel.expire();
+    await closed;
+    client.destroy();
+    worker.destroy();
+  });
 });

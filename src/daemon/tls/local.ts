@@ -48,7 +48,7 @@ export class LocalTunnels implements TunnelHost {
   }
 
   drain(): Promise<void> {
-    return this.#tunnels.drain();
+    return this.#tunnels.drain(true);
   }
 
   leave(): void {

@@ -24,8 +24,9 @@ const inner = new Map<number, Socket>();
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
 process.on('message', (message: ToTunnels, handle: unknown) => receive(message, handle));
 process.on('disconnect', () => {
+  // Clients go on: another process has them, or their workers end.
   void running()
-    .drain()
+    .drain(false)
     .then(() => process.exit(0));
 });
 process.once('uncaughtException', (err, origin) => {
@@ -76,7 +77,7 @@ function takeClient(id: number, handle: unknown): void {
 }
 
 async function drain(): Promise<void> {
-  await running().drain();
+  await running().drain(true);
   tell({ kind: 'drained' });
 }
 

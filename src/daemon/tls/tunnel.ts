@@ -5,7 +5,7 @@
  *     client ══ TLS ══ outer │ tunnel │ inner ── unix socket pair ── supervisor, then worker
  *
  * Invariants
- *  - Who takes nothing stops who sends. Held are at most MAX_UNSENT_BYTES and a chunk for the worker, MAX_PIECES of PIECE_BYTES for the client, and
+ *  - Who takes nothing stops who sends. Held are at most MAX_UNSENT_BYTES and a chunk for the worker, MAX_PIECES of PIECE_BYTES and one for what comes next for the client, and
  *    what the streams themselves hold. One that is idle holds at most a piece, one with little to do SMALL_BYTES.
  *  - The worker's bytes are read into memory of ours, as many at once as there are, and written as they came, each piece by itself: that makes no garbage, and
  *    Node encrypts such a piece from where it is (several that are joined it copies first). A piece's memory is used again only when its write has ended well.
@@ -145,6 +145,11 @@ export class Tunnel {
   destroy(): void {
     this.#outer.destroy();
     this.#inner.destroy();
+  }
+
+  /** The worker has let the client go, whether or not that can be seen behind what the client has not taken. */
+  expire(): void {
+    this.#startDeadline();
   }
 
   /** What is left of a worker's side that closed is for the client to take. */

@@ -5,7 +5,7 @@
  * Invariants
  *  - Each `secure` is answered once, by `secured` or `failed`, and `ended` follows once `secured` was told, when both of its sockets are closed.
  *  - A tunnel that failed or was cancelled has closed both.
- *  - `drain` waits until every tunnel has ended, which they do when workers let their clients go.
+ *  - `drain` waits until every tunnel has ended: where workers have let their clients go, at the latest after the drain timeout.
  */
 import type { Socket } from 'node:net';
 import type { TlsPeer } from '../../nbd/exports.ts';
@@ -94,9 +94,10 @@ export class Tunnels {
     this.#tunnels.get(id)?.destroy();
   }
 
-  /** Settles when there is no tunnel any more. */
-  drain(): Promise<void> {
+  /** Settles when there is no tunnel any more; `abandoned`: workers have let all clients go. */
+  drain(abandoned: boolean): Promise<void> {
     for (const id of this.#pending.keys()) this.cancel(id);
+    if (abandoned) for (const tunnel of this.#tunnels.values()) tunnel.expire();
     if (this.size === 0) return Promise.resolve();
     return new Promise((resolve) => (this.#onEmpty = resolve));
   }
