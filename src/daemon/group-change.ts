@@ -111,7 +111,8 @@ export class GroupChange {
       if (served === undefined || served.planKey === '') {
         if (served !== undefined) await this.#set.retire(served, reason);
         this.#refuse(desired, reason);
-      } else if (served.planKey !== plan.key || !served.live) this.#stay(served, desired, reason);
+      } else if (served.next !== null || served.planKey !== plan.key || !served.live)
+        this.#stay(served, desired, reason);
     }
   }
 

@@ -172,8 +172,7 @@ export class ServedVolume {
 
   /** The uuid of a physical volume that is another device in this plan than where the volume is served from; null: there is none. */
   exchangedDisk(plan: ActivePlan): string | null {
-    const exchanged = [...plan.disks].find(([uuid, identity]) => (this.disks.get(uuid) ?? identity) !== identity);
-    return exchanged?.[0] ?? null;
+    return exchangedDisk(this.disks, plan.disks);
   }
 
   went(host: WorkerHost, facts: VolumeFacts & { readonly suspendedMs: number | null }): void {
@@ -245,6 +244,12 @@ export function preferredBlockBytes(table: Table): number {
     return Math.min(least, chunk);
   }, MAX_PREFERRED_BLOCK_BYTES);
   return smallest >= SECTOR_BYTES && Number.isInteger(Math.log2(smallest)) ? smallest : PREFERRED_BLOCK_BYTES;
+}
+
+/** The uuid of a physical volume that is another device in one place than in the other; null: there is none. */
+export function exchangedDisk(before: ActivePlan['disks'], after: ActivePlan['disks']): string | null {
+  const exchanged = [...after].find(([uuid, identity]) => (before.get(uuid) ?? identity) !== identity);
+  return exchanged?.[0] ?? null;
 }
 
 export function byName(a: { readonly name: string }, b: { readonly name: string }): number {

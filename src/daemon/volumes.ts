@@ -255,6 +255,8 @@ export class VolumeSet implements ChangedSet {
       served.problem = `it can't be loaded by its new worker: ${reason}`;
       this.fail(served.name, reason);
     }
+    // It found no worker to end at.
+    for (const { id, shown } of volumes) if (!shown) await host.retire(id);
   }
 
   /** The slot's worker has ended with everything that it held. Gives the connections that ended with it. */

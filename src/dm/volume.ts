@@ -406,6 +406,11 @@ export class Volume implements BlockDevice {
     return (await leaveRanges(table)) || errno;
   }
 
+  /** Why every flush fails: what was written is lost; 0: it is not. */
+  get lostFlushes(): number {
+    return this.#mapper.lostFlushes;
+  }
+
   /** A suspend that was given up may have got as far as a layer, and one that did not flush has: it would hold the flush back. */
   #wakeLayers(): void {
     for (const layer of this.#live?.layers ?? []) if (layer.state === 'suspended') layer.resume();

@@ -140,6 +140,8 @@ class Way {
           'an alert could not be delivered; trying again',
         );
         await this.#pause(Math.min(FIRST_PAUSE_MS * 2 ** attempt, MAX_PAUSE_MS), changed);
+        // Another target has its own.
+        if (changed.aborted) attempt = -1;
       }
     }
   }

@@ -1,6 +1,7 @@
 /** What a daemon waits for before it hands everything over: nothing of its volumes changes when its workers are told to be quiet. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { lostOf } from '../../src/daemon/handover/follow.ts';
 import { handOver } from '../../src/daemon/handover/hand-over.ts';
 import type { FromSuccessor } from '../../src/daemon/handover/messages.ts';
 import type { Inventory } from '../../src/daemon/inventory.ts';
@@ -98,4 +99,18 @@ test('nobody is moved to another worker any more, and whoever was to be is when 
   await assert.rejects(toNobody(bench, quiet), /a device hangs/);
   await waitFor('them to be spread', () => bench.hosts[1]?.requests.size === 2);
   assert.equal(home.requests.size, 2);
+});
+
+test('what is to be served by whoever follows is on the same devices', () => {
+  const on = (identity: string): Inventory => {
+    const { plan, ...volume } = wished('a');
+    assert(plan.active);
+    return { ...NOTHING, volumes: [{ ...volume, plan: { ...plan, disks: new Map([['uuid', identity]]) } }] };
+  };
+  const served = new Map([['vg a', { id: 'vg a', key: '100', readOnly: false }]]);
+  const known = { inventory: on('file:1:2'), served, decisions: new Map(), added: [] };
+  assert.deepEqual(lostOf(known, on('file:1:2')), []);
+  const reason = 'physical volume uuid is another device now';
+  assert.deepEqual(lostOf(known, on('file:1:3')), [{ name: 'vg/a', reason }]);
+  assert.equal(lostOf(known, NOTHING)[0]?.name, 'vg/a');
 });

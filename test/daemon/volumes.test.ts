@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { RETIRE_TIMEOUT_MS } from '../../src/daemon/volumes.ts';
+import type { VolumeSpec } from '../../src/daemon/worker/host.ts';
 import { WorkerPool } from '../../src/daemon/worker/pool.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { FakeWorker, noRules } from './fake-worker.ts';
@@ -251,6 +252,29 @@ describe('a worker that dies', () => {
     assert.deepEqual(bench.hosts[0]?.state(), {});
     await bench.volumes.resume(['vg a']);
     assert.deepEqual(bench.hosts[0]?.state(), { 'vg/a': '100' });
+  });
+
+  test('does not keep what leaves while it gets its tables back', async (t) => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a')]);
+    const begun = Promise.withResolvers<void>();
+    const slow = Promise.withResolvers<void>();
+    const slowly = t.mock.method(
+      FakeWorker.prototype,
+      'load',
+      async function (this: FakeWorker, specs: readonly VolumeSpec[]) {
+        begun.resolve();
+        await slow.promise;
+        slowly.mock.restore();
+        return this.load(specs);
+      },
+    );
+    bench.hosts[0]?.die();
+    await begun.promise;
+    await bench.apply([]);
+    slow.resolve();
+    await bench.pool.slots[0]?.within(5000);
+    assert.deepEqual(bench.hosts[0]?.state(), {});
   });
 });
 

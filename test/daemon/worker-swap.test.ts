@@ -230,3 +230,16 @@ test("a new description of a volume that has ended meanwhile is nobody's failure
   await worker.retire('a');
   await worker.describe({ id: 'a', name: 'b', description: '', contexts: [] });
 });
+
+test('a worker is not quiet where what was written is lost: who has the volume next would call it durable', async (t) => {
+  const { worker, linear, spec } = await stand(t);
+  await worker.load([spec('a', linear(0))]);
+  await worker.resume(['a']);
+  const patience = { workMs: 5000, answerMs: 5000 };
+  t.mock.getter(Volume.prototype, 'lostFlushes', () => 5);
+  assert.equal(await worker.quiesce(patience), 'what was written to a is lost: its flushes fail');
+  t.mock.restoreAll();
+  assert.equal((await worker.volumeStatus('a'))?.state, 'active');
+  assert.equal(await worker.quiesce(patience), null);
+  await worker.goOn();
+});

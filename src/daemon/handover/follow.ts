@@ -4,7 +4,7 @@
  *
  * Invariants
  *  - Until `take` nothing is written, and no table is loaded: reading and opening is all.
- *  - A volume that was served, with whatever was decided for it, is served again, or the hand-over does not take place.
+ *  - A volume that was served, with whatever was decided for it, is served again, on the same devices, or the hand-over does not take place.
  */
 import { closeSync, rmSync } from 'node:fs';
 import type { NbdServer } from '../../nbd/server.ts';
@@ -18,6 +18,7 @@ import { holdLifeLock, inheritedLifeLock, type LifeLock } from '../life-lock.ts'
 import { formatListenUri, type ListenAddress } from '../listen-uri.ts';
 import type { DaemonVolumes } from '../live.ts';
 import type { Logger } from '../log.ts';
+import { exchangedDisk } from '../served-volume.ts';
 import type { Stock } from '../stock.ts';
 import type { VolumeSet } from '../volumes.ts';
 import type { AdoptRequest } from '../worker/host.ts';
@@ -71,13 +72,17 @@ export async function follow(
   return { inventory, taken };
 }
 
-/** What is served now, and would not be. */
-function lostOf({ served, inventory }: Knowledge, next: Inventory): readonly { name: string; reason: string }[] {
+/** What is served now, and would not be, with the reason. */
+export function lostOf({ served, inventory }: Knowledge, next: Inventory): readonly { name: string; reason: string }[] {
   const plans = new Map(next.volumes.map(({ id, plan }) => [id, plan]));
-  return inventory.volumes.flatMap(({ id, name }) => {
+  return inventory.volumes.flatMap(({ id, name, plan: before }) => {
     const plan = plans.get(id);
-    if (!served.has(id) || plan?.active === true) return [];
-    return [{ name, reason: plan?.reason ?? 'no metadata that was found has such a logical volume' }];
+    if (!served.has(id)) return [];
+    if (plan?.active !== true) {
+      return [{ name, reason: plan?.reason ?? 'no metadata that was found has such a logical volume' }];
+    }
+    const disk = before.active ? exchangedDisk(before.disks, plan.disks) : null;
+    return disk === null ? [] : [{ name, reason: `physical volume ${disk} is another device now` }];
   });
 }
 

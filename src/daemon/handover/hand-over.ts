@@ -97,6 +97,9 @@ type Patiently = Omit<HandedOver, 'patience'> & { readonly patience: Patience };
 async function makeQuiet(parts: Patiently, successor: Follower, undo: AsyncDisposableStack): Promise<number> {
   const { workers, volumes, nbd, patience } = parts;
   const inventory = parts.inventory();
+  // Nobody is moved to another worker any more: many moves may wait for one device.
+  undo.defer(() => volumes.branches.goOn());
+  volumes.branches.stop();
   await volumes.settled();
   const stuck = volumes.stuck();
   if (stuck !== null) throw refused(stuck);
@@ -111,9 +114,6 @@ async function makeQuiet(parts: Patiently, successor: Follower, undo: AsyncDispo
   const ids = volumes.status().map(({ id }) => id);
   undo.defer(() => volumes.clients.release(ids));
   volumes.clients.block(ids);
-  // Nor is anybody moved.
-  undo.defer(() => volumes.branches.goOn());
-  volumes.branches.stop();
   // Who has chosen before may have a volume brought to one more worker.
   await volumes.settled();
   undo.defer(() => workers.goOn());

@@ -24,7 +24,7 @@ import type { InheritedSocket } from '../systemd.ts';
 import type { AdoptRequest } from '../worker/host.ts';
 
 /** To be raised with every change of these messages, or of what is in them. */
-export const FORMAT = 2;
+export const FORMAT = 3;
 
 /** Descriptors, by their numbers in the successor. */
 export interface Estate {

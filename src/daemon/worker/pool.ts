@@ -95,7 +95,7 @@ export class WorkerSlot {
 
   /** Whether it has ended again soon after a start: who is served elsewhere is better off there. */
   get isFailing(): boolean {
-    return this.#restarts > 1 && this.#delayMs > 0;
+    return this.#restarts > 1 && this.#delayMs > 0 && performance.now() - this.#startedAt < LONG_LIFE_MS;
   }
 
   status(): WorkerStatus {
@@ -125,9 +125,9 @@ export class WorkerSlot {
     for (const lost of this.#losses.all()) await host.loseFlushes(lost);
     await this.#options.restore(this, host);
     this.#host = host;
+    this.#ready.resolve(host);
     // What was lost meanwhile was told to those who were there.
     for (const lost of this.#losses.all()) await host.loseFlushes(lost);
-    this.#ready.resolve(host);
   }
 
   #gone(reason: string): void {

@@ -298,7 +298,10 @@ export class Worker implements WorkerCommands {
       return `${unfinished} requests are not finished after ${patience.workMs} ms`;
     }
     const suspended = await this.suspend({ ids: [...this.#volumes.keys()], timeoutMs: patience.workMs });
-    const problem = suspended.find((answer) => answer.problem !== undefined)?.problem ?? null;
+    // Who has the volumes next would tell clients that what is lost is durable.
+    const lost = [...this.#volumes.values()].find(({ volume }) => volume.lostFlushes !== 0);
+    const loss = lost === undefined ? null : `what was written to ${lost.name} is lost: its flushes fail`;
+    const problem = suspended.find((answer) => answer.problem !== undefined)?.problem ?? loss;
     if (problem !== null) await this.goOn();
     return problem;
   }
