@@ -9,8 +9,8 @@
 import assert from 'node:assert/strict';
 import type { Changes } from '../lvm/changes.ts';
 import { createPvPlan, newPvWrite, type PvCreateRequest } from '../lvm/edit/pv-create.ts';
-import type { LabelledDevice } from '../lvm/model.ts';
-import { type ChosenDevice, chooseDevices, pvStateOf } from '../lvm/pv-devices.ts';
+import type { LabelledDevice, Scan } from '../lvm/model.ts';
+import { chooseDevices, deviceNamed, pvStateOf } from '../lvm/pv-devices.ts';
 import { newUuid } from '../ondisk/uuid.ts';
 import type { CommandContext } from './command.ts';
 import { CommandError } from '../lvm/edit/errors.ts';
@@ -25,6 +25,8 @@ export async function joinDevices(
   request: PvCreateRequest,
   force: number,
 ): Promise<readonly LabelledDevice[]> {
+  // Before anything is wiped.
+  await refuseTwice(changes.scan, vgName, names);
   const { devices } = await chooseDevices(changes, {
     names,
     purpose: 'join',
@@ -33,7 +35,6 @@ export async function joinDevices(
     sizeSectors: 0,
     ...deviceRules(command),
   });
-  refuseTwice(devices, vgName);
   const joining: LabelledDevice[] = devices.flatMap(({ state }) => (state.kind === 'orphan' ? state.found : []));
   for (const { name, device, state, topology } of devices) {
     if (state.kind === 'orphan') continue;
@@ -46,15 +47,17 @@ export async function joinDevices(
   return joining;
 }
 
-function refuseTwice(devices: readonly ChosenDevice[], vgName: string): void {
+async function refuseTwice(scan: Scan, vgName: string, names: readonly string[]): Promise<void> {
   const seen = new Set<string>();
-  for (const { name, device } of devices) {
-    if (seen.has(device.identity)) {
+  for (const name of names) {
+    const identity = (await deviceNamed(scan, name))?.identity;
+    if (identity === undefined) continue;
+    if (seen.has(identity)) {
       throw new CommandError([
         `Physical volume '${name}' is already in volume group '${vgName}'`,
         `PV ${name} cannot be added to VG ${vgName}.`,
       ]);
     }
-    seen.add(device.identity);
+    seen.add(identity);
   }
 }

@@ -41,6 +41,8 @@ interface ApplyWishes extends Omit<LiveWishes, 'force'> {
   readonly mustFollow?: readonly string[];
   /** Called before the first write, when the daemon holds its volumes ready for the change; when it throws, nothing is written. */
   readonly ready?: () => Promise<void>;
+  /** It undoes what the command has done, which it does also when it is cancelled. */
+  readonly undoes?: boolean;
 }
 
 /** What was committed is on the disks, and the volumes that it was for are not what it says. */
@@ -159,6 +161,7 @@ export class Changes {
    * `--test` all but the writing is done. Throws CommandError: the VG is as before, unless its lines say otherwise.
    */
   async apply(plan: Plan, wishes: ApplyWishes = {}): Promise<VolumeGroup | null> {
+    if (wishes.undoes !== true && this.context.signal?.aborted === true) throw new CommandError('Interrupted...');
     this.#refuse(plan);
     const checked = validatePlan(plan, this.context.limits);
     this.#print(checked, 'before');
@@ -250,7 +253,6 @@ export class Changes {
   }
 
   #refuse({ before, after }: Plan): void {
-    if (this.context.signal?.aborted === true) throw new CommandError('Interrupted...');
     if (before === null || after === null) return;
     if (before.hasDuplicates && this.context.allowDuplicates !== true) {
       throw new CommandError(`Cannot update volume group ${before.vg.name} with duplicate PV devices.`);

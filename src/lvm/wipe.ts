@@ -28,7 +28,12 @@ import { wipeSignatures } from './wipe-signatures.ts';
 /** A signature was found on a new LV and is to stay, or its head can't be wiped: the LV is not wanted then. */
 export class WipeRefused extends CommandError {}
 
-const ABORTING = 'Aborting. Failed to wipe start of new LV.';
+type LvWipe = Extract<Effect, { readonly kind: 'wipe-lv' }>;
+
+/** In LVM2's words. */
+function aborting({ beforeCommit }: LvWipe): string {
+  return `Aborting. Failed to wipe ${beforeCommit === true ? 'snapshot exception store' : 'start of new LV'}.`;
+}
 
 /** The LV's own extents as a block device, whatever else is made of them; closing it closes its PVs. Throws CommandError. */
 export async function openLv(
@@ -71,25 +76,20 @@ export async function openLv(
 }
 
 /** Wipes signatures, asking about each, and zeroes the head of a new LV. Throws WipeRefused if a signature is to stay, or that can't be done. */
-export async function wipeNewLv(
-  effect: Extract<Effect, { readonly kind: 'wipe-lv' }>,
-  around: EffectContext,
-): Promise<void> {
+export async function wipeNewLv(effect: LvWipe, around: EffectContext): Promise<void> {
   try {
     await wipeHead(effect, around);
   } catch (error) {
     if (error instanceof WipeRefused) throw error;
     if (error instanceof CommandError)
-      throw new WipeRefused([...error.lines, ABORTING], error.exitCode, { cause: error });
-    if (error instanceof DeviceError) throw new WipeRefused([error.message, ABORTING], 5, { cause: error });
+      throw new WipeRefused([...error.lines, aborting(effect)], error.exitCode, { cause: error });
+    if (error instanceof DeviceError) throw new WipeRefused([error.message, aborting(effect)], 5, { cause: error });
     throw error;
   }
 }
 
-async function wipeHead(
-  { lvName, zeroBytes, signatures }: Extract<Effect, { readonly kind: 'wipe-lv' }>,
-  around: EffectContext,
-): Promise<void> {
+async function wipeHead(effect: LvWipe, around: EffectContext): Promise<void> {
+  const { lvName, zeroBytes, signatures } = effect;
   const { group, change } = around;
   if (group === null) throw new CommandError(`Failed to find logical volume ${lvName} to wipe.`);
   const opened = await openLv(group, lvName, (device) => around.open(device));
@@ -97,7 +97,10 @@ async function wipeHead(
   try {
     const path = `/dev/${group.vg.name}/${lvName}`;
     if (signatures && !(await wipeSignatures(device, { name: path, force: change.force, context: change }))) {
-      throw new WipeRefused([`Failed to wipe signatures on logical volume ${group.vg.name}/${lvName}.`, ABORTING]);
+      throw new WipeRefused([
+        `Failed to wipe signatures on logical volume ${group.vg.name}/${lvName}.`,
+        aborting(effect),
+      ]);
     }
     if (zeroBytes > 0) await writeZeroes(device, 0, Math.min(zeroBytes, device.limits.sizeBytes));
     await flush(device);

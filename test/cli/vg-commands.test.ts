@@ -1,6 +1,6 @@
 /** Commands about whole volume groups beside the real LVM2, on twins of empty devices. */
 import assert from 'node:assert/strict';
-import { rename, writeFile } from 'node:fs/promises';
+import { open, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { withDeviceTwins } from './pv-twin.ts';
@@ -92,6 +92,15 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
         'lvs --noheadings --separator , -o seg_pe_ranges vg2',
       ]);
       await twins.same(['vgsplit vg vg3 P3 P3', 'vgextend vg P0', 'vgremove -y vg2 vg', 'vgcreate vg P3 P3']);
+      // LVM2 finds that out when it has wiped it.
+      await twins.same(['pvremove P3']);
+      const image = await open(twins.files[3] ?? '', 'r+');
+      await image.write(Buffer.from('SWAPSPACE2'), 0, 10, 4086);
+      assert.equal((await twins.ours('vgcreate -y vg P3 P3')).code, 5);
+      const { buffer } = await image.read(Buffer.alloc(10), 0, 10, 4086);
+      assert.equal(buffer.toString(), 'SWAPSPACE2');
+      await image.write(Buffer.alloc(10), 0, 10, 4086);
+      await image.close();
       await twins.sameWorld();
     }));
 

@@ -1,6 +1,6 @@
 /** The control socket on a daemon that only notes what it is asked: its document, its refusals, and commands from their begin to their end. */
 import assert from 'node:assert/strict';
-import { readFile, writeFile } from 'node:fs/promises';
+import { open, readFile, writeFile } from 'node:fs/promises';
 import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -460,6 +460,25 @@ describe('commands', () => {
       await client.request('DELETE', `/v1/commands/${list.commands[0]?.id}`);
       assert.equal((await held).code, 5);
       assert.deepEqual(methodsOf(stand), []);
+    });
+  });
+
+  test('cancelled when it asks about what it found on a new LV, a command takes the LV back', async () => {
+    await withStand(async (_stand, group, client) => {
+      const image = await open(group.path, 'r+');
+      const { size } = await image.stat();
+      // Swap space, wherever an LV may begin.
+      for (let at = 2 ** 20; at + 8192 < size; at += 2 ** 20)
+        await image.write(Buffer.from('SWAPSPACE2'), 0, 10, at + 4086);
+      await image.close();
+      const create = await begin(client, await commandOn(group, 'lvcreate', NO_BACKUP, '-n', 'b', '-l', '1', 'vg'));
+      const said = await follow(create, async (event, id) => {
+        assert.match(event.question, /swap signature detected/);
+        await client.request('DELETE', `/v1/commands/${id}`);
+      });
+      assert.equal(said.code, 5);
+      const { stdout } = await follow(await begin(client, await commandOn(group, 'lvs', '--noheadings', '-olv_name')));
+      assert.deepEqual(stdout.trim().split(/\s+/), ['a']);
     });
   });
 

@@ -18,7 +18,7 @@ async function takeBack(changes: Changes, vgName: string, lvNames: readonly stri
   const made = lvNames.filter((lvName) => group.vg.logicalVolumes.some(({ name }) => name === lvName));
   if (made.length === 0) return;
   for (const lvName of made) await remover.remove(lvName);
-  await changes.apply(emptyPlan(group, remover.result().vg));
+  await changes.apply(emptyPlan(group, remover.result().vg), { undoes: true });
 }
 
 /** The same for LVs whose heads could not be wiped. Throws a CommandError that tells of both, where the metadata can't be written any more. */
