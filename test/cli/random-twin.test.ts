@@ -107,9 +107,12 @@ const command: Words = fc.oneof(
   { weight: 2, arbitrary: line('lvremove -f', lv) },
 );
 
+/** The same each time: what other seeds find is looked for on purpose, with many runs. */
+const SEED = 20_261_123;
+
 test('random command lines do what they do with LVM2', () =>
   withDeviceTwins([16, 24, 12, 32], async (twins) => {
-    const seed = Number(process.env['ORION_LVM_TWIN_SEED'] ?? Date.now() % 2 ** 31);
+    const seed = Number(process.env['ORION_LVM_TWIN_SEED'] ?? SEED);
     const numRuns = Number(process.env['ORION_LVM_TWIN_RUNS'] ?? 2);
     process.stdout.write(`ORION_LVM_TWIN_SEED=${seed}\n`);
     const lines = fc.array(command, { minLength: 30, maxLength: 30 });

@@ -26,14 +26,38 @@ export async function withLvm2<T>(files: readonly string[], use: (lvm: Lvm2) => 
       `global { use_lvmpolld = 0 use_lvmlockd = 0 locking_dir = "${join(folder, 'lock')}" }\n` +
         'devices { use_devicesfile = 0 }\nactivation { monitoring = 0 }\nbackup { backup = 0 archive = 0 }\n',
     );
-    const devices: string[] = [];
+    const devices = await attachLoops(files);
     try {
-      for (const file of files) devices.push((await mustRun('losetup', ['-f', '--show', file])).trim());
       return await use(session(folder, files, devices));
     } finally {
-      for (const device of devices) await runProgram('losetup', ['-d', device]);
+      await detachLoops(devices);
     }
   });
+}
+
+/** Loop devices whose names are as long as each other and sorted as the files are: LVM2 sorts by name, and columns are as wide as names. */
+export async function attachLoops(files: readonly string[]): Promise<readonly string[]> {
+  const devices: string[] = [];
+  const others: string[] = [];
+  try {
+    for (let file = files[0]; file !== undefined; file = files[devices.length]) {
+      const device = (await mustRun('losetup', ['-f', '--show', file])).trim();
+      const last = devices.at(-1) ?? device;
+      if (device.length > last.length) others.push(...devices.splice(0), device);
+      else if (device.length < last.length || device < last) others.push(device);
+      else devices.push(device);
+    }
+    return devices;
+  } catch (error) {
+    others.push(...devices);
+    throw error;
+  } finally {
+    await detachLoops(others);
+  }
+}
+
+export async function detachLoops(devices: readonly string[]): Promise<void> {
+  for (const device of devices) await runProgram('losetup', ['-d', device]);
 }
 
 function session(folder: string, files: readonly string[], devices: readonly string[]): Lvm2 {

@@ -10,6 +10,7 @@ import { EXIT, type Output } from '../../src/cli/messages.ts';
 import { run as runOurs } from '../../src/cli/run.ts';
 import { mustRun, runProgram } from '../helpers/run.ts';
 import { SHARED, withTemporaryFolder } from '../helpers/shared.ts';
+import { attachLoops, detachLoops } from '../lvm/lvm2.ts';
 
 export interface Shown {
   readonly stdout: string;
@@ -90,9 +91,8 @@ export async function withJudge(
 ): Promise<void> {
   await withTemporaryFolder(async (folder) => {
     const env = await prepare(folder);
-    const loops: string[] = [];
+    const loops = await attachLoops(files);
     try {
-      for (const file of files) loops.push((await mustRun('losetup', ['-f', '--show', file])).trim());
       await use(
         judgeOf(
           shown.map((index) => loops[index] ?? ''),
@@ -100,7 +100,7 @@ export async function withJudge(
         ),
       );
     } finally {
-      for (const loop of loops) await runProgram('losetup', ['-d', loop]);
+      await detachLoops(loops);
     }
   });
 }
