@@ -1,19 +1,13 @@
 /**
- * A file or block device of the system: the part that all engines share. What is queued, how a request is carried out in pieces,
- * and when data is durable is decided here; an engine only makes the calls (`EngineCalls`).
+ * A file or block device of the system: the part that all engines share. What is queued and how a request is carried out in pieces is
+ * decided here, when data is durable in durability.ts; an engine only makes the calls (`EngineCalls`).
  *
  * Invariants
  *  - A slot carries one request at a time, and at most `calls.slots` are taken, so one device can't use up what all share.
  *  - An engine that gathers by itself gets a request in `submit`; for any other the queue is handed to free slots once per
  *    event-loop turn. Either way nothing completes inside `submit`.
  *  - Short reads and writes are continued where they stopped; end of file inside the device is EIO.
- *  - One fdatasync runs at a time and serves every flush (and every FUA request whose data is written) that was waiting when
- *    it began. What arrives while it runs waits for the next one. Where the engine can write durably (`durableWrites`), FUA
- *    writes do without it.
- *  - After a failed fdatasync every later flush and FUA fails as well: the kernel reports a lost page only once, and drops it, so
- *    a later success would claim durability for data that is gone. That is told, for others who have the device open. A durable
- *    write that fails counts as one if its bytes can be written: then it was the flush within that failed. Until that is known
- *    nothing is called durable.
+ *  - Where the engine can write durably (`durableWrites`), FUA writes need no flush of their own.
  *  - With `bounce` (O_DIRECT) data that is not `aligned` goes through aligned memory of a bounded size. A request that finds none left
  *    waits for it.
  */
@@ -21,6 +15,7 @@ import assert from 'node:assert/strict';
 import type { FileHandle } from 'node:fs/promises';
 import { dataRanges, Falloc } from '../native/addon.ts';
 import type { AlignedMemory } from './aligned-memory.ts';
+import { Durability } from './durability.ts';
 import { assertInLimits, type DeviceLimits, type OpenedDevice } from './device.ts';
 import type { EngineCalls, Slot, SlotOwner } from './engine-calls.ts';
 import { Errno } from './errors.ts';
@@ -68,15 +63,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   #busy = 0;
   #scheduled = false;
   #waiting = false;
-  /** Flushes and written FUA requests that no fdatasync covers yet, and those that the running one covers. */
-  #unsynced = new RequestQueue();
-  #syncing = new RequestQueue();
-  #syncRunning = false;
-  #syncErrno = 0;
-  /** Durable writes that have failed, and whose bytes are being written once more. */
-  #doubts = 0;
-  /** A durable write has failed: none is begun until a flush has ended well, lest who waits to know what failed waits for ever. */
-  #wary = false;
+  readonly #durability: Durability;
   /** Questions about what ranges hold: one at a time, so that they can't fill the thread pool. The first is under way. */
   readonly #questions: StatusQuestion[] = [];
   /** What has turned out to be unsupported is not tried again. */
@@ -93,9 +80,6 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     this.#waiting = false;
     this.#turn();
   };
-  readonly #onSync = (errno: number): void => {
-    this.#synced(errno);
-  };
 
   constructor(options: SystemDeviceOptions, calls: EngineCalls<S>) {
     this.name = options.name;
@@ -107,6 +91,15 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     this.#calls = calls;
     this.#bounce = options.bounce ?? null;
     this.#canDiscard = options.limits.canDiscard;
+    this.#durability = new Durability({
+      fdatasync: (done) => calls.fdatasync(done),
+      complete: (request, errno) => this.#complete(request, errno),
+      lost: (errno) => this.onFlushLost?.(errno),
+      ended: () => {
+        if (this.#durability.isDue) this.#schedule();
+        this.#checkDrained();
+      },
+    });
   }
 
   get limits(): DeviceLimits {
@@ -120,7 +113,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
   }
 
   loseFlushes(errno: number): void {
-    if (this.#syncErrno === 0) this.#syncErrno = errno;
+    this.#durability.lose(errno);
   }
 
   submit(request: IoRequest): void {
@@ -129,7 +122,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     request.error = 0;
     // A flush need not wait for what is queued before it: it covers what was completed before it.
     if (request.op === Op.flush) {
-      this.#unsynced.push(request);
+      this.#durability.add(request);
     } else if (this.#calls.gathers && this.#queue.size === 0 && this.#canStart() && !this.#mustDefer(request)) {
       this.#start(request);
       return;
@@ -194,7 +187,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
 
   #isIdle(): boolean {
     const moving = this.#busy > 0 || this.#queue.size > 0 || this.#questions.length > 0;
-    return !moving && this.#unsynced.size === 0 && !this.#syncRunning;
+    return !moving && this.#durability.isIdle;
   }
 
   #schedule(): void {
@@ -236,7 +229,7 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     slot.request = request;
     slot.position = request.offset;
     slot.end = request.offset + request.length;
-    slot.durable = !this.#wary && this.#canBeDurable(request);
+    slot.durable = this.#durability.allowsDurableWrites && this.#canBeDurable(request);
     if (request.op !== Op.read && this.#limits.readOnly) {
       this.#finish(slot, Errno.EROFS);
       return;
@@ -293,13 +286,11 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     if (errno === Errno.EINTR) {
       this.#advance(slot);
     } else if (slot.failed !== 0) {
-      this.#doubts--;
-      if (errno === 0) this.#loseFlush(slot.failed);
+      this.#durability.settle(slot.failed, errno === 0);
       this.#finish(slot, slot.failed);
       this.#schedule();
     } else if (errno !== 0 && slot.durable) {
-      this.#wary = true;
-      this.#doubts++;
+      this.#durability.doubt();
       slot.failed = errno;
       this.#transfer(slot, request);
     } else if (errno !== 0) {
@@ -401,12 +392,12 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     const request = this.#vacate(slot);
     if (this.#queue.size > 0 && !this.#waiting) this.#schedule();
     if (errno === 0 && request.op !== Op.read && (request.flags & RequestFlag.fua) !== 0) {
-      if (!durable || this.#doubts > 0) {
-        this.#unsynced.push(request);
+      if (!durable || this.#durability.inDoubt) {
+        this.#durability.add(request);
         this.#schedule();
         return;
       }
-      errno = this.#syncErrno;
+      errno = this.#durability.errno;
     }
     this.#complete(request, errno);
     this.#checkDrained();
@@ -417,38 +408,12 @@ export class SystemDevice<S extends Slot> implements OpenedDevice, SlotOwner {
     request.owner.ioDone(request);
   }
 
-  #loseFlush(errno: number): void {
-    if (this.#syncErrno === 0) this.onFlushLost?.(errno);
-    this.loseFlushes(errno);
-  }
-
   #startSync(): void {
-    if (this.#syncRunning || this.#unsynced.size === 0 || this.#waiting || this.#doubts > 0) return;
+    if (this.#waiting || !this.#durability.isDue) return;
     if (!this.#calls.hasRoom(this.#onRoom)) {
       this.#waiting = true;
       return;
     }
-    const covered = this.#unsynced;
-    this.#unsynced = this.#syncing;
-    this.#syncing = covered;
-    // Nothing was ever written through a read-only device.
-    if (this.#limits.readOnly || this.#syncErrno !== 0) {
-      this.#synced(this.#syncErrno);
-      return;
-    }
-    this.#syncRunning = true;
-    this.#calls.fdatasync(this.#onSync);
-  }
-
-  #synced(errno: number): void {
-    this.#syncRunning = false;
-    if (errno !== 0) this.#loseFlush(errno);
-    else if (this.#doubts === 0) this.#wary = false;
-    for (let request = this.#syncing.shift(); request !== null; request = this.#syncing.shift()) {
-      if (this.#doubts > 0) this.#unsynced.push(request);
-      else this.#complete(request, this.#syncErrno);
-    }
-    if (this.#unsynced.size > 0) this.#schedule();
-    this.#checkDrained();
+    this.#durability.begin(!this.#limits.readOnly);
   }
 }
