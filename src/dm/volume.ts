@@ -24,8 +24,9 @@ import { enterRanges, leaveRanges, type LoadedLine, type LoadedTable } from './l
 import { type LoadOptions, loadTable, NO_LIMITS } from './load.ts';
 import { RequestMapper } from './request-mapper.ts';
 import type { Table } from './table.ts';
-import { SECTOR_BYTES, type Target, type TargetRegistry, type TargetStatus } from './target.ts';
+import { SECTOR_BYTES, type Target, type TargetRegistry } from './target.ts';
 import { unlessAborted } from './unless-aborted.ts';
+import { lineStatuses, statusText, type VolumeState, type VolumeStatus } from './volume-status.ts';
 
 export interface VolumeOptions {
   readonly targets: TargetRegistry;
@@ -46,30 +47,6 @@ const MAX_DEPTH = 16;
 export interface TableOptions {
   /** The table takes no writes, whatever its devices take. Default false; also so when one of them is read-only. */
   readonly readOnly?: boolean;
-}
-
-export type VolumeState = 'empty' | 'active' | 'suspending' | 'suspended' | 'closed';
-
-/** The status of one line of the live table. */
-export interface LineStatus extends TargetStatus {
-  /** Sectors. */
-  readonly start: number;
-  readonly length: number;
-  readonly target: string;
-  /** The volumes under this line that belong to it. */
-  readonly layers: readonly VolumeStatus[];
-}
-
-export interface VolumeStatus {
-  readonly name: string;
-  readonly state: VolumeState;
-  readonly readOnly: boolean;
-  readonly sizeBytes: number;
-  readonly hasInactiveTable: boolean;
-  /** Requests being served, and requests that wait for `resume`. */
-  readonly inFlight: number;
-  readonly waiting: number;
-  readonly lines: readonly LineStatus[];
 }
 
 export class Volume implements BlockDevice {
@@ -324,11 +301,6 @@ export class Volume implements BlockDevice {
   }
 
   status(): VolumeStatus {
-    const live = this.#live;
-    const lines = (live?.lines ?? []).map(({ start, length, type, target, firstLeg, layers }): LineStatus => {
-      const { text, details } = target.status((leg) => live?.map.errors[firstLeg + leg] ?? 0);
-      return { start, length, target: type, text, details, layers: layers.map((layer) => layer.status()) };
-    });
     return {
       name: this.name,
       state: this.#state,
@@ -337,15 +309,13 @@ export class Volume implements BlockDevice {
       hasInactiveTable: this.#inactive !== null,
       inFlight: this.#mapper.inFlight,
       waiting: this.#mapper.waiting,
-      lines,
+      lines: this.#live === null ? [] : lineStatuses(this.#live),
     };
   }
 
   /** One line per target, as `dmsetup status` prints them: `<start> <length> <target> <status>`. */
   statusText(): string {
-    return this.status()
-      .lines.map((line) => `${line.start} ${line.length} ${line.target} ${line.text}\n`)
-      .join('');
+    return statusText(this.status());
   }
 
   /** The live or the inactive table as it was loaded; null when there is none. */

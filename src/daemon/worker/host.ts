@@ -16,7 +16,7 @@ import type { Socket } from 'node:net';
 import type { CacheSnapshot } from '../../block/cache/stats.ts';
 import type { IoSnapshot } from '../../dm/io-stats.ts';
 import type { Table } from '../../dm/table.ts';
-import type { VolumeStatus } from '../../dm/volume.ts';
+import type { VolumeStatus } from '../../dm/volume-status.ts';
 import type { VolumeId } from '../../lvm/live.ts';
 import type { ConnectionInfo } from '../../nbd/connection.ts';
 import type { Negotiated } from '../../nbd/option-replies.ts';

@@ -3,7 +3,7 @@
  * may come from another process.
  */
 import { SECTOR_BYTES } from '../target.ts';
-import type { VolumeStatus } from '../volume.ts';
+import type { VolumeStatus } from '../volume-status.ts';
 import { isMirrorDetails, type MirrorDetails } from './mirror.ts';
 
 /** A mirror in a layer of a volume. */

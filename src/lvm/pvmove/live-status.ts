@@ -5,7 +5,7 @@
  * then on a change that one leg did not take is not acknowledged, and the destination may become the truth.
  */
 import { type MirrorState, mirrorStates } from '../../dm/mirror/control.ts';
-import type { VolumeStatus } from '../../dm/volume.ts';
+import type { VolumeStatus } from '../../dm/volume-status.ts';
 import type { MoveStatus } from '../live.ts';
 
 /** The name of the layers that a move's tables have. */
