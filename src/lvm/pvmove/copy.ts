@@ -61,22 +61,17 @@ export async function copyExtents({ from, to, length, onProgress }: CopyRequest)
   await flush(to.device);
 }
 
+/** A hole is one where zeroes are read: file systems are known to call a hole what they were not told of yet. */
 async function copyChunk(from: Place, to: Place, length: number): Promise<void> {
+  const known = await holesOf(from, length);
+  const bytes = await readBytes(from.device, from.offset, length);
+  const holes = known.filter(({ start, end }) => isZero(bytes.subarray(start, end), end - start));
   let at = 0;
-  for (const { start, end } of [...(await holesOf(from, length)), { start: length, end: length }]) {
-    if (start > at) {
-      await writeBytes(to.device, to.offset + at, await readBytes(from.device, from.offset + at, start - at));
-    }
-    if (end > start) await copyHole(from, to, { start, end });
+  for (const { start, end } of [...holes, { start: length, end: length }]) {
+    if (start > at) await writeBytes(to.device, to.offset + at, bytes.subarray(at, start));
+    if (end > start) await writeZeroes(to.device, to.offset + start, end - start);
     at = end;
   }
-}
-
-/** What is read decides: file systems are known to call a hole what they were not told of yet. */
-async function copyHole(from: Place, to: Place, { start, end }: { start: number; end: number }): Promise<void> {
-  const bytes = await readBytes(from.device, from.offset + start, end - start);
-  if (isZero(bytes, bytes.length)) await writeZeroes(to.device, to.offset + start, end - start);
-  else await writeBytes(to.device, to.offset + start, bytes);
 }
 
 /** The holes of a chunk, from its beginning; none where nothing is known. */
