@@ -15,9 +15,9 @@ import type { LiveProblem, LiveStatus, VolumeId } from '../lvm/live.ts';
 import { Branches } from './branches.ts';
 import { type ChangedSet, GroupChange, ignoreGone, SUSPEND_TIMEOUT_MS, WORKER_TIMEOUT_MS } from './group-change.ts';
 import type { Logger } from './log.ts';
-import { lossOf } from './lost-snapshots.ts';
 import { within } from './patience.ts';
 import { Placement } from './placement.ts';
+import { restoreVolumes, retireLeft } from './restore.ts';
 import { byName, type DesiredVolume, type ExportStatus, groupOf, type ServedVolume } from './served-volume.ts';
 import type { ServedSnapshot } from './snapshot-watch.ts';
 import { VolumeClients } from './volume-clients.ts';
@@ -235,28 +235,14 @@ export class VolumeSet implements ChangedSet {
     for (const served of own) if (this.#changing.has(groupOf(served.id))) served.held = true;
     const volumes = own.filter((served) => served.shown && !served.held);
     if (volumes.length === 0) return;
-    const loaded = await host.load(volumes.map(({ load }) => load.spec));
-    const failed = new Map(
-      loaded.flatMap(({ id, problem }) => (problem === undefined ? [] : [[id, problem] as const])),
-    );
-    for (const { id, load } of volumes) {
-      const loss = failed.has(id) ? null : lossOf(load.spec, failed);
-      if (loss !== null) failed.set(id, `its snapshot can't: ${loss}`);
-    }
-    // What began to leave or to change meanwhile is seen to by whoever does that.
-    const good = volumes.filter((served) => !failed.has(served.id) && served.shown && !served.held);
-    for (const answer of await host.resume(good.map(({ id }) => id))) {
-      if (answer.problem === undefined) this.#served.get(answer.id)?.went(host, answer);
-      else failed.set(answer.id, answer.problem);
-    }
+    const failed = await restoreVolumes(host, volumes);
     for (const [id, reason] of failed) {
       const served = this.#served.get(id);
       if (served === undefined) continue;
       served.problem = `it can't be loaded by its new worker: ${reason}`;
       this.fail(served.name, reason);
     }
-    // It found no worker to end at.
-    for (const { id, shown } of volumes) if (!shown) await host.retire(id);
+    await retireLeft(host, volumes);
   }
 
   /** The slot's worker has ended with everything that it held. Gives the connections that ended with it. */
