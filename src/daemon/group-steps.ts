@@ -6,7 +6,7 @@
 import type { VolumeId } from '../lvm/live.ts';
 import { keepsDevices } from './kept-extents.ts';
 import { snapshotsNamed } from './lost-snapshots.ts';
-import type { ActivePlan, DesiredVolume, Load, ServedVolume } from './served-volume.ts';
+import { type ActivePlan, type DesiredVolume, exchangedDisk, type Load, type ServedVolume } from './served-volume.ts';
 import type { WorkerHost } from './worker/host.ts';
 
 /** A volume that is to have another table, or its first. */
@@ -26,7 +26,7 @@ export function endOf(served: ServedVolume, desired: DesiredVolume | undefined):
   if (served.leaving) return 'it is on its way out';
   if (desired === undefined) return 'no metadata that was found has such a logical volume';
   if (!desired.plan.active) return desired.plan.reason;
-  const disk = served.exchangedDisk(desired.plan);
+  const disk = exchangedDisk(served.disks, desired.plan.disks);
   return disk === null ? null : `physical volume ${disk} is another device now`;
 }
 

@@ -170,11 +170,6 @@ export class ServedVolume {
     this.readOnly = plan.readOnly;
   }
 
-  /** The uuid of a physical volume that is another device in this plan than where the volume is served from; null: there is none. */
-  exchangedDisk(plan: ActivePlan): string | null {
-    return exchangedDisk(this.disks, plan.disks);
-  }
-
   went(host: WorkerHost, facts: VolumeFacts & { readonly suspendedMs: number | null }): void {
     const { sizeBytes, readOnly, canTrim, preferredBlockSize, suspendedMs } = facts;
     this.facts = { sizeBytes, readOnly, canTrim, preferredBlockSize };
