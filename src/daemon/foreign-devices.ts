@@ -4,7 +4,8 @@
  *
  * Invariants
  *  - Told of devices that the settings name one by one: in directories and patterns anything may lie.
- *  - What can't be read is not told again: the scan has told it.
+ *  - What the scan knows is not read again: no device that it found to be a PV is opened.
+ *  - What can't be read is not told again: the scan has told it. A device that hangs now delays the start as it would delay a scan.
  */
 import { DeviceError } from '../block/errors.ts';
 import { openBlockDevice } from '../block/open.ts';
@@ -13,16 +14,34 @@ import type { Scan, ScannedDevice } from '../lvm/model.ts';
 import { findSignatures } from '../lvm/signatures.ts';
 import { endsOf } from '../lvm/wipe-signatures.ts';
 import { findLabel, LABEL_SCAN_BYTES } from '../ondisk/label.ts';
+import { labelledByIdentity } from './keep.ts';
 import type { Logger } from './log.ts';
+import type { Patience } from './patience.ts';
 
 const PARTITION_TABLES = new Set(['dos', 'gpt']);
 const IN_A_FILE = 'docs/operating.md, "Disk images", tells how to give what is in it';
 
 /** Logs what the devices of `named` hold that are no PVs, where it is known. */
-export async function tellForeign(scan: Scan, named: readonly string[], log: Logger): Promise<void> {
-  for (const device of scan.devices) {
-    const content = named.includes(device.path) ? await contentOf(device) : null;
-    if (content !== null) log.warn({ device: device.path }, `no physical volume: ${content}`);
+export async function tellForeign(
+  scan: Scan,
+  named: readonly string[],
+  { log, patience }: { readonly log: Logger; readonly patience: Patience },
+): Promise<void> {
+  const labelled = labelledByIdentity(scan);
+  const others = scan.devices.filter(({ path, identity }) => named.includes(path) && !labelled.has(identity));
+  const looks = others.map(async (device) => {
+    const content = await patience.with(
+      device.identity,
+      () => contentOf(device),
+      () => undefined,
+    );
+    return {
+      device: device.path,
+      content: content === null ? 'what it holds is not known: it does not answer' : content.value,
+    };
+  });
+  for (const { device, content } of await Promise.all(looks)) {
+    if (content !== null) log.warn({ device }, `no physical volume: ${content}`);
   }
 }
 

@@ -119,7 +119,8 @@ function isFlaggedMissing({ text }: PhysicalVolume): boolean {
   return text !== undefined && (text.flags.includes('MISSING') || text.status.includes('MISSING'));
 }
 
-function labelledByIdentity(scan: Scan): ReadonlyMap<string, LabelledDevice> {
+/** Everything that a scan found to be a PV, wherever it belongs. */
+export function labelledByIdentity(scan: Scan): ReadonlyMap<string, LabelledDevice> {
   const pvs = [...scan.orphans, ...scan.volumeGroups.flatMap((group) => group.pvs)];
   const all = [
     ...pvs.flatMap(({ found }) => (found === null ? [] : [found])),

@@ -18,6 +18,7 @@ import { type Decisions, type Inventory, takeInventory } from './inventory.ts';
 import { tellForeign } from './foreign-devices.ts';
 import type { Holding } from './keep.ts';
 import type { Logger } from './log.ts';
+import { Patience } from './patience.ts';
 
 /** A device that does not answer a scan for so long counts as unreadable. */
 const SCAN_TIMEOUT_MS = 10_000;
@@ -61,6 +62,7 @@ export class Stock {
     const { devices: held, mergeWaits, decisions } = this.#options;
     const served = options.served ?? this.#options.served;
     const paths = await this.#paths(settings, starting);
+    const patience = new Patience(SCAN_TIMEOUT_MS);
     for (;;) {
       const { scan, unreadable } = await this.scan(paths);
       if (starting && scan.devices.length === 0) {
@@ -72,7 +74,7 @@ export class Stock {
       const { devices } = takeInventory(scan, settings, undefined, holding, decisions(), before);
       const { opened, failures } = await held.hold(devices);
       if (starting) refuseBusy(settings, failures);
-      if (opened === 0 && starting) await tellForeign(scan, settings.devices, this.#options.log);
+      if (opened === 0 && starting) await tellForeign(scan, settings.devices, { log: this.#options.log, patience });
       if (opened === 0) return takeInventory(scan, settings, failures, holding, decisions(), before);
     }
   }

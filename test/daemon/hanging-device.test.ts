@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { open } from 'node:fs/promises';
+import { open, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { ControlClient } from '../../src/daemon/client/control-client.ts';
@@ -109,4 +109,39 @@ describe('a device that hangs delays only its own volumes', () => {
   for (const options of ways) {
     test(options.join(' '), () => withTemporaryFolder((folder) => hangsAlone(folder, options)));
   }
+});
+
+test('a named device that is no physical volume, and hangs when it is asked what else it is, lets the daemon start', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const { quick } = await makeImages(folder);
+    const foreign = join(folder, 'foreign.img');
+    await writeFile(foreign, Buffer.alloc(8 * EXTENT));
+    // A scan reads only its first sectors.
+    await using file = await SlowFile.mountHanging(foreign, folder, 4 * EXTENT);
+    const daemon = await startDaemon([file.path, quick]);
+    try {
+      assert.match(daemon.log(), /what it holds is not known: it does not answer/);
+      const { status, stderr } = await runProgram('/usr/bin/nbdsh', ['-u', daemon.uri('quick/lv'), '-c', BE_QUICK], {
+        env: ENV,
+      });
+      assert.equal(status, 0, stderr);
+    } finally {
+      file.goOn();
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    }
+  });
+});
+
+test('a physical volume is not asked what else it is', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const { quick } = await makeImages(folder);
+    await using file = await SlowFile.mountHanging(quick, folder, 8 * EXTENT);
+    const daemon = await startDaemon([file.path]);
+    try {
+      assert.equal(file.hasHung, false, 'nothing but its first sectors was read');
+    } finally {
+      file.goOn();
+      assert.equal(await daemon.stop(), 0, daemon.log());
+    }
+  });
 });

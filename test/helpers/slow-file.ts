@@ -7,8 +7,19 @@ import { dirname, join } from 'node:path';
 import { accepts, waitFor } from './daemon.ts';
 import { runProgram } from './run.ts';
 
-function refusalsIn(folder: string): { readonly flush: string; readonly writes: string } {
-  return { flush: join(folder, 'refuse-flush'), writes: join(folder, 'refuse-writes') };
+/** Names of files: a flush fails and removes the first one, writes fail while the second one is there, a read hangs and removes the third. */
+interface Refusals {
+  readonly flush: string;
+  readonly writes: string;
+  readonly read: string;
+}
+
+function refusalsIn(folder: string): Refusals {
+  return {
+    flush: join(folder, 'refuse-flush'),
+    writes: join(folder, 'refuse-writes'),
+    read: join(folder, 'hang-read'),
+  };
 }
 
 /** Serves `image` as a file of a FUSE file system, until it is disposed of. */
@@ -17,8 +28,7 @@ export class SlowFile implements AsyncDisposable {
   readonly #server: ChildProcess;
   readonly #fuse: ChildProcess;
 
-  /** Names of files: a flush fails and removes the first one, writes fail while the second one is there. */
-  readonly #refusals: { readonly flush: string; readonly writes: string };
+  readonly #refusals: Refusals;
 
   private constructor(path: string, server: ChildProcess, fuse: ChildProcess) {
     this.path = path;
@@ -46,6 +56,17 @@ export class SlowFile implements AsyncDisposable {
     ]);
   }
 
+  /** A device that hangs as soon as somebody reads behind `offset`, once. */
+  static async mountHanging(image: string, folder: string, offset: number): Promise<SlowFile> {
+    const { read } = refusalsIn(folder);
+    await writeFile(read, '');
+    return SlowFile.#mount(folder, [
+      'eval',
+      `get_size=stat -L -c %s ${image}`,
+      `pread=if [ $4 -ge ${offset} ] && rm ${read} 2>/dev/null; then kill -STOP $PPID; fi; dd if=${image} skip=$4 count=$3 iflag=count_bytes,skip_bytes 2>/dev/null`,
+    ]);
+  }
+
   static async #mount(folder: string, plugin: readonly string[]): Promise<SlowFile> {
     const [socket, mount] = [join(folder, 'slow.sock'), join(folder, 'slow')];
     await mkdir(mount);
@@ -61,6 +82,11 @@ export class SlowFile implements AsyncDisposable {
   }
   goOn(): void {
     this.#server.kill('SIGCONT');
+  }
+
+  /** Whether a device of `mountHanging` has. */
+  get hasHung(): boolean {
+    return !existsSync(this.#refusals.read);
   }
 
   /** The next flush fails. */
