@@ -6,14 +6,14 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer, type ServerResponse } from 'node:http';
+import { createServer, type RequestListener, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import type { Alert } from '../../src/observe/health.ts';
 import { readAudit, verifyAudit } from '../../src/observe/audit-verify.ts';
-import { startDaemon, waitFor } from '../helpers/daemon.ts';
+import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { handOver, pidOf, stopLast } from '../helpers/hand-over.ts';
 import { CMD, request, WireClient } from '../nbd/wire.ts';
 import { TestGroup } from './images.ts';
@@ -30,41 +30,40 @@ function heldBy(pid: number): readonly string[] {
   });
 }
 
-test('no client waits for a webhook that hangs, and no alert is lost', { timeout: 120_000 }, async (t) => {
+/** A daemon on volume groups with these names, of which each is fuller than it is to be; its webhook, and a client of `vg/one`. */
+async function standWith(
+  t: TestContext,
+  names: readonly string[],
+  answer: RequestListener,
+): Promise<{
+  readonly daemon: RunningDaemon;
+  readonly client: WireClient;
+  readonly audit: string;
+  /** From the next process on there is nothing to tell. */
+  readonly calm: () => Promise<void>;
+}> {
   const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-alerts-'));
-  // What happened, in the order in which it did.
-  const events: string[] = [];
-  const alerts: Alert[] = [];
-  const open: ServerResponse[] = [];
-  const webhook = createServer((asked, response) => {
-    let body = '';
-    asked.on('data', (chunk: Buffer) => (body += chunk.toString()));
-    asked.on('end', () => {
-      const alert = JSON.parse(body) as Alert;
-      alerts.push(alert);
-      open.push(response);
-      response.once('close', () => events.push(`${response.writableFinished ? 'answered' : 'lost'} ${alert.subject}`));
-    });
-  }).listen(0, '127.0.0.1');
+  const webhook = createServer(answer).listen(0, '127.0.0.1');
   await once(webhook, 'listening');
-  const [one, two] = await Promise.all(
-    ['vg', 'vh'].map((name) =>
-      new TestGroup(join(folder, `${name}.img`), name).write([{ name: 'one', extent: 0, extents: 30 }]),
-    ),
-  );
-  assert.ok(one !== undefined && two !== undefined);
-  const config = join(folder, 'lvm.toml');
-  const audit = join(folder, 'audit.log');
-  const settings = (fullness: number): string => `[audit]
+  const volumes = [{ name: 'one', extent: 0, extents: 30 }];
+  const groups = names.map((name) => new TestGroup(join(folder, `${name}.img`), name).write(volumes));
+  const devices = (await Promise.all(groups)).map(({ path }) => path);
+  const [config, audit] = ['lvm.toml', 'audit.log'].map((name) => join(folder, name));
+  assert.ok(config !== undefined && audit !== undefined);
+  const configure = (fullness: number): Promise<void> =>
+    writeFile(
+      config,
+      `[audit]
 file = "${audit}"
 [events]
 interval = 1
 timeout = 600
 volume_group_full = ${fullness}
 webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
-`;
-  await writeFile(config, settings(50));
-  const daemon = await startDaemon([one.path, two.path], ['--config', config, '--workers', '1']);
+`,
+    );
+  await configure(50);
+  const daemon = await startDaemon(devices, ['--config', config, '--workers', '1']);
   t.after(async () => {
     webhook.closeAllConnections();
     webhook.close();
@@ -75,14 +74,35 @@ webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
   const client = await WireClient.open(daemon.socket);
   t.after(() => client.close());
   await client.attach('vg/one');
-  await waitFor('the first alert', () => alerts.length === 1);
-  await waitFor('the second to wait', () => /volume group vh is/.test(daemon.log()));
-  // What follows has nothing to tell.
-  await writeFile(config, settings(0));
-  const before = await pidOf(daemon);
-  await handOver(daemon);
+  return { daemon, client, audit, calm: () => configure(0) };
+}
+
+async function isServed(client: WireClient): Promise<void> {
   client.send(request({ type: CMD.read, length: 512 }));
   assert.equal((await client.reply(512)).error, 0);
+}
+
+test('no client waits for a webhook that hangs, and no alert is lost', { timeout: 120_000 }, async (t) => {
+  // What happened, in the order in which it did.
+  const events: string[] = [];
+  const alerts: Alert[] = [];
+  const open: ServerResponse[] = [];
+  const { daemon, client, audit, calm } = await standWith(t, ['vg', 'vh'], (asked, response) => {
+    let body = '';
+    asked.on('data', (chunk: Buffer) => (body += chunk.toString()));
+    asked.on('end', () => {
+      const alert = JSON.parse(body) as Alert;
+      alerts.push(alert);
+      open.push(response);
+      response.once('close', () => events.push(`${response.writableFinished ? 'answered' : 'lost'} ${alert.subject}`));
+    });
+  });
+  await waitFor('the first alert', () => alerts.length === 1);
+  await waitFor('the second to wait', () => /volume group vh is/.test(daemon.log()));
+  await calm();
+  const before = await pidOf(daemon);
+  await handOver(daemon);
+  await isServed(client);
   events.push('served');
   assert.deepEqual(events, ['served'], `the delivery was ended before clients were served:\n${daemon.log()}`);
   // Whoever comes after the next process finds nothing held by the one before.
@@ -114,32 +134,10 @@ test(
   'told to end while it delivers, the process that was replaced ends, and nobody else',
   { timeout: 120_000 },
   async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), 'orion-lvm-alerts-'));
     let asked = 0;
-    const webhook = createServer(() => asked++).listen(0, '127.0.0.1');
-    await once(webhook, 'listening');
-    const group = await new TestGroup(join(folder, 'vg.img'), 'vg').write([{ name: 'one', extent: 0, extents: 30 }]);
-    const config = join(folder, 'lvm.toml');
-    const settings = (fullness: number): string => `[events]
-interval = 1
-timeout = 600
-volume_group_full = ${fullness}
-webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
-`;
-    await writeFile(config, settings(50));
-    const daemon = await startDaemon([group.path], ['--config', config, '--workers', '1']);
-    t.after(async () => {
-      webhook.closeAllConnections();
-      webhook.close();
-      await stopLast(daemon);
-      await daemon.stop();
-      await rm(folder, { recursive: true, force: true });
-    });
-    const client = await WireClient.open(daemon.socket);
-    t.after(() => client.close());
-    await client.attach('vg/one');
+    const { daemon, client, calm } = await standWith(t, ['vg'], () => asked++);
     await waitFor('the alert', () => asked === 1);
-    await writeFile(config, settings(0));
+    await calm();
     const ended = once(daemon.child, 'exit');
     await handOver(daemon);
     await waitFor('it to say so', () => daemon.log().includes('handed over: this process ends'));
@@ -148,7 +146,6 @@ webhook = "http://127.0.0.1:${(webhook.address() as AddressInfo).port}/"
     assert.deepEqual(await ended, [0, null], daemon.log());
     assert.match(daemon.log(), /told to end: alerts that wait are not delivered/);
     assert.equal(asked, 1);
-    client.send(request({ type: CMD.read, length: 512 }));
-    assert.equal((await client.reply(512)).error, 0);
+    await isServed(client);
   },
 );
