@@ -14,9 +14,11 @@ import { statusOf } from './status-of.ts';
 
 const CYCLES = Number(process.env['ORION_LVM_CYCLES'] ?? 400);
 const AT_ONCE = 16;
+/** So many fill the pools, and have compiled what is run often. */
+const WARM_UP = 2000;
 /** A heap without room for garbage, and few buffers kept for reuse: growth is what is not let go. */
 const SMALL_HEAP = '--max-old-space-size=48 --max-semi-space-size=1';
-/** What may come and go between two looks all the same, in KiB for each process; a short run sees pools that are not full yet. */
+/** What may come and go between two looks all the same, in KiB for each process. */
 const NOISE_KIB = (CYCLES < 5000 ? 32 : 16) * 1024;
 
 async function descriptors(pid: number): Promise<number> {
@@ -92,8 +94,7 @@ for (const workers of ['0', '2']) {
     const pids = [...new Set([daemon.child.pid ?? 0, ...slots.flatMap(({ pid }) => pid ?? [])])];
     const look = (what: (pid: number) => Promise<number>): Promise<number[]> => Promise.all(pids.map(what));
 
-    // What is made once, and the pools, are there after a first round; in a long run they take thousands to be full.
-    await visits(Math.max(Math.min(CYCLES, 500), CYCLES / 2));
+    await visits(Math.max(WARM_UP, CYCLES / 2));
     const [before, beforeKib] = [await look(descriptors), await look(residentKib)];
     await visits(CYCLES);
     await waitFor('the descriptors to be closed', async () => {

@@ -81,7 +81,7 @@ async function hangsAlone(folder: string, options: readonly string[]): Promise<v
     const control = new ControlClient(join(dirname(daemon.socket), 'control.sock'));
     const began = performance.now();
     const status = (await control.request('GET', '/v1/status')) as DaemonStatus;
-    assert.ok(performance.now() - began < 2000, 'the status answers');
+    assert.ok(performance.now() - began < 5000, 'the status answers');
     assert.deepEqual(
       status.exports.map(({ name, state }) => `${name} ${state}`),
       ['quick/lv active', 'slow/lv active'],
