@@ -233,16 +233,21 @@ export class VolumeSet implements ChangedSet {
     // In the middle of a change nobody knows which table is the right one; its end lets them go on.
     const own = [...this.#served.values()].filter((served) => served.slot === slot);
     for (const served of own) if (this.#changing.has(groupOf(served.id))) served.held = true;
-    const volumes = own.filter((served) => served.shown && !served.held);
-    if (volumes.length === 0) return;
-    const failed = await restoreVolumes(host, volumes);
-    for (const [id, reason] of failed) {
-      const served = this.#served.get(id);
-      if (served === undefined) continue;
-      served.problem = `it can't be loaded by its new worker: ${reason}`;
-      this.fail(served.name, reason);
+    const failed = new Set<ServedVolume>();
+    const missing = (served: ServedVolume): boolean =>
+      served.shown && !served.held && served.liveOn !== host && !failed.has(served);
+    // Whoever held one of them may have given up waiting for this worker, and counts on it.
+    for (let volumes = own.filter(missing); volumes.length > 0; volumes = own.filter(missing)) {
+      const reasons = await restoreVolumes(host, volumes);
+      for (const served of volumes) {
+        const reason = reasons.get(served.id);
+        if (reason === undefined) continue;
+        failed.add(served);
+        served.problem = `it can't be loaded by its new worker: ${reason}`;
+        this.fail(served.name, reason);
+      }
+      await retireLeft(host, volumes);
     }
-    await retireLeft(host, volumes);
   }
 
   /** The slot's worker has ended with everything that it held. Gives the connections that ended with it. */
@@ -330,6 +335,7 @@ export class VolumeSet implements ChangedSet {
   async resume(ids: readonly VolumeId[]): Promise<void> {
     await Promise.all(ids.map((id) => this.#resumeOne(id)));
     this.clients.changed();
+    for (const vgId of new Set(ids.map(groupOf))) this.branches.again(vgId);
   }
 
   async #resumeOne(id: VolumeId): Promise<void> {

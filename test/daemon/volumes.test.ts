@@ -3,14 +3,32 @@
  * can't follow, and workers that die at every step.
  */
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { describe, test, type TestContext } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { WORKER_TIMEOUT_MS } from '../../src/daemon/group-change.ts';
 import { RETIRE_TIMEOUT_MS } from '../../src/daemon/volumes.ts';
 import type { VolumeSpec } from '../../src/daemon/worker/host.ts';
 import { WorkerPool } from '../../src/daemon/worker/pool.ts';
 import { waitFor } from '../helpers/daemon.ts';
 import { FakeWorker, noRules } from './fake-worker.ts';
 import { Bench, LOG, wished } from './volume-bench.ts';
+
+/** The next load of any worker waits until the test lets it go on. */
+function slowLoad(t: TestContext): { readonly begun: Promise<void>; readonly goOn: () => void } {
+  const begun = Promise.withResolvers<void>();
+  const slow = Promise.withResolvers<void>();
+  const slowly = t.mock.method(
+    FakeWorker.prototype,
+    'load',
+    async function (this: FakeWorker, specs: readonly VolumeSpec[]) {
+      begun.resolve();
+      await slow.promise;
+      slowly.mock.restore();
+      return this.load(specs);
+    },
+  );
+  return { begun: begun.promise, goOn: slow.resolve };
+}
 
 describe('a change of a volume group', () => {
   test('loads, then suspends all that changed, resumes it, and only then what is new', async () => {
@@ -257,24 +275,35 @@ describe('a worker that dies', () => {
   test('does not keep what leaves while it gets its tables back', async (t) => {
     const bench = await Bench.open(1);
     await bench.apply([wished('a')]);
-    const begun = Promise.withResolvers<void>();
-    const slow = Promise.withResolvers<void>();
-    const slowly = t.mock.method(
-      FakeWorker.prototype,
-      'load',
-      async function (this: FakeWorker, specs: readonly VolumeSpec[]) {
-        begun.resolve();
-        await slow.promise;
-        slowly.mock.restore();
-        return this.load(specs);
-      },
-    );
+    const { begun, goOn } = slowLoad(t);
     bench.hosts[0]?.die();
-    await begun.promise;
+    await begun;
     await bench.apply([]);
-    slow.resolve();
+    goOn();
     await bench.pool.slots[0]?.within(5000);
     assert.deepEqual(bench.hosts[0]?.state(), {});
+  });
+
+  test('gets also what was held when its restoring began, and what nobody waits for any more', async (t) => {
+    const bench = await Bench.open(1);
+    await bench.apply([wished('a'), wished('b')]);
+    assert.deepEqual(await bench.volumes.suspend(['vg a']), []);
+    const { begun, goOn } = slowLoad(t);
+    bench.hosts[0]?.die();
+    await begun;
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const given = bench.volumes.resume(['vg a']);
+    t.mock.timers.tick(WORKER_TIMEOUT_MS);
+    await given;
+    t.mock.timers.reset();
+    goOn();
+    await bench.pool.slots[0]?.within(5000);
+    assert.deepEqual(bench.hosts[0]?.state(), { 'vg/a': '100', 'vg/b': '100' });
+    const states = bench.volumes.status().map(({ name, problem }) => [name, problem]);
+    assert.deepEqual(states, [
+      ['vg/a', undefined],
+      ['vg/b', undefined],
+    ]);
   });
 });
 
