@@ -150,6 +150,7 @@ export function describeExport(export_: ListedExport, features: Features = PLAIN
 }
 
 /** What holds for the commands of a client who was shown this. */
-export function termsOf(features: Features, { minimumBlockSize, maximumBlockSize }: ExportInfo): Terms {
-  return { ...features, minimumBlockSize, maximumBlockSize };
+export function termsOf(features: Features, { minimumBlockSize, maximumBlockSize, flags }: ExportInfo): Terms {
+  const trims = (flags & TransmissionFlag.sendTrim) !== 0;
+  return { ...features, minimumBlockSize, maximumBlockSize, trims };
 }

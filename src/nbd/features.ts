@@ -31,7 +31,14 @@ export interface Terms extends Features {
   readonly minimumBlockSize: number;
   /** Bytes of one READ's or WRITE's data. */
   readonly maximumBlockSize: number;
+  /** TRIM was offered: then it is taken for good, also while the volume can't (an origin of snapshots), and does nothing. */
+  readonly trims: boolean;
 }
 
 /** Those of a client that asked for nothing, on an export like any other. */
-export const PLAIN_TERMS: Terms = { ...PLAIN, minimumBlockSize: 1, maximumBlockSize: MAX_PAYLOAD_BYTES };
+export const PLAIN_TERMS: Terms = {
+  ...PLAIN,
+  minimumBlockSize: 1,
+  maximumBlockSize: MAX_PAYLOAD_BYTES,
+  trims: false,
+};

@@ -67,7 +67,7 @@ export function judge(command: Command, export_: NbdExport, terms: Terms = PLAIN
       return (flags & CommandFlag.fastZero) !== 0 && !zeroesFast(command, export_) ? NbdErrno.enotsup : NbdErrno.ok;
     case CommandType.trim:
       if (export_.readOnly) return NbdErrno.eperm;
-      return inside && export_.canTrim ? NbdErrno.ok : NbdErrno.einval;
+      return inside && (export_.canTrim || terms.trims) ? NbdErrno.ok : NbdErrno.einval;
     case CommandType.cache:
       return inside ? NbdErrno.ok : NbdErrno.einval;
     case CommandType.blockStatus:

@@ -286,3 +286,32 @@ test('what LVM2 does not change of an origin is not changed', () =>
       /o owi.* {2}s swc/s,
     );
   }));
+
+test('who was offered TRIM may go on when there is a snapshot', { timeout: 120_000 }, async () => {
+  await withStand(async (offline) => {
+    const daemon = await startDaemon([offline.image], ['--workers', '0'], { LVM_SYSTEM_DIR: offline.folder });
+    const { env } = standOf(offline.folder, join(dirname(daemon.socket), 'control.sock'));
+    try {
+      const script = `
+import subprocess
+assert h.can_trim()
+h.pwrite(b"old" * 4096, 0)
+subprocess.run(["${bin('lvcreate')}", "-s", "-L8M", "-ns", "vg/o"], check=True)
+h.trim(8192, 0)
+h.trim(h.get_size(), 0, nbd.CMD_FLAG_FUA)
+assert h.pread(12288, 0) == b"old" * 4096
+again = nbd.NBD()
+again.connect_uri("${daemon.uri('vg/o')}")
+assert not again.can_trim()
+again.shutdown()
+snapshot = nbd.NBD()
+snapshot.connect_uri("${daemon.uri('vg/s')}")
+assert snapshot.pread(12288, 0) == b"old" * 4096
+`;
+      const PATH = `/usr/bin:${process.env['PATH'] ?? ''}`;
+      await mustRun('nbdsh', ['-u', daemon.uri('vg/o'), '-c', script], { cwd: offline.folder, env: { ...env, PATH } });
+    } finally {
+      await daemon.stop();
+    }
+  });
+});

@@ -117,6 +117,13 @@ describe('transmission', () => {
       error: EINVAL,
       machine: { export: { canTrim: false } },
     },
+    {
+      name: 'TRIM that was offered, of a volume that can no more',
+      fields: { type: CMD.trim, length: 512 },
+      error: 0,
+      machine: { export: { canTrim: false }, features: { trims: true } },
+      reaches: true,
+    },
     { name: 'READ, read-only', fields: { type: CMD.read, length: 1 }, error: 0, machine: READ_ONLY, reaches: true },
     { name: 'FLUSH, read-only', fields: { type: CMD.flush }, error: 0, machine: READ_ONLY, reaches: true },
     {
