@@ -74,6 +74,8 @@ export class Branches {
   /** After a `stop`, when everything stays here. Returns at once. */
   goOn(): void {
     this.#stopped = false;
+    // Who came meanwhile is at the volume's home.
+    this.spread();
     for (const vgId of new Set([...this.#places.keys()].map(groupOf))) this.again(vgId);
   }
 
@@ -270,8 +272,8 @@ export class Branches {
       if (groupOf(id) !== vgId) continue;
       const served = this.#options.served.get(id);
       if (served === undefined || !served.shown) this.#places.delete(id);
-      // A volume that is something else meanwhile waits until it is what it was.
-      if (served === undefined || !served.live || !mayBranch(served)) continue;
+      // A volume that is held, or something else meanwhile, waits until it is what it was.
+      if (served === undefined || !served.live || served.held || !mayBranch(served)) continue;
       this.#places.delete(id);
       inTurn(vgId, () => this.#bring(served, places)).catch((err: unknown) => {
         log.error({ err, lv: served.name }, 'clients were not spread');

@@ -1,6 +1,7 @@
 /** Volumes that several workers serve: who gets where, and that every change finds them at one worker. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { waitFor } from '../helpers/daemon.ts';
 import { Bench, wished } from './volume-bench.ts';
 
@@ -9,6 +10,8 @@ const A = 'vg a';
 /** Volume a at worker 0, with these clients of it. */
 async function served(clients: number, wish: Parameters<typeof wished>[1] = {}, workers = 2): Promise<Bench> {
   const bench = await Bench.open(workers);
+  // What workers that have come begin is done.
+  await nextTurn();
   await bench.apply([wished('a', wish)]);
   for (let connection = 1; connection <= clients; connection++) await bench.client(connection, 'vg/a').done;
   bench.asked();
@@ -193,6 +196,38 @@ describe('a change', () => {
     bench.volumes.setChanging('vg', false);
     await waitFor('them to be spread', () => Promise.resolve(places(bench)[1]?.length === 1));
     assert.deepEqual(places(bench), [[1, 3], [2]]);
+  });
+});
+
+describe('what does not take place', () => {
+  test('a command that can’t suspend all of its volumes lets clients of the others go where they were', async () => {
+    const bench = await served(4);
+    await bench.apply([wished('a'), wished('b')]);
+    bench.rules.unsuspendable.add('vg b');
+    bench.volumes.setChanging('vg', true);
+    const ids = [A, 'vg b'];
+    assert.deepEqual(
+      (await bench.volumes.suspend(ids)).map(({ id }) => id),
+      ['vg b'],
+    );
+    assert.deepEqual(places(bench), [[1, 3, 2, 4], []]);
+    bench.volumes.setChanging('vg', false);
+    await bench.volumes.resume(ids);
+    await waitFor('them to be spread', () => places(bench)[1]?.length === 2, 2000);
+    assert.deepEqual(places(bench), [
+      [1, 3],
+      [2, 4],
+    ]);
+  });
+
+  test('clients who came while everything was about to be handed over are spread when it is not', async () => {
+    const bench = await served(2);
+    bench.volumes.branches.stop();
+    for (const connection of [3, 4, 5, 6]) await bench.client(connection, 'vg/a').done;
+    assert.deepEqual(places(bench), [[1, 3, 4, 5, 6], [2]]);
+    bench.volumes.branches.goOn();
+    await waitFor('them to be spread', () => places(bench)[1]?.length === 3, 2000);
+    assert.equal(places(bench)[0]?.length, 3);
   });
 });
 

@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { ControlClient } from '../../src/daemon/client/control-client.ts';
+import type { Numbers } from '../../src/observe/stats.ts';
 import { accepts, startDaemon, waitFor } from '../helpers/daemon.ts';
 import { handOver, pidOf, stopLast } from '../helpers/hand-over.ts';
 import { mustRun } from '../helpers/run.ts';
@@ -174,6 +175,24 @@ for (const workers of ['0', '1']) {
     }
   });
 }
+
+test('who comes while it is tried is spread over the workers when it has failed', { timeout: 60_000 }, async (t) => {
+  const stand = await Stand.open(t, '2', { ...PATIENCE, look: 1000 });
+  const clients = [await stand.attached()];
+  const at = await stand.begin('look: hang');
+  await waitFor('it to look', () => stand.log.includes('it is at look'));
+  while (clients.length < 4) clients.push(await stand.attached());
+  await waitFor('the refusal', () => /everything stays here/.test(stand.log.slice(at)));
+  const control = new ControlClient(join(stand.folder, 'control.sock'));
+  await waitFor('them to be spread', async () => {
+    const numbers = (await control.request('GET', '/v1/numbers')) as Numbers;
+    return [0, 1].every((index) => numbers.clients.filter(({ worker }) => worker === index).length === 2);
+  });
+  for (const [index, client] of clients.entries()) {
+    await write(client, index + 1);
+    client.close();
+  }
+});
 
 test('told twice to end, the daemon takes along the process that has everything', { timeout: 60_000 }, async (t) => {
   const stand = await Stand.open(t, '1', { ...PATIENCE, serving: 600_000 });
