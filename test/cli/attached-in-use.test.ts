@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { mkdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { StreamOutput } from '../../src/cli/messages.ts';
 import { run } from '../../src/cli/run.ts';
 import { HOST_SYSTEM, noteDevice } from '../../src/daemon/client/attached.ts';
@@ -15,50 +15,74 @@ import { NOBODY } from '../helpers/terminal.ts';
 
 const IN_USE = / {2}Logical volume vg\/a in use: it is attached as \/dev\/nbd3, which waits for its daemon\.\n/;
 
-async function command(folder: string, ...args: readonly string[]): Promise<Outcome> {
-  let [stdout, stderr] = ['', ''];
-  const output = new StreamOutput({ write: (text) => (stdout += text) }, { write: (text) => (stderr += text) });
-  const devices = ['pv0', 'pv1', 'pv2'].map((name) => join(folder, name)).join(',');
-  const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '', ORION_LVM_DEVICES: devices };
-  const status = await run(args, output, { env, cwd: folder, uid: 1000, now: 0, terminal: NOBODY });
-  output.flush();
-  return { status, stdout, stderr };
+interface Lab {
+  /** Three PVs' images, empty. */
+  readonly pvs: readonly string[];
+  /** Runs a command line without a daemon. */
+  readonly command: (line: string) => Promise<Outcome>;
+  /** The same; it must end well. What it printed, trimmed. */
+  readonly must: (line: string) => Promise<string>;
+  /** The same; it must fail for this reason. */
+  readonly refused: (line: string, reason?: RegExp) => Promise<void>;
+  /** Notes nbd3, which the kernel says is connected, as the attached device of an LV. */
+  readonly attach: (lv: string) => Promise<void>;
+  /** From now on the kernel says that nbd3 isn't connected. */
+  readonly disconnect: () => Promise<void>;
+  /** Counts who reads where the kernel tells of its devices: whoever looks for attached ones does, for each that is noted. */
+  readonly sysBlock: { accessCount(): number; resetAccesses(): void };
 }
 
-test('what is attached while no daemon runs is in use', async (t) => {
+/** Calls `use` with a folder of its own, for images and for what stands for the kernel. */
+async function withLab(t: TestContext, use: (lab: Lab) => Promise<void>): Promise<void> {
   await withTemporaryFolder(async (folder) => {
-    const must = async (line: string): Promise<string> => {
-      const { status, stdout, stderr } = await command(folder, ...line.split(' '));
-      assert.equal(status, 0, `${line}: ${stderr}`);
-      return stdout.trim();
-    };
     const pvs = ['pv0', 'pv1', 'pv2'].map((name) => join(folder, name));
     for (const path of pvs) {
       await writeFile(path, '');
       await truncate(path, 64 * 2 ** 20);
     }
+    t.mock.property(HOST_SYSTEM, 'directory', join(folder, 'notes'));
+    const { mock: sysBlock } = t.mock.property(HOST_SYSTEM, 'sysBlock', join(folder, 'sys'));
+    const connected = join(folder, 'sys/nbd3/pid');
+    await mkdir(join(folder, 'sys/nbd3'), { recursive: true });
+    await writeFile(connected, '17\n');
+
+    const command: Lab['command'] = async (line) => {
+      let [stdout, stderr] = ['', ''];
+      const output = new StreamOutput({ write: (text) => (stdout += text) }, { write: (text) => (stderr += text) });
+      const env = { LVM_SYSTEM_DIR: folder, ORION_LVM_CONTROL: '', ORION_LVM_DEVICES: pvs.join(',') };
+      const around = { env, cwd: folder, uid: 1000, now: 0, terminal: NOBODY };
+      const status = await run(line.split(' '), output, around);
+      output.flush();
+      return { status, stdout, stderr };
+    };
+    const must: Lab['must'] = async (line) => {
+      const { status, stdout, stderr } = await command(line);
+      assert.equal(status, 0, `${line}: ${stderr}`);
+      return stdout.trim();
+    };
+    const refused: Lab['refused'] = async (line, reason = IN_USE) => {
+      const { status, stderr } = await command(line);
+      assert.equal(status, 5, `${line}: ${stderr}`);
+      assert.match(stderr, reason, line);
+    };
+    const attach: Lab['attach'] = async (lv) => {
+      const volume = await must(`lvs --noheadings --separator / -o vg_uuid,lv_uuid ${lv}`);
+      const server = 'unix:/run/orion-lvm/nbd.sock';
+      await noteDevice({ kernelName: 'nbd3', exportName: lv, server, connections: 1, volume });
+    };
+    await use({ pvs, command, must, refused, attach, disconnect: () => rm(connected), sysBlock });
+  });
+}
+
+test('what is attached while no daemon runs is in use', (t) =>
+  withLab(t, async ({ pvs, command, must, refused, attach, disconnect }) => {
     await must(`vgcreate vg ${pvs[0]} ${pvs[1]}`);
     await must(`vgcreate other ${pvs[2]}`);
     for (const name of ['a', 'b', 'o']) await must(`lvcreate -L12M -n ${name} vg ${pvs[0]}`);
     await must('vgcfgbackup -f before vg');
-    t.mock.property(HOST_SYSTEM, 'directory', join(folder, 'notes'));
-    t.mock.property(HOST_SYSTEM, 'sysBlock', join(folder, 'sys'));
-    await mkdir(join(folder, 'sys/nbd3'), { recursive: true });
-    const connected = join(folder, 'sys/nbd3/pid');
-    await writeFile(connected, '17\n');
-    const server = 'unix:/run/orion-lvm/nbd.sock';
-    const attach = async (name: string): Promise<void> => {
-      const volume = await must(`lvs --noheadings --separator / -o vg_uuid,lv_uuid vg/${name}`);
-      await noteDevice({ kernelName: 'nbd3', exportName: `vg/${name}`, server, connections: 1, volume });
-    };
     const seqno = (): Promise<string> => must('vgs --noheadings -o vg_seqno vg');
-    const refused = async (line: string, reason = IN_USE): Promise<void> => {
-      const { status, stderr } = await command(folder, ...line.split(' '));
-      assert.equal(status, 5, `${line}: ${stderr}`);
-      assert.match(stderr, reason, line);
-    };
 
-    await attach('a');
+    await attach('vg/a');
     const before = await seqno();
     for (const line of [
       'lvremove -y vg/a',
@@ -79,11 +103,11 @@ test('what is attached while no daemon runs is in use', async (t) => {
     ]) {
       await refused(line);
     }
-    const { status, stderr } = await command(folder, 'vgchange', '-an', 'vg');
+    const { status, stderr } = await command('vgchange -an vg');
     assert.equal(status, 5);
     assert.match(stderr, IN_USE);
     assert.match(stderr, / {2}Can't deactivate volume group "vg" with 1 open logical volume\(s\)\n$/);
-    const restore = await command(folder, 'vgcfgrestore', '--force', '-f', 'before', 'vg');
+    const restore = await command('vgcfgrestore --force -f before vg');
     assert.match(restore.stdout, /Volume group vg has active volume: a\./);
     assert.notEqual(restore.status, 0);
     assert.equal(await seqno(), before, 'nothing was written');
@@ -91,14 +115,14 @@ test('what is attached while no daemon runs is in use', async (t) => {
     // A snapshot that would go with its origin, and one that would be a volume of its own.
     await must('lvcreate -s -L8M -n snap vg/a');
     const joined = await seqno();
-    await attach('snap');
+    await attach('vg/snap');
     const snapInUse = /Logical volume vg\/snap in use: it is attached as \/dev\/nbd3/;
     await refused('lvremove -y vg/a', snapInUse);
     await refused('lvconvert -y --splitsnapshot vg/snap', snapInUse);
     assert.equal(await seqno(), joined, 'nothing was written');
 
     // Its neighbours are not concerned, nor is what leaves it as it is.
-    await attach('a');
+    await attach('vg/a');
     for (const line of [
       'lvchange -an vg/b',
       'lvremove -y vg/b',
@@ -114,35 +138,18 @@ test('what is attached while no daemon runs is in use', async (t) => {
     }
 
     // Who has detached it, may do what he likes.
-    await attach('o');
+    await attach('vg/o');
     await refused('vgremove -y vg', /Logical volume vg\/o in use/);
-    await rm(connected);
+    await disconnect();
     await must('vgremove -y vg');
-  });
-});
+  }));
 
-test('however many LVs a command removes, it looks for attached devices as often', async (t) => {
-  await withTemporaryFolder(async (folder) => {
-    const must = async (line: string): Promise<string> => {
-      const { status, stdout, stderr } = await command(folder, ...line.split(' '));
-      assert.equal(status, 0, `${line}: ${stderr}`);
-      return stdout.trim();
-    };
-    for (const name of ['pv0', 'pv1', 'pv2']) {
-      await writeFile(join(folder, name), '');
-      await truncate(join(folder, name), 64 * 2 ** 20);
-    }
-    await must(`vgcreate vg ${join(folder, 'pv0')}`);
-    await must(`vgcreate other ${join(folder, 'pv1')}`);
+test('however many LVs a command removes, it looks for attached devices as often', (t) =>
+  withLab(t, async ({ pvs, must, attach, sysBlock }) => {
+    await must(`vgcreate vg ${pvs[0]}`);
+    await must(`vgcreate other ${pvs[1]}`);
     await must('lvcreate -l1 -n elsewhere other');
-    await mkdir(join(folder, 'sys/nbd3'), { recursive: true });
-    await writeFile(join(folder, 'sys/nbd3/pid'), '17\n');
-    t.mock.property(HOST_SYSTEM, 'directory', join(folder, 'notes'));
-    const volume = await must('lvs --noheadings --separator / -o vg_uuid,lv_uuid other/elsewhere');
-    const server = 'unix:/run/orion-lvm/nbd.sock';
-    await noteDevice({ kernelName: 'nbd3', exportName: 'other/elsewhere', server, connections: 1, volume });
-    // Read for each noted device whenever somebody looks.
-    const { mock: sysBlock } = t.mock.property(HOST_SYSTEM, 'sysBlock', join(folder, 'sys'));
+    await attach('other/elsewhere');
     const looks: number[] = [];
     for (const count of [2, 12]) {
       for (let index = 0; index < count; index++) await must(`lvcreate -l1 -n lv${index} vg`);
@@ -153,5 +160,4 @@ test('however many LVs a command removes, it looks for attached devices as often
     const [few, many] = looks;
     assert.ok((few ?? 0) > 0);
     assert.equal(many, few);
-  });
-});
+  }));
