@@ -4,8 +4,8 @@
  *
  * Invariants
  *  - A context is plain data and travels with the volume's table; one that comes or goes later is told by `describe` (worker/host.ts).
- *  - Names are unique within a volume. What a client selected is looked up by name for each question, so a context that has gone
- *    since is an error to him, never an answer of something else.
+ *  - Names are unique within a volume. What a client selected is looked up by name for each question, and must be about what it was
+ *    then: one that has gone since is an error to him, never an answer of something else.
  */
 import { volumeId } from '../lvm/live.ts';
 import type { VolumeGroup } from '../lvm/model.ts';

@@ -10,6 +10,7 @@ import { readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { type RunningDaemon, startDaemon, waitFor } from '../helpers/daemon.ts';
+import { handOver, stopLast } from '../helpers/hand-over.ts';
 import { NbdWriter } from '../helpers/nbd-writer.ts';
 import { mustRun, type Outcome, runProgram } from '../helpers/run.ts';
 import { CHECKOUT, withTemporaryFolder } from '../helpers/shared.ts';
@@ -124,6 +125,52 @@ function names(flags: Uint8Array, before: Buffer, now: Buffer, allowed: readonly
 }
 
 describe('what changed since a snapshot', () => {
+  test('who selected what changed since a snapshot is not told about another one that has its name', async () => {
+    await withStand(async (stand) => {
+      await stand.must('lvcreate', '-s', '-L8M', '-c4k', '-nmonday', 'vg/o');
+      const script = `
+import errno, subprocess, sys
+def changes(handle):
+    found = []
+    handle.block_status(1 << 20, 0, lambda context, offset, extents, error: found.extend(extents))
+    return found
+def refused(handle):
+    try:
+        changes(handle)
+    except nbd.Error as error:
+        return error.errnum == errno.EINVAL
+    return False
+print(changes(h), flush=True)
+sys.stdin.readline()
+print(refused(h), flush=True)
+sys.stdin.readline()
+print(refused(h), flush=True)
+`;
+      const uri = stand.uri('o');
+      const begin = `h.add_meta_context("x-orion:changed:monday"); h.set_opt_mode(False); h.connect_uri("${uri}")`;
+      const client = spawn('/usr/bin/nbdsh', ['-c', begin, '-c', script], {
+        env: { ...process.env, PATH: `/usr/bin:${process.env['PATH'] ?? ''}` },
+        stdio: ['pipe', 'pipe', 'inherit'],
+      });
+      let said = '';
+      client.stdout.on('data', (chunk: Buffer) => (said += chunk.toString()));
+      const ended = once(client, 'exit');
+      await waitFor('the first answer', () => said.includes('\n'));
+      assert.equal(said, `[${MIB}, 0]\n`);
+      await stand.write('o', [[0, 5000]]);
+      await stand.must('lvremove', '-y', 'vg/monday');
+      await stand.must('lvcreate', '-s', '-L8M', '-c4k', '-nmonday', 'vg/o');
+      client.stdin.write('\n');
+      await waitFor('the second answer', () => said.split('\n').length === 3);
+      assert(stand.daemon !== null);
+      await handOver(stand.daemon);
+      client.stdin.end('\n');
+      assert.deepEqual(await ended, [0, null]);
+      assert.equal(said, `[${MIB}, 0]\nTrue\nTrue\n`);
+      await stopLast(stand.daemon);
+    });
+  });
+
   test('nbdinfo and qemu-img see it on the origin and between snapshots, under both names', async () => {
     await withStand(async (stand) => {
       await stand.must('lvcreate', '-s', '-L20M', '-c4k', '-ns1', 'vg/o');

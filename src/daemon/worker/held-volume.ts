@@ -12,8 +12,9 @@ import { Volume } from '../../dm/volume.ts';
 import type { VolumeId } from '../../lvm/live.ts';
 import { ALLOCATION_CONTEXT } from '../../nbd/constants.ts';
 import type { NbdExport } from '../../nbd/exports.ts';
+import type { SelectedContext } from '../../nbd/features.ts';
 import type { ContextSpec } from '../contexts.ts';
-import { contextSource } from './context-sources.ts';
+import { type VolumeContext, volumeContexts } from './context-sources.ts';
 import type { Resumed, VolumeFacts, VolumeSpec, WorkerVolume } from './host.ts';
 
 const SECTOR_BYTES = 512;
@@ -27,7 +28,7 @@ export class HeldVolume {
   /** That of the inactive table. */
   nextBlockSize: number;
   /** By the context's name. */
-  contexts: ReadonlyMap<string, StatusSource> = new Map();
+  contexts: ReadonlyMap<string, VolumeContext> = new Map();
   /** performance.now() when the suspend in force began; null: it is not suspended. */
   suspendedAt: number | null = null;
   /** The suspend did not flush, and nothing has since. */
@@ -42,7 +43,12 @@ export class HeldVolume {
   }
 
   setContexts(contexts: readonly ContextSpec[]): void {
-    this.contexts = new Map(contexts.map((context) => [context.name, contextSource(context, this.volume)]));
+    this.contexts = volumeContexts(contexts, this.volume);
+  }
+
+  /** What contexts that a client selects now are about. */
+  subjectsOf(selected: readonly SelectedContext[]): readonly string[] {
+    return selected.map(({ name }) => this.contexts.get(name)?.subject ?? '');
   }
 
   get canTrim(): boolean {
@@ -125,10 +131,19 @@ export class HeldVolume {
 export class ClientExport implements NbdExport {
   readonly held: HeldVolume;
   readonly #onlyReading: boolean;
+  /** What the contexts that it selected were about then, by name. */
+  readonly #subjects: ReadonlyMap<string, string>;
 
-  constructor(held: HeldVolume, onlyReading: boolean) {
+  /** `subjects`: those of the `selected` contexts, in their order. */
+  constructor(
+    held: HeldVolume,
+    onlyReading: boolean,
+    selected: readonly SelectedContext[],
+    subjects: readonly string[],
+  ) {
     this.held = held;
     this.#onlyReading = onlyReading;
+    this.#subjects = new Map(selected.map(({ name }, i) => [name, subjects[i] ?? '']));
   }
 
   get name(): string {
@@ -148,7 +163,9 @@ export class ClientExport implements NbdExport {
   }
 
   statusSource(context: string): StatusSource | null {
-    return context === ALLOCATION_CONTEXT ? this.held.volume : (this.held.contexts.get(context) ?? null);
+    if (context === ALLOCATION_CONTEXT) return this.held.volume;
+    const found = this.held.contexts.get(context);
+    return found !== undefined && found.subject === this.#subjects.get(context) ? found.source : null;
   }
 }
 

@@ -119,6 +119,11 @@ export interface AdoptRequest {
   readonly identity: string;
   /** Writes are refused, whatever the volume allows. */
   readonly readOnly: boolean;
+  /**
+   * What each of the selected contexts is about, in their order: whoever took the client over first says so, and a context that is about
+   * something else later is none of the client's, though it has the name.
+   */
+  readonly subjects?: readonly string[];
   /** It was served by another process before: `negotiated.leftover` is what that one had read and not accepted. */
   readonly resumed?: boolean;
   /** What the client is to be sent before anything else: the process that served it before could not get rid of it. */

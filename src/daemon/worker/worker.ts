@@ -276,9 +276,12 @@ export class Worker implements WorkerCommands {
     const { connection, id, negotiated, peer, readOnly, resumed = false } = kept;
     return Promise.try(() => {
       const held = this.#held(id);
-      const start = { id: connection, peer, export: new ClientExport(held, readOnly), negotiated, resumed };
+      const { contexts } = negotiated.features;
+      const { subjects = held.subjectsOf(contexts) } = kept;
+      const export_ = new ClientExport(held, readOnly, contexts, subjects);
+      const start = { id: connection, peer, export: export_, negotiated, resumed };
       this.#sessions.adopt(unsent === undefined ? start : { ...start, unsent }, socket);
-      this.#clients.set(connection, { ...kept, negotiated: { ...negotiated, leftover: Buffer.alloc(0) } });
+      this.#clients.set(connection, { ...kept, subjects, negotiated: { ...negotiated, leftover: Buffer.alloc(0) } });
     });
   }
 
