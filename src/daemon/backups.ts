@@ -11,6 +11,7 @@ import { hostname, machine, release, type as systemName, version as systemVersio
 import { join } from 'node:path';
 import { writeBackup } from '../lvm/archive.ts';
 import type { VolumeGroup } from '../lvm/model.ts';
+import { Interval } from './interval.ts';
 import type { Logger } from './log.ts';
 
 export interface BackupOptions {
@@ -25,13 +26,12 @@ export interface BackupOptions {
 
 export class MetadataBackups {
   readonly #options: BackupOptions;
-  readonly #timer: NodeJS.Timeout;
+  readonly #interval: Interval;
   #round: Promise<void> = Promise.resolve();
 
   constructor(options: BackupOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => void this.run(), options.intervalSeconds * 1000);
-    this.#timer.unref();
+    this.#interval = new Interval(options.intervalSeconds * 1000, () => void this.run());
   }
 
   /** One round, after the one that runs. */
@@ -41,7 +41,7 @@ export class MetadataBackups {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#timer);
+    this.#interval.stop();
     await this.#round;
   }
 

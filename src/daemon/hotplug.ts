@@ -10,7 +10,7 @@
  * Invariants
  *  - What changed while nothing was watched is found by the look, which comes after the watching has begun again.
  *  - A rescan that fails is logged; the next change, or the interval, tries again.
- *  - Rescans do not overlap, unless one takes longer than PATIENCE_MS: a volume whose device hangs may be slow to follow.
+ *  - However often a rescan is asked for while one is slow, one follows it. Rescans do not overlap, unless one takes longer than PATIENCE_MS: a volume whose device hangs may be slow to follow.
  *  - No rescan begins after `close` has resolved; one that is under way is not waited for.
  */
 import { type BigIntStats, type FSWatcher, watch } from 'node:fs';
@@ -19,6 +19,7 @@ import { basename, dirname } from 'node:path';
 import { deviceNumbers } from '../block/probe.ts';
 import { listDevices } from '../lvm/devices.ts';
 import { reasonOf } from './errors.ts';
+import { Interval } from './interval.ts';
 import type { Logger } from './log.ts';
 
 export interface HotPlugSettings {
@@ -63,7 +64,9 @@ export class HotPlug {
   #seen: ReadonlyMap<string, Seen> = new Map();
   #restMs: number;
   #timer: NodeJS.Timeout | null = null;
-  #interval: NodeJS.Timeout | null = null;
+  #interval: Interval | null = null;
+  /** A rescan that was asked for has not begun. */
+  #requested = false;
   #closed = false;
   readonly #closing = Promise.withResolvers<void>();
   #passedOver = 0;
@@ -94,9 +97,14 @@ export class HotPlug {
     return this.start();
   }
 
-  /** Scans soon, for a reason that was found elsewhere: a device that fails, say. */
+  /** Scans soon, for a reason that was found elsewhere: a device that fails, say. Asked for again before it has begun, that is the one. */
   request(reason: string): void {
-    void this.#enqueue(() => this.#rescan(reason));
+    if (this.#requested) return;
+    this.#requested = true;
+    void this.#enqueue(() => {
+      this.#requested = false;
+      return this.#rescan(reason);
+    });
   }
 
   /** Ends the watching. */
@@ -104,7 +112,7 @@ export class HotPlug {
     this.#closed = true;
     this.#closing.resolve();
     this.#disarm();
-    if (this.#interval !== null) clearInterval(this.#interval);
+    this.#interval?.stop();
     return this.#turn;
   }
 
@@ -116,10 +124,10 @@ export class HotPlug {
   }
 
   #startInterval(): void {
-    if (this.#interval !== null) clearInterval(this.#interval);
+    this.#interval?.stop();
     const { rescanIntervalMs } = this.#settings;
     this.#interval =
-      rescanIntervalMs === 0 ? null : setInterval(() => this.request('rescan_interval'), rescanIntervalMs).unref();
+      rescanIntervalMs === 0 ? null : new Interval(rescanIntervalMs, () => this.request('rescan_interval'));
   }
 
   #disarm(): void {

@@ -16,18 +16,23 @@ interface World {
   /** What was logged, as messages. */
   readonly said: string[];
   groups: readonly VolumeGroup[];
+  rounds: number;
 }
 
 async function withBackups(use: (world: World) => Promise<void>): Promise<void> {
   await withTemporaryFolder(async (folder) => {
     const said: string[] = [];
     const lines: DestinationStream = { write: (line) => void said.push((JSON.parse(line) as { msg: string }).msg) };
-    const world = { directory: join(folder, 'backup'), said, groups: [] as readonly VolumeGroup[] };
+    const world = { directory: join(folder, 'backup'), said, groups: [] as readonly VolumeGroup[], rounds: 0 };
     const backups = new MetadataBackups({
       directory: world.directory,
-      intervalSeconds: 3600,
+      // Longer than a timer can be.
+      intervalSeconds: 31_536_000,
       generator: 'Orion LVM version 0',
-      volumeGroups: () => Promise.resolve(full.groups),
+      volumeGroups: () => {
+        full.rounds++;
+        return Promise.resolve(full.groups);
+      },
       log: pino({}, lines),
     });
     const full: World = Object.assign(world, { backups });
@@ -55,6 +60,7 @@ describe('metadata_backup_interval', () => {
         assert.equal(header.description, "Created by the daemon's metadata_backup_interval");
       }
       assert.deepEqual(world.said, ['metadata backed up', 'metadata backed up']);
+      assert.equal(world.rounds, 1);
     }));
 
   test('leaves a backup that is up to date alone, and replaces any other', () =>

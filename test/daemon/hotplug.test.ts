@@ -59,6 +59,10 @@ async function watching(
   }
 }
 
+async function nothingNew({ settled }: Watched): Promise<void> {
+  assert.deepEqual(await settled(), []);
+}
+
 describe('what is noticed', () => {
   test('files of a directory: new, gone, replaced, of another size', async () => {
     await withTemporaryFolder(async (folder) => {
@@ -180,8 +184,10 @@ describe('rescans', () => {
       };
       let after: readonly string[] = [];
       const use = async ({ told, hotplug, reasons }: Watched): Promise<void> => {
-        for (let i = 0; i < 5; i++) hotplug.request(`reason ${i}`);
-        await told(/reason 4/);
+        for (let i = 0; i < 5; i++) {
+          for (let times = 0; times < 3; times++) hotplug.request(`reason ${i}`);
+          await told(new RegExp(`reason ${i}`));
+        }
         await hotplug.close();
         after = reasons;
         hotplug.request('too late');
@@ -189,6 +195,27 @@ describe('rescans', () => {
       };
       await watching([join(folder, 'x.img')], folder, use, { rescan });
       assert.deepEqual([most, after], [1, []]);
+    });
+  });
+
+  test('an interval of a year is one, and not a thousand rescans a second', async () => {
+    await withTemporaryFolder(async (folder) => {
+      await watching([join(folder, 'x.img')], folder, nothingNew, { rescanIntervalMs: 31_536_000_000 });
+    });
+  });
+
+  test('what asks while one is slow is answered by one more', async () => {
+    await withTemporaryFolder(async (folder) => {
+      const slow = Promise.withResolvers<void>();
+      const use = async ({ reasons, hotplug }: Watched): Promise<void> => {
+        hotplug.request('first');
+        await waitFor('it to begin', () => reasons.length === 1);
+        for (let i = 0; i < 100; i++) hotplug.request('again');
+        slow.resolve();
+        await hotplug.configure({ devices: [join(folder, 'x.img')], rescanIntervalMs: 0 });
+        assert.deepEqual(reasons, ['first', 'again']);
+      };
+      await watching([join(folder, 'x.img')], folder, use, { rescan: () => slow.promise });
     });
   });
 
