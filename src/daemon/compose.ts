@@ -368,15 +368,16 @@ export class Daemon {
     for (const key of restartKeys(this.#settings, settings)) {
       this.#log.warn({ key }, 'this setting changed and takes effect at the next start');
     }
+    // First, so that nobody is let in by the former rules while a device keeps a scan waiting, and no scan goes by them any more.
+    this.#settings = { ...this.#settings, ...appliedBy(settings) };
+    this.#tls.configure(tunnelSettings(settings));
+    this.#observer?.configure(settings);
     this.#log.level = settings.logLevel;
     await Promise.all(
       this.#workers.hosts().map((host) => host.configure({ logLevel: settings.logLevel }).catch(ignoreGone)),
     );
     await this.#hotplug.configure(settings);
-    await this.#scans.refresh({ settings });
-    this.#settings = { ...this.#settings, ...appliedBy(settings) };
-    this.#tls.configure(tunnelSettings(settings));
-    this.#observer?.configure(settings);
+    await this.#scans.refresh({});
   }
 
   /** Looks for devices and volume groups that came, went or changed. `reason` is for the log. */

@@ -15,12 +15,14 @@ const FIXED: Readonly<Record<string, (settings: Settings) => unknown>> = {
   audit: (settings) => settings.audit,
   'metrics.listen': (settings) => settings.metricsListen,
   workers: (settings) => settings.workers,
-  engine: (settings) => [settings.engine.engine, settings.engine.direct],
+  engine: (settings) => settings.engine.engine,
+  'direct, direct_devices, buffered_devices': (settings) => settings.engine.direct,
   busy_poll: (settings) => settings.engine.busyPoll,
   cache_size: (settings) => settings.engine.cache,
   io_scheduler: (settings) => settings.engine.scheduler,
   'log.format': (settings) => settings.logFormat,
   'tls.mode': ({ tls: { mode, material } }) => [mode, material === null],
+  metadata_backup_interval: (settings) => settings.backups,
   limits: (settings) => settings.limits,
 };
 
@@ -34,7 +36,7 @@ export function restartKeys(before: Settings, after: Settings): readonly string[
 /** What of the settings a reload applies. */
 export function appliedBy(settings: Settings): Partial<Settings> {
   const { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile } = settings;
-  const { access, tls, exports } = settings;
+  const { access, tls, exports, events, autoRecovery } = settings;
   const found = { devices, rescanIntervalMs, activationList, systemId, extraSystemIds, logLevel, configFile };
-  return { ...found, access, tls, exports };
+  return { ...found, access, tls, exports, events, autoRecovery };
 }

@@ -41,13 +41,22 @@ async function run(args: readonly string[]): Promise<number> {
     (parsed.exitCode === 0 ? process.stdout : process.stderr).write(parsed.output);
     return parsed.exitCode;
   }
-  const load = (): Settings => loadSettings(parsed.flags, daemonSurroundings());
+  const load = (): Settings => keptToItsFile(loadSettings(parsed.flags, daemonSurroundings()));
   const predecessor = await Predecessor.find();
   if (predecessor !== null) inheritSockets(predecessor.estate.systemd);
   const settings = load();
   if (parsed.flags.checkConfig === true) return sayChecked(settings);
   const [, main] = process.argv;
   return serve({ settings, load, program: main === undefined ? null : { main, args }, predecessor });
+}
+
+/**
+ * From now on that file is demanded, by a reload and by the process that follows: one that was found by searching and is gone for a
+ * moment would else be nothing, or another one, and nobody would be kept from anything any more.
+ */
+function keptToItsFile(settings: Settings): Settings {
+  if (settings.configFile !== null) process.env['ORION_LVM_CONFIG'] = settings.configFile;
+  return settings;
 }
 
 function sayChecked({ configFile }: Settings): number {

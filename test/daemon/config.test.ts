@@ -11,6 +11,7 @@ import { DaemonError } from '../../src/daemon/errors.ts';
 import { directOf } from '../../src/daemon/engine.ts';
 import { type Flags, parseFlags } from '../../src/daemon/flags.ts';
 import { formatListenUri } from '../../src/daemon/listen-uri.ts';
+import { appliedBy, restartKeys } from '../../src/daemon/restart-keys.ts';
 import { CHECKOUT } from '../helpers/shared.ts';
 
 /** The problems of a config file's text, one a line. */
@@ -268,6 +269,56 @@ describe('settings', () => {
     assert.equal(alone.engine.cache, null);
     assert.deepEqual(alone.withoutEffect, ['cache_size has no effect: cache_policy is "none"']);
     assert.match(loaded('cache_policy = "writethrough"\n').withoutEffect.join(), /cache_size is 0/);
+  });
+
+  test('a reload applies every key of the daemon, or says that it takes a restart; the example says which', () => {
+    const changes: Readonly<Record<string, string>> = {
+      devices: 'devices = ["y"]',
+      read_only: 'read_only = true',
+      engine: 'engine = "threads"',
+      busy_poll: 'busy_poll = 1',
+      direct: 'direct = true',
+      direct_devices: 'direct_devices = ["d"]',
+      buffered_devices: 'buffered_devices = ["d"]',
+      workers: 'workers = 7',
+      listen: 'listen = ["unix:other.sock"]',
+      control: 'control = "other.sock"',
+      run_dir: 'run_dir = "/other"',
+      default_export: 'default_export = "vg/lv"',
+      socket_mode: 'socket_mode = "0660"',
+      socket_group: 'socket_group = "0"',
+      system_id: 'system_id = "other"',
+      extra_system_ids: 'extra_system_ids = ["other"]',
+      metadata_backup_interval: 'metadata_backup_interval = 5',
+      rescan_interval: 'rescan_interval = 5',
+      auto_recovery: 'auto_recovery = true',
+      cache_size: 'cache_policy = "writeback"\ncache_size = 1048576',
+      io_scheduler: 'io_scheduler = "deadline"',
+      log: '[log]\nlevel = "debug"',
+      activation: '[activation]\nauto_activation_volume_list = []',
+      access: '[access]\nobservers = ["user:1"]',
+      exports: '[[exports]]\nvolumes = ["vg"]\nread_only = true',
+      audit: '[audit]\nfile = "/other"',
+      metrics: '[metrics]\nlisten = "tcp:127.0.0.1:1"',
+      events: '[events]\ninterval = 5',
+      limits: '[limits]\nconnections = 5',
+    };
+    const withUring = { uringProblem: (): null => null };
+    const loadedWith = (text: string): Settings => {
+      writeFileSync(join(folder, 'reload.toml'), `${text.startsWith('devices') ? '' : 'devices = ["x"]\n'}${text}\n`);
+      return load({ config: join(folder, 'reload.toml') }, withUring);
+    };
+    const example = readFileSync(join(CHECKOUT, 'lvm.toml.example'), 'utf8');
+    const before = loadedWith('');
+    for (const [key, text] of Object.entries(changes)) {
+      const after = loadedWith(text);
+      const told = restartKeys(before, after);
+      assert.notDeepEqual(after, before, `${key}: the text changes nothing`);
+      // What is neither told nor applied would be as it was, and nobody would know.
+      if (told.length === 0) assert.deepEqual({ ...before, ...appliedBy(after) }, after, key);
+      const said = new RegExp(`\\(([^)]*; )?reload\\)\\n(# )?${key} = `).test(example);
+      if (!text.startsWith('[')) assert.equal(said, told.length === 0, key);
+    }
   });
 
   test('what this build cannot do is refused by name', () => {

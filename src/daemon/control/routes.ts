@@ -105,7 +105,10 @@ export const ROUTES: readonly Route[] = [
     method: 'POST',
     path: '/v1/rescan',
     needs: 'operator',
-    async handle({ response }, daemon) {
+    async handle({ request, response }, daemon) {
+      // A device that hangs is waited for longer than a silent client.
+      request.socket.setTimeout(0);
+      request.resume();
       await daemon.rescan();
       sendNothing(response);
     },
