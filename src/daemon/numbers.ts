@@ -79,6 +79,12 @@ export function numbersOf(parts: NumbersParts): Numbers {
   };
 }
 
+/** Whether the workers' numbers have every volume that is served: none of them is being started again, or does not answer. */
+export function isComplete({ workers, exports }: Pick<NumbersParts, 'workers' | 'exports'>): boolean {
+  const known = new Set(workers.flatMap(({ stats }) => stats?.volumes.map(({ name }) => name) ?? []));
+  return exports.every(({ name, state }) => state !== 'active' || known.has(name));
+}
+
 /** The stores of COW snapshots that are served, by volume. */
 export function snapshotStores({
   workers,

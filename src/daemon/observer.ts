@@ -26,7 +26,7 @@ import type { Settings } from './config.ts';
 import type { Logger } from './log.ts';
 import { type MetricsPlace, MetricsServer } from './metrics-server.ts';
 import type { SnapshotProblem } from './snapshot-watch.ts';
-import { invalidSnapshots, numbersOf, type NumbersParts, snapshotStores } from './numbers.ts';
+import { invalidSnapshots, isComplete, numbersOf, type NumbersParts, snapshotStores } from './numbers.ts';
 import { Refusals, type Untold } from './refusals.ts';
 
 /** Reasons of volumes that nobody wants to be served (inventory.ts). */
@@ -211,7 +211,9 @@ export class Observer {
   async #look(): Promise<void> {
     const parts = await this.#options.gather();
     if (this.#over) return;
-    this.#fillRates.look(Date.now(), snapshotStores(parts));
+    const now = performance.now();
+    const complete = isComplete(parts);
+    if (complete) this.#fillRates.look(now, snapshotStores(parts));
     const numbers = this.#numbersOf(parts);
     for (const { name } of numbers.volumes) this.#servedOnce.add(name);
     const unserved = this.#options
@@ -219,6 +221,8 @@ export class Observer {
       .filter(({ name, reason }) => this.#servedOnce.has(name) && !WISHED.has(reason));
     const view = {
       numbers,
+      now,
+      complete,
       unserved,
       invalidSnapshots: invalidSnapshots(parts),
       snapshotProblems: this.#options.snapshotProblems(),

@@ -28,7 +28,7 @@ interface Seen {
 export class FillRates {
   readonly #seen = new Map<string, Seen>();
 
-  /** Takes in what is there now, at `time` in milliseconds. */
+  /** Takes in what is there now, at `time` in milliseconds of a clock that is never set. */
   look(time: number, stores: readonly StoreFill[]): void {
     const names = new Set(stores.map(({ name }) => name));
     for (const name of this.#seen.keys()) if (!names.has(name)) this.#seen.delete(name);

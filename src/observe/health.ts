@@ -6,7 +6,9 @@
  *  - An alert is raised once and cleared once, however often its cause is looked at.
  *  - What is near a threshold doesn't flap: fullness clears FULL_MARGIN percent below, the time to full at FILLING_MARGIN times as
  *    much, what happens (errors, restarts) clears after QUIET_MS without it.
- *  - What is gone (a volume group that was removed) clears its alerts.
+ *  - What is gone (a volume group that was removed) clears its alerts; what only is not known now (a worker does not answer, or is being
+ *    started again) neither raises nor clears any.
+ *  - Times between two looks are the caller's steady clock's: one that is set raises and clears nothing.
  */
 import { failures, type Numbers } from './stats.ts';
 
@@ -51,6 +53,10 @@ export interface HealthThresholds {
 /** What is looked at besides the numbers. */
 export interface HealthView {
   readonly numbers: Numbers;
+  /** Milliseconds of a clock that is never set. */
+  readonly now: number;
+  /** The numbers have every volume that is served: no worker is missing in them. */
+  readonly complete: boolean;
   /** Volumes that ought to be served and aren't, with the reason. */
   readonly unserved: readonly { readonly name: string; readonly reason: string }[];
   /** COW snapshots that are served and no snapshots any more, with the reason. */
@@ -93,6 +99,13 @@ const PROBLEM_TEXTS = {
 /** Kinds that happen; the others are as long as they are found. */
 const EVENTS: ReadonlySet<AlertKind> = new Set<AlertKind>(['device-errors', 'worker-restarted']);
 
+/** Kinds that only workers know of. */
+const OF_WORKERS: ReadonlySet<AlertKind> = new Set<AlertKind>([
+  'snapshot-full',
+  'snapshot-filling',
+  'snapshot-invalid',
+]);
+
 export class HealthMonitor {
   readonly #thresholds: () => HealthThresholds;
   readonly #raised = new Map<string, Raised>();
@@ -106,13 +119,14 @@ export class HealthMonitor {
 
   /** What changed since the last look. */
   look(view: HealthView): readonly Alert[] {
-    const now = view.numbers.time;
+    const { now, complete } = view;
+    const { time } = view.numbers;
     const findings = [
       ...this.#fullGroups(view.numbers),
       ...this.#fullSnapshots(view.numbers),
       ...this.#fillingSnapshots(view.numbers),
       ...degradedGroups(view.numbers),
-      ...this.#failingDevices(view.numbers),
+      ...(complete ? this.#failingDevices(view.numbers) : []),
       ...this.#restartedWorkers(view.numbers),
       ...view.unserved.map(({ name, reason }) => finding('export-unserved', name, `${name} is not served: ${reason}`)),
       ...(view.snapshotProblems ?? []).map(({ kind, name, reason }) =>
@@ -123,19 +137,20 @@ export class HealthMonitor {
       ),
       ...(view.auditProblem === null ? [] : [finding('audit-failed', 'audit log', view.auditProblem)]),
     ];
-    const alerts = findings.flatMap((found) => this.#raise(found, now));
+    const alerts = findings.flatMap((found) => this.#raise(found, view));
     const found = new Set(findings.map(keyOf));
     for (const [key, raised] of this.#raised) {
+      if (!complete && OF_WORKERS.has(raised.kind)) continue;
       const over = EVENTS.has(raised.kind) ? now - raised.lastSeen >= QUIET_MS : !found.has(key);
       if (!over) continue;
       this.#raised.delete(key);
       const { kind, subject } = raised;
-      alerts.push(alertOf(kind, subject, 'cleared', `${subject}: ${CLEARED[kind]}`, now));
+      alerts.push(alertOf(kind, subject, 'cleared', `${subject}: ${CLEARED[kind]}`, time));
     }
     return alerts;
   }
 
-  #raise(found: Finding, now: number): Alert[] {
+  #raise(found: Finding, { now, numbers: { time } }: HealthView): Alert[] {
     const key = keyOf(found);
     const known = this.#raised.get(key);
     if (known !== undefined) {
@@ -145,7 +160,7 @@ export class HealthMonitor {
     if (!found.raises) return [];
     const { kind, subject, text } = found;
     this.#raised.set(key, { kind, subject, lastSeen: now });
-    return [alertOf(kind, subject, 'raised', text, now)];
+    return [alertOf(kind, subject, 'raised', text, time)];
   }
 
   #fullGroups({ groups }: Numbers): Finding[] {

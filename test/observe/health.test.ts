@@ -41,7 +41,15 @@ function view(changes: Partial<Numbers> = {}, rest: Partial<HealthView> = {}): H
     alerts: {},
     ...changes,
   };
-  return { numbers, unserved: [], invalidSnapshots: [], auditProblem: null, ...rest };
+  return {
+    numbers,
+    now: numbers.time,
+    complete: true,
+    unserved: [],
+    invalidSnapshots: [],
+    auditProblem: null,
+    ...rest,
+  };
 }
 
 function monitor(): { readonly look: (of: HealthView) => string[] } {
@@ -155,6 +163,33 @@ describe('health', () => {
     assert.deepEqual(look(view({}, { invalidSnapshots })), ['raised snapshot-invalid vg0/s']);
     assert.deepEqual(look(view({}, { invalidSnapshots })), []);
     assert.deepEqual(look(view()), ['cleared snapshot-invalid vg0/s']);
+  });
+
+  test('what a worker that is being started again does not tell is not over', () => {
+    const { look } = monitor();
+    const invalidSnapshots = [{ name: 'vg0/t', reason: 'its COW store is full' }];
+    const known = { ...store(81, 590), devices: withErrors(9) };
+    const raised = [
+      'snapshot-full vg0/s',
+      'snapshot-filling vg0/s',
+      'device-errors /dev/sda',
+      'snapshot-invalid vg0/t',
+    ];
+    assert.deepEqual(
+      look(view(known, { invalidSnapshots })),
+      raised.map((alert) => `raised ${alert}`),
+    );
+    assert.deepEqual(look(view({ devices: withErrors(3), time: QUIET_MS - 1 }, { complete: false })), []);
+    assert.deepEqual(look(view({ ...known, time: QUIET_MS - 1 }, { invalidSnapshots })), [], 'nor does it come again');
+    assert.deepEqual(look(view({ time: QUIET_MS })).toSorted(), raised.map((alert) => `cleared ${alert}`).toSorted());
+  });
+
+  test('a clock that is set raises and clears nothing', () => {
+    const { look } = monitor();
+    assert.deepEqual(look(view({ devices: withErrors(9), time: 0 })), ['raised device-errors /dev/sda']);
+    assert.deepEqual(look(view({ devices: withErrors(9), time: 40 * QUIET_MS }, { now: 1 })), []);
+    const after = view({ devices: withErrors(9), time: -40 * QUIET_MS }, { now: QUIET_MS });
+    assert.deepEqual(look(after), ['cleared device-errors /dev/sda']);
   });
 
   test('the text says what is wrong', () => {
