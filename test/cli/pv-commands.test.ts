@@ -94,6 +94,22 @@ describe('PV commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.sameWorld();
     }));
 
+  test('a PV without room for one extent is shown as large as it is', () =>
+    withDeviceTwins([12, 48, 24], async (twins) => {
+      await twins.same(['pvcreate -q P0 P1 P2', 'vgcreate -s 32m vg P0 P1 P2', 'pvscan']);
+      const reports = [
+        'pvs --noheadings -o+pv_used,pv_pe_count --units s',
+        'pvs --noheadings --segments -o+pvseg_all',
+        'vgs --noheadings -o+pv_size,pv_free,pv_name',
+        'pvs --noheadings -S pv_size>3m',
+        'pvs --noheadings -o pv_name,pv_size,pv_free,pv_exported,vg_name,pvseg_start --units k',
+      ];
+      await twins.same(reports);
+      const size = /\n {2}PV Size {15}(?:12|24)\.00 MiB\n {2}Allocatable {11}NO\n/g;
+      assert.equal((await twins.ours('pvdisplay P0 P2')).stdout.match(size)?.length, 2);
+      await twins.same(['vgexport vg', ...reports, 'vgimport vg', 'pvchange -x n P0', ...reports]);
+    }));
+
   test('signatures are asked about', () =>
     withDeviceTwins([32], async (twins) => {
       for (const path of twins.files) await writeSwap(path);

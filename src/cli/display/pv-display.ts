@@ -6,11 +6,9 @@
 import { isExported } from '../../lvm/access.ts';
 import { allocationMapOf, type PvAllocation, type PvSegment } from '../../lvm/allocation-map.ts';
 import type { PhysicalVolume, VolumeGroup } from '../../lvm/model.ts';
-import { isAllocatable, pvName, pvSizeSectors } from '../report/fields/pv.ts';
+import { isAllocatable, pvDeviceSectors, pvName, pvSizeSectors } from '../report/fields/pv.ts';
 import type { ReportRow } from '../report/field.ts';
 import type { Display } from './lines.ts';
-
-const SECTOR = 512;
 
 /** Columns of keys in blocks about PVs and VGs. */
 export const KEY_WIDTH = 22;
@@ -32,8 +30,7 @@ export class PvView {
 
   /** Sectors of the whole device, as the VG knows it. */
   get sizeSectors(): number {
-    const header = Math.floor((this.pv.found?.headerSizeBytes ?? 0) / SECTOR);
-    return this.pv.text?.devSizeSectors ?? header;
+    return pvDeviceSectors(this.pv);
   }
   get extentSectors(): number {
     return this.group?.vg.extentSizeSectors ?? 0;
@@ -84,7 +81,7 @@ export function announcePv(display: Display, view: PvView): void {
 
 function sizeText(display: Display, view: PvView): string {
   const size = display.size(view.sizeSectors);
-  if (view.group === null) return size;
+  if (view.total === 0) return size;
   const usable = view.total * view.extentSectors;
   // What lies before the data only counts when more than that is left over.
   const data = view.sizeSectors - (view.pv.text?.peStartSectors ?? 0);
@@ -98,7 +95,7 @@ export function showPv(display: Display, view: PvView): void {
   display.pair('VG Name', `${view.group?.vg.name ?? ''}${view.exported ? ' (exported)' : ''}`);
   display.pair('PV Size', sizeText(display, view));
   const full = view.free === 0 ? '(but full)' : '';
-  display.pair('Allocatable', view.allocatable ? `yes ${full}` : 'NO');
+  display.pair('Allocatable', view.allocatable && view.total > 0 ? `yes ${full}` : 'NO');
   display.pair('PE Size', display.size(view.extentSectors));
   display.pair('Total PE', view.total);
   display.pair('Free PE', view.free);

@@ -61,6 +61,8 @@ export interface PvPart {
   readonly label: LabelledDevice | null;
   /** Null: the device is no PV. */
   readonly pv: PhysicalVolume | null;
+  /** The VG that it is in, also where its row tells nothing of one; null: none. */
+  readonly group: VolumeGroup | null;
   readonly duplicate: boolean;
 }
 

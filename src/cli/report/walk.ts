@@ -235,7 +235,7 @@ export class Walk {
   }
 
   pvRow(vg: VolumeGroup | null, pv: PhysicalVolume): ReportRow {
-    return this.row({ vg, pv: { device: pv.found?.device ?? null, label: pv.found, pv, duplicate: false } });
+    return this.row({ vg, pv: { device: pv.found?.device ?? null, label: pv.found, pv, group: vg, duplicate: false } });
   }
 
   pvsOf(vg: VolumeGroup): ReportRow[] {
@@ -323,7 +323,7 @@ export class Walk {
   #duplicateRow(label: LabelledDevice): ReportRow {
     const { scan } = this.#options;
     const vg = scan.volumeGroups.find((group) => group.pvs.some((pv) => pv.uuid === label.uuid)) ?? null;
-    return this.row({ vg, pv: { device: label.device, label, pv: null, duplicate: true } });
+    return this.row({ vg, pv: { device: label.device, label, pv: null, group: vg, duplicate: true } });
   }
 
   /** Devices that are no PVs. */
@@ -335,7 +335,7 @@ export class Walk {
       if (pv.found !== null) known.add(pv.found.device.identity);
     }
     const others = devicesInOrder(this.#options.scan).filter((device) => !known.has(device.identity));
-    return others.map((device) => this.row({ pv: { device, label: null, pv: null, duplicate: false } }));
+    return others.map((device) => this.row({ pv: { device, label: null, pv: null, group: null, duplicate: false } }));
   }
 
   /** Reports of label fields alone: every device with a label, or those named. */

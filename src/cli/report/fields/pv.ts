@@ -8,7 +8,7 @@
  */
 import { isExported } from '../../../lvm/access.ts';
 import type { PhysicalVolume, VolumeGroup } from '../../../lvm/model.ts';
-import type { FieldType, FieldValue, PvPart, ReportField, ReportRow } from '../field.ts';
+import type { FieldType, FieldValue, PvPart, ReportField } from '../field.ts';
 import { fieldsOf, type FieldOptions } from './define.ts';
 import { areasInUse, leastFreeSectors, leastSizeSectors, usedExtents } from './usage.ts';
 
@@ -25,10 +25,10 @@ function pvField(
   heading: string,
   type: FieldType,
   description: string,
-  value: (part: PvPart, row: ReportRow) => FieldValue,
+  value: (part: PvPart) => FieldValue,
   options: FieldOptions = {},
 ): ReportField {
-  return make(id, heading, type, description, (row) => (row.pv === null ? null : value(row.pv, row)), options);
+  return make(id, heading, type, description, (row) => (row.pv === null ? null : value(row.pv)), options);
 }
 function labelField(
   id: string,
@@ -50,10 +50,20 @@ function usableLabel(part: PvPart): NonNullable<PvPart['label']> | null {
   return part.duplicate ? null : part.label;
 }
 
-/** Sectors of a PV: its extents in a VG, else what its header says. */
+/** Sectors of a PV that may be of use: its extents in a VG, else what its header says. */
 export function pvSizeSectors(pv: PhysicalVolume, group: VolumeGroup | null): number {
   if (pv.text !== undefined && group !== null) return pv.text.peCount * group.vg.extentSizeSectors;
   return pv.found === null ? 0 : Math.floor(pv.found.headerSizeBytes / SECTOR);
+}
+
+/** Sectors of the whole device, as the VG knows it, else as its header says. */
+export function pvDeviceSectors({ text, found }: PhysicalVolume): number {
+  return text?.devSizeSectors ?? Math.floor((found?.headerSizeBytes ?? 0) / SECTOR);
+}
+
+/** What `pv_size` says: of a PV that is too small for one extent the whole of it. */
+function shownSectors(pv: PhysicalVolume, group: VolumeGroup | null): number {
+  return pv.text?.peCount === 0 ? pvDeviceSectors(pv) : pvSizeSectors(pv, group);
 }
 
 /** Sectors of a PV that its VG has allocated; 0 for an orphan. */
@@ -157,19 +167,19 @@ export const LABEL_FIELDS: readonly ReportField[] = [
 
 export const PV_FIELDS: readonly ReportField[] = [
   pvField('pe_start', '1st PE', 'size', 'Offset to the start of data on the underlying device.', peStart, { width: 7 }),
-  pvField('pv_size', 'PSize', 'size', 'Size of PV in current units.', (part, row) => {
+  pvField('pv_size', 'PSize', 'size', 'Size of PV in current units.', (part) => {
     const pv = usable(part);
-    return pv === null ? 0 : pvSizeSectors(pv, row.vg);
+    return pv === null ? 0 : shownSectors(pv, part.group);
   }),
-  pvField('pv_free', 'PFree', 'size', 'Total amount of unallocated space in current units.', (part, row) => {
+  pvField('pv_free', 'PFree', 'size', 'Total amount of unallocated space in current units.', (part) => {
     const pv = usable(part);
-    return pv === null ? 0 : pvSizeSectors(pv, row.vg) - pvUsedSectors(pv, row.vg);
+    return pv === null ? 0 : pvSizeSectors(pv, part.group) - pvUsedSectors(pv, part.group);
   }),
-  pvField('pv_used', 'Used', 'size', 'Total amount of allocated space in current units.', (part, row) => {
+  pvField('pv_used', 'Used', 'size', 'Total amount of allocated space in current units.', (part) => {
     const pv = usable(part);
-    return pv === null ? 0 : pvUsedSectors(pv, row.vg);
+    return pv === null ? 0 : pvUsedSectors(pv, part.group);
   }),
-  pvField('pv_attr', 'Attr', 'string', 'Various attributes - see man page.', (part, row) => pvAttr(part, row.vg)),
+  pvField('pv_attr', 'Attr', 'string', 'Various attributes - see man page.', (part) => pvAttr(part, part.group)),
   pvField(
     'pv_allocatable',
     'Allocatable',
@@ -186,7 +196,7 @@ export const PV_FIELDS: readonly ReportField[] = [
     'Exported',
     'binary',
     'Set if this device is exported.',
-    (_part, row) => row.vg !== null && isExported(row.vg.vg),
+    ({ group }) => group !== null && isExported(group.vg),
     { words: ['exported'], width: 10 },
   ),
   pvField(
@@ -207,9 +217,9 @@ export const PV_FIELDS: readonly ReportField[] = [
       width: 3,
     },
   ),
-  pvField('pv_pe_alloc_count', 'Alloc', 'number', 'Total number of allocated Physical Extents.', (part, row) => {
+  pvField('pv_pe_alloc_count', 'Alloc', 'number', 'Total number of allocated Physical Extents.', (part) => {
     const pv = usable(part);
-    return pv === null || row.vg === null ? 0 : usedExtents(row.vg, pv);
+    return pv === null || part.group === null ? 0 : usedExtents(part.group, pv);
   }),
   pvField('pv_tags', 'PV Tags', 'string-list', 'Tags, if any.', (part) => usable(part)?.text?.tags ?? null),
   pvField(

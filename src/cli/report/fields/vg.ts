@@ -106,7 +106,7 @@ export function countAreasInUse(group: VolumeGroup): number {
 
 /** The PV's header says that a VG uses it, which is not found. */
 function isOfUnknownVg(part: PvPart | null): boolean {
-  return part !== null && part.pv !== null && !part.duplicate && part.label?.inUse === true;
+  return part !== null && part.pv !== null && part.group === null && part.label?.inUse === true;
 }
 
 export const VG_FIELDS: readonly ReportField[] = [
