@@ -247,8 +247,8 @@ function problemsOf(issue: z.core.$ZodIssue, input: unknown): string[] {
     return issue.keys.map((key) => unknownKey([...issue.path, key].join('.')));
   }
   const key = issue.path.filter((part) => typeof part !== 'number').join('.');
-  const index = issue.path.findLast((part) => typeof part === 'number');
-  const place = index === undefined ? key : `${key}[${index}]`;
+  const [first, ...rest] = issue.path.map((part) => (typeof part === 'number' ? `[${part}]` : `.${String(part)}`));
+  const place = [first?.slice(1), ...rest].join('');
   return [`${place}: ${show(valueAt(input, issue.path))} is not allowed: it must be ${ALLOWED[key] ?? issue.message}`];
 }
 

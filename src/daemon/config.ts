@@ -201,7 +201,8 @@ function settle(
   if (flags.stdio === true && (flags.listen !== undefined || (around.sockets ?? []).some(({ use }) => use === 'nbd'))) {
     problems.push('--stdio: one client is served, and there are sockets to listen on: leave one of them out');
   }
-  return {
+  const inFile: string[] = [];
+  const settings: Settings = {
     configFile,
     autoRecovery: config.auto_recovery,
     devices: settleDevices(config, configFile, flags, around, problems),
@@ -213,7 +214,7 @@ function settle(
     inheritedControl,
     runDir,
     socketMode: Number.parseInt(config.socket_mode, 8),
-    socketGroup: settleGroup(config, accounts, problems),
+    socketGroup: settleGroup(config, accounts, inFile),
     systemId: config.system_id ?? null,
     extraSystemIds: config.extra_system_ids,
     logLevel: flags.logLevel ?? config.log.level,
@@ -242,14 +243,16 @@ function settle(
       handshakeTimeoutMs: config.limits.handshake_timeout * 1000,
       drainTimeoutMs: config.limits.drain_timeout * 1000,
     },
-    access: settleAccess(config.access, accounts, problems),
-    exports: settleExports(config, problems),
+    access: settleAccess(config.access, accounts, inFile),
+    exports: settleExports(config, inFile),
     tls,
     audit: config.audit.file === undefined ? null : { path: config.audit.file, maxBytes: config.audit.max_size },
-    metricsListen: settleMetrics(config, problems),
+    metricsListen: settleMetrics(config, inFile),
     events: settleEvents(config),
     withoutEffect: withoutEffect(config),
   };
+  problems.push(...inFile.map((problem) => `${configFile ?? 'lvm.toml'}: ${problem}`));
+  return settings;
 }
 
 /** Sockets that systemd handed over stand in the file's place; --listen adds to them. */

@@ -39,6 +39,10 @@ export function parseFlags(args: readonly string[], version: string): { readonly
   const command = buildCommand(version).configureOutput({
     writeOut: (text) => void (output += text),
     writeErr: (text) => void (output += text),
+    outputError: (text, write) => {
+      write(text.replace(/^error:/, 'orion-lvmd:'));
+      write("Run 'orion-lvmd --help' for more information.\n");
+    },
   });
   try {
     command.parse(args, { from: 'user' });

@@ -19,6 +19,7 @@ import type { Logger } from './log.ts';
 import type { Patience } from './patience.ts';
 
 const PARTITION_TABLES = new Set(['dos', 'gpt']);
+const NOTHING_KNOWN = 'it has no LVM2 label, and nothing else that is known';
 const IN_A_FILE = 'docs/operating.md, "Disk images", tells how to give what is in it';
 
 /** Logs what the devices of `named` hold that are no PVs, where it is known. */
@@ -45,7 +46,7 @@ export async function tellForeign(
   }
 }
 
-/** What a device holds that is no PV; null: it is one, or nothing known is on it. */
+/** What a device holds that is no PV; null: it is one, or its beginning is blank, as what shall become one is. */
 async function contentOf({ path, kind }: ScannedDevice): Promise<string | null> {
   try {
     const device = await openBlockDevice(path, { readOnly: true });
@@ -55,7 +56,7 @@ async function contentOf({ path, kind }: ScannedDevice): Promise<string | null> 
       const image = kind === 'file' ? findImageFormat(ends.head) : null;
       if (image !== null) return `the file is ${image.type}, not the bytes of a disk; ${IN_A_FILE}`;
       const [first] = findSignatures(ends);
-      if (first === undefined) return null;
+      if (first === undefined) return ends.head.some((byte) => byte !== 0) ? NOTHING_KNOWN : null;
       if (!PARTITION_TABLES.has(first.type)) return `it holds ${first.type}`;
       return `it has a partition table (${first.type}); ${kind === 'file' ? IN_A_FILE : 'name its partitions'}`;
     } finally {

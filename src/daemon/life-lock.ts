@@ -10,10 +10,11 @@
  */
 import { closeSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flock, Lock } from '../native/addon.ts';
 import { answers } from '../nbd/listener.ts';
-import { DaemonError, reasonOf } from './errors.ts';
+import { codeOf, DaemonError, reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 
 const POLL_MS = 20;
@@ -44,7 +45,10 @@ export async function holdLifeLock(controlPath: string, log: Logger): Promise<Li
     file = await open(path, 'a', 0o600);
   } catch (error) {
     throw new DaemonError(
-      { code: 'LISTEN_FAILED', reason: `unix:${controlPath}: ${reasonOf(error)}` },
+      {
+        code: 'LISTEN_FAILED',
+        reason: `unix:${controlPath}: ${missingDirectory(error, controlPath) ?? reasonOf(error)}`,
+      },
       { cause: error },
     );
   }
@@ -60,4 +64,8 @@ export async function holdLifeLock(controlPath: string, log: Logger): Promise<Li
     await delay(POLL_MS);
   }
   return { fd: file.fd, close: () => file.close() };
+}
+
+function missingDirectory(error: unknown, path: string): string | null {
+  return codeOf(error) === 'ENOENT' ? `there is no directory ${dirname(path)}` : null;
 }

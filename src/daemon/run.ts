@@ -59,7 +59,8 @@ function keptToItsFile(settings: Settings): Settings {
   return settings;
 }
 
-function sayChecked({ configFile }: Settings): number {
+function sayChecked({ configFile, withoutEffect }: Settings): number {
+  for (const note of withoutEffect) process.stderr.write(`orion-lvmd: ${note}\n`);
   process.stdout.write(`${configFile ?? 'no config file, the defaults'}: ok\n`);
   return 0;
 }

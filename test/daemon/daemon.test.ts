@@ -460,20 +460,23 @@ function suites(): void {
 
     test('named devices that are no physical volumes are told with what they hold', async (t) => {
       const group = await newGroup('vg');
-      const [disk, image, blank] = ['disk.img', 'disk.qcow2', 'blank.img'].map((name) => join(folder, name));
+      const names = ['disk.img', 'disk.qcow2', 'text', 'blank.img'];
+      const [disk, image, text, blank] = names.map((name) => join(folder, name));
       const table = Buffer.alloc(EXTENT);
       table.write('55aa', 510, 'hex');
       await writeFile(disk!, table);
       await writeFile(image!, Buffer.concat([Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(EXTENT)]));
+      await writeFile(text!, 'A list of what is on the disks.\n'.repeat(100));
       await writeFile(blank!, Buffer.alloc(EXTENT));
-      const daemon = await daemonFor(t, [group.path, disk!, image!, blank!]);
+      const daemon = await daemonFor(t, [group.path, disk!, image!, text!, blank!]);
       const told = daemon
         .log()
         .split('\n')
         .filter((line) => line.includes('no physical volume'));
-      assert.equal(told.length, 2, daemon.log());
+      assert.equal(told.length, 3, daemon.log());
       assert.match(told[0]!, /disk\.img.*it has a partition table \(dos\); docs\/operating.md/);
       assert.match(told[1]!, /disk\.qcow2.*the file is qcow2, not the bytes of a disk; docs\/operating.md/);
+      assert.match(told[2]!, /text.*it has no LVM2 label, and nothing else that is known/);
       assert.equal(await daemon.stop(), 0, daemon.log());
     });
   });
@@ -504,7 +507,7 @@ describe('a start that fails', () => {
       'no control',
       ['--devices', 'IMAGE', '--control', 'no/c.sock', '--listen', 'unix:l'],
       5,
-      /cannot listen on .*no\/c/,
+      /cannot listen on .*no\/c.sock: there is no directory .*no$/m,
     ],
     ['bad host', ['--devices', 'IMAGE', '--listen', 'tcp:203.0.113.1:10809'], 5, /cannot listen on tcp:203.0.113.1/],
   ];
@@ -556,6 +559,19 @@ describe('a start that fails', () => {
       stdout: `${good}: ok\n`,
       stderr: '',
     });
+    const idle = join(folder, 'idle.toml');
+    await writeFile(idle, 'cache_policy = "writeback"\n');
+    assert.deepEqual(await runDaemon(['--check-config', '--config', idle]), {
+      status: 0,
+      stdout: `${idle}: ok\n`,
+      stderr: 'orion-lvmd: cache_policy has no effect: cache_size is 0\n',
+    });
+    const nobody = join(folder, 'nobody.toml');
+    await writeFile(nobody, '[access]\nobservers = ["user:no-such-user"]\n');
+    assert.equal(
+      (await runDaemon(['--check-config', '--config', nobody])).stderr,
+      `orion-lvmd: ${nobody}: access.observers: "user:no-such-user" is not allowed: this host has no user no-such-user\n`,
+    );
     const bad = await runDaemon(['--check-config', '--config', 'bad.toml']);
     assert.equal(bad.status, 3);
     assert.match(bad.stderr, /devicess: no such key; did you mean devices\?/);
