@@ -122,19 +122,21 @@ export class CommandResource {
 
   /** Throws a Refusal. */
   cancel(call: Call, id: string): void {
-    this.#find(call, id).cancel();
+    this.#find(call, id, 'cancel').cancel();
   }
 
   /** Throws a Refusal. */
   answer(call: Call, id: string, body: unknown): void {
-    this.#find(call, id).answer(checked(ANSWER, body));
+    this.#find(call, id, 'answer').answer(checked(ANSWER, body));
   }
 
-  #find({ peer, role }: Call, id: string): RunningCommand {
+  #find({ peer, role }: Call, id: string, what: 'cancel' | 'answer'): RunningCommand {
     const listed = this.#listed.get(id);
     if (listed === undefined) throw new Refusal(404, 'NO_SUCH_COMMAND', `no command ${id} is running`);
     if (listed.peer.uid === peer.uid || role === 'administrator') return listed.command;
-    throw new Refusal(403, 'FORBIDDEN', `command ${id} is another user's`);
+    const reason = `command ${id} is another user's`;
+    this.#around.refused(peer, [what, listed.name, ...listed.argv], reason);
+    throw new Refusal(403, 'FORBIDDEN', reason);
   }
 
   /** A command that names devices goes by those; one that names none, by the configuration that it would read. */

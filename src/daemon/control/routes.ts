@@ -169,11 +169,20 @@ function match(template: string, path: string): Readonly<Record<string, string>>
   const params: Record<string, string> = {};
   for (const [at, part] of wanted.entries()) {
     const name = /^\{(\w+)\}$/.exec(part)?.[1];
-    const text = given[at] ?? '';
+    const text = name === undefined ? (given[at] ?? '') : decoded(given[at] ?? '');
     if (name === undefined ? part !== text : text === '') return null;
     if (name !== undefined) params[name] = text;
   }
   return params;
+}
+
+/** A "+" of a name may come as "%2B"; what can't be decoded is no name. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return '';
+  }
 }
 
 /** Whether a peer may use a route. */
