@@ -63,6 +63,18 @@ export interface TablesConfig {
   };
 }
 
+/** Whether alerts can be sent there: what stands for a user and a password must be text, too. */
+function isWebhook(text: string): boolean {
+  const url = URL.parse(text);
+  if (url === null) return false;
+  try {
+    decodeURIComponent(`${url.username}:${url.password}`);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export const tablesShape: { readonly [Key in keyof TablesConfig]: z.ZodType<TablesConfig[Key]> } = {
   access: z
     .strictObject({
@@ -121,6 +133,7 @@ export const tablesShape: { readonly [Key in keyof TablesConfig]: z.ZodType<Tabl
       webhook: z
         .string()
         .regex(/^https?:\/\/[^\s/]/)
+        .refine(isWebhook)
         .optional(),
       timeout: z.int().min(1).max(3600).default(10),
       retries: z.int().min(0).max(100).default(3),

@@ -179,10 +179,34 @@ async function runCommand(command: readonly string[], alert: Alert, signal: Abor
   return promise;
 }
 
-/** Throws unless the answer is 2xx. */
+/** Throws unless the answer is 2xx. What is thrown says nothing of the URL but its host: there may be secrets in it. */
 async function post(url: string, alert: Alert, signal: AbortSignal): Promise<void> {
+  const { bare, host, authorization } = partsOf(url);
   const body = JSON.stringify(alert);
-  const response = await fetch(url, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body, signal });
+  const headers = { 'Content-Type': 'application/json', ...authorization };
+  let response: Response;
+  try {
+    // A redirected POST would become a GET, which nobody takes for an alert.
+    response = await fetch(bare, { method: 'POST', headers, body, signal, redirect: 'manual' });
+  } catch (error) {
+    const { cause } = error as Error;
+    throw cause instanceof Error ? new Error(`${host} cannot be reached: ${cause.message}`, { cause }) : error;
+  }
   await response.body?.cancel();
-  if (!response.ok) throw new Error(`${new URL(url).host} answered with status ${response.status}`);
+  if (!response.ok) throw new Error(`${host} answered with status ${response.status}`);
+}
+
+/** A URL without user and password, which go into a header. */
+function partsOf(text: string): {
+  readonly bare: URL;
+  readonly host: string;
+  readonly authorization: { readonly Authorization?: string };
+} {
+  const bare = new URL(text);
+  const { username, password, host } = bare;
+  bare.username = '';
+  bare.password = '';
+  if (username === '' && password === '') return { bare, host, authorization: {} };
+  const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  return { bare, host, authorization: { Authorization: `Basic ${Buffer.from(pair).toString('base64')}` } };
 }

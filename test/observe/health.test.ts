@@ -275,6 +275,42 @@ function collecting(status: number, subjects: string[]): RequestListener {
 describe('alert sender', () => {
   const ALERT: Alert = alertOf('device-errors', '/dev/sda', 'raised', 'text', 0);
 
+  test('a webhook with a user and a password gets them, and no log does', async () => {
+    const seen: string[] = [];
+    const answer: RequestListener = (request, response) => {
+      seen.push(`${request.method} ${request.url} ${request.headers.authorization}`);
+      response.writeHead(seen.length === 1 ? 200 : 500).end();
+    };
+    await withServer(answer, async (url) => {
+      const { lines, ...rest } = log();
+      const webhook = url.replace('http://', 'http://us%40er:geheim@');
+      const sender = new AlertSender({ command: null, webhook, timeoutMs: 5000, retries: 0 }, rest);
+      sender.send(ALERT);
+      sender.send(ALERT);
+      await sender.close();
+      const basic = Buffer.from('us@er:geheim').toString('base64');
+      assert.deepEqual(seen, [`POST /hook Basic ${basic}`, `POST /hook Basic ${basic}`]);
+      assert.match(lines.join(), /answered with status 500/);
+      assert.doesNotMatch(lines.join(), /geheim/);
+    });
+  });
+
+  test('an alert that would be sent somewhere else as something else is not taken for delivered', async () => {
+    const methods: string[] = [];
+    const answer: RequestListener = (request, response) => {
+      methods.push(request.method ?? '');
+      response.writeHead(request.url === '/hook' ? 301 : 200, { Location: '/moved' }).end();
+    };
+    await withServer(answer, async (url) => {
+      const { lines, ...rest } = log();
+      const sender = new AlertSender({ command: null, webhook: url, timeoutMs: 5000, retries: 0 }, rest);
+      sender.send(ALERT);
+      await sender.close();
+      assert.deepEqual(methods, ['POST']);
+      assert.match(lines.join(), /answered with status 301/);
+    });
+  });
+
   test('a program gets the alert on its standard input', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'orion-lvm-alert-'));
     const file = join(folder, 'alert');
