@@ -39,8 +39,12 @@ const REPORTS: readonly (readonly string[])[] = [
   ['lvs', '-a', '-o', LVS, ...UNITS],
 ];
 
-/** Makes devices of these sizes (bytes) and calls `use`. */
-export async function withLab(sizes: readonly number[], use: (lab: Lab) => Promise<void>): Promise<void> {
+/** Makes devices of these sizes (bytes), with these logical blocks (bytes; default 512), and calls `use`. */
+export async function withLab(
+  sizes: readonly number[],
+  use: (lab: Lab) => Promise<void>,
+  blockSizes: readonly number[] = [],
+): Promise<void> {
   await withTemporaryFolder(async (folder) => {
     const loops: string[] = [];
     try {
@@ -50,7 +54,7 @@ export async function withLab(sizes: readonly number[], use: (lab: Lab) => Promi
         const file = await open(image, 'w');
         await file.truncate(size);
         await file.close();
-        const loop = (await mustRun('losetup', ['-f', '--show', image])).trim();
+        const loop = (await mustRun('losetup', ['-f', '--show', '-b', String(blockSizes[index] ?? 512), image])).trim();
         loops.push(loop);
         await mustRun('mknod', [join(folder, 'dev', `pv${index}`), 'b', '7', loop.replace('/dev/loop', '')]);
       }

@@ -14,7 +14,8 @@ import type {
   VolumeGroupText,
 } from '../../ondisk/metadata.ts';
 import { allocationMapOf } from '../allocation-map.ts';
-import type { VolumeGroup } from '../model.ts';
+import type { ScannedDevice, VolumeGroup } from '../model.ts';
+import { blockSizeProblem } from './block-size.ts';
 import { CommandError } from './errors.ts';
 import { emptyPlan, type Plan, type PlanMessage } from './plan.ts';
 import { changeTags } from './pv-change.ts';
@@ -54,7 +55,8 @@ export function changeVgPlan(group: VolumeGroup, request: VgChangeRequest, sizeT
   const { addTags, removeTags } = request;
   if (removeTags.length > 0) vg = { ...vg, tags: changeTags(vg.tags, [], removeTags) };
   if (addTags.length > 0) vg = { ...vg, tags: changeTags(vg.tags, addTags, []) };
-  if (request.extentSizeSectors !== null) vg = changeExtentSize(vg, request.extentSizeSectors, sizeText, warn);
+  if (request.extentSizeSectors !== null)
+    vg = changeExtentSize(group, vg, request.extentSizeSectors, { sizeText, warn });
   if (request.id !== null) vg = { ...vg, id: request.id };
   if (request.allocationPolicy !== null) vg = withPolicy(vg, request.allocationPolicy);
   if (request.metadataCopies !== null) vg = withCopies(vg, request.metadataCopies, warn);
@@ -128,10 +130,10 @@ function withCopies(vg: VolumeGroupText, copies: MetadataCopies, warn: (text: st
 }
 
 function changeExtentSize(
+  group: VolumeGroup,
   vg: VolumeGroupText,
   sectors: number,
-  sizeText: SizeText,
-  warn: (text: string) => void,
+  { sizeText, warn }: { readonly sizeText: SizeText; readonly warn: (text: string) => void },
 ): VolumeGroupText {
   if (sectors > MAX_EXTENTS) {
     warn(`Physical extent size cannot be larger than ${sizeText(MAX_EXTENTS)}.`);
@@ -141,14 +143,24 @@ function changeExtentSize(
     warn(`Physical extent size of VG ${vg.name} is already ${sizeText(sectors)}.`);
     return vg;
   }
-  return withExtentSize(vg, sectors);
+  const devices = group.pvs.flatMap(({ found }) => found?.device ?? []);
+  return withExtentSize(vg, sectors, devices);
 }
 
-/** The VG with extents of another size. Throws CommandError where extents can't be expressed in the new ones. */
-export function withExtentSize(vg: VolumeGroupText, sectors: number): VolumeGroupText {
+/** The VG with extents of another size. Throws CommandError where extents can't be expressed in the new ones, or `devices` have larger blocks. */
+export function withExtentSize(
+  vg: VolumeGroupText,
+  sectors: number,
+  devices: readonly ScannedDevice[] = [],
+): VolumeGroupText {
   checkResizeable(vg, 'PE size');
   const problem = extentSizeProblem(sectors);
   if (problem !== null) throw new CommandError(problem);
+  for (const device of devices) {
+    const tooSmall = blockSizeProblem(vg.name, sectors, device);
+    if (tooSmall === null) continue;
+    throw new CommandError([tooSmall, `Failed to change physical extent size for VG ${vg.name}.`]);
+  }
   const old = vg.extentSizeSectors;
   const total = vg.physicalVolumes.reduce((sum, pv) => sum + pv.peCount, 0);
   if (sectors > old && (total * old) % sectors !== 0) throw new CommandError('New extent size is not a perfect fit');

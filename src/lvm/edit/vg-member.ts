@@ -7,6 +7,7 @@
 import { SECTOR_BYTES } from '../../ondisk/label.ts';
 import type { PhysicalVolumeText, VolumeGroupText } from '../../ondisk/metadata.ts';
 import type { LabelledDevice } from '../model.ts';
+import { blockSizeProblem } from './block-size.ts';
 import { CommandError } from './errors.ts';
 
 const MAX_EXTENTS = 2 ** 32 - 1;
@@ -62,6 +63,8 @@ function withMember(vg: VolumeGroupText, found: LabelledDevice): VolumeGroupText
   if (pvs.some((pv) => pv.id === found.uuid)) {
     throw fail(`Physical volume '${path} (${found.uuid})' already in the VG.`);
   }
+  const problem = blockSizeProblem(vg.name, vg.extentSizeSectors, found.device);
+  if (problem !== null) throw new CommandError([problem, `PV ${path} has wrong block size.`]);
   if (pvs.length > 0 && pvs.length === vg.maxPv) {
     throw fail(`No space for '${path}' - volume group '${vg.name}' holds max ${vg.maxPv} physical volume(s).`);
   }
