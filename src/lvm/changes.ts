@@ -253,7 +253,8 @@ export class Changes {
   }
 
   #refuse({ before, after }: Plan): void {
-    if (before === null || after === null) return;
+    // LVM2 removes such a VG once it is empty: the LVs are a change of their own.
+    if (before === null || (after === null && before.vg.logicalVolumes.length === 0)) return;
     if (before.hasDuplicates && this.context.allowDuplicates !== true) {
       throw new CommandError(`Cannot update volume group ${before.vg.name} with duplicate PV devices.`);
     }

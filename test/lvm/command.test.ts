@@ -40,6 +40,10 @@ async function refusal(
   return assert.fail('not refused');
 }
 
+async function removeVg(machine: Machine): Promise<void> {
+  await changeVolumeGroup(machine.context, { vgName: 'vg' }, (group) => emptyPlan(group, null));
+}
+
 async function withStatus(change: (group: VolumeGroup) => Partial<VolumeGroup['vg']>): Promise<Machine> {
   const machine = await withVg();
   await machine.change((group) => emptyPlan(group, { ...group.vg, ...change(group) }));
@@ -126,7 +130,20 @@ void describe('refused in the words of LVM2', () => {
     const images = machine.images();
     images.set('/copy', Buffer.from(images.get('/disk0')!));
     const copied = new Machine(images);
-    assert.deepEqual(await refusal(copied), ['Cannot update volume group vg with duplicate PV devices.']);
+    const refused = ['Cannot update volume group vg with duplicate PV devices.'];
+    assert.deepEqual(await refusal(copied), refused);
+    // An empty one may go, but LVs don't go with it.
+    await machine.change((group) => addLv(group, linearLv('lv', 'pv0', 0, 4)));
+    const images2 = machine.images();
+    images2.set('/copy', Buffer.from(images2.get('/disk0')!));
+    const withLv = new Machine(images2);
+    await assert.rejects(removeVg(withLv), (error) => {
+      assert(error instanceof CommandError);
+      assert.deepEqual(error.lines, refused);
+      return true;
+    });
+    assert.equal(withLv.journal.writes, 0);
+    await removeVg(copied);
   });
 
   void test('two VGs of one name', async () => {
