@@ -294,6 +294,12 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       assert.equal((await twins.ours('vgs')).stderr, '');
     }));
 
+  test('pvmove where there is nothing to move', () =>
+    withDeviceTwins([32, 32, 32], async (twins) => {
+      await twins.same(['vgcreate vg P0 P1', 'pvcreate P2', 'pvmove P2', 'pvmove @t', 'pvmove --abort @t']);
+      await twins.same(['pvremove P2', 'pvmove P2', 'pvmove P2 P0', 'pvmove --abort P2', 'pvmove P0']);
+    }));
+
   test('backups are restored', () =>
     withDeviceTwins([32, 32], async (twins) => {
       const backup = join(twins.folder, 'backup');

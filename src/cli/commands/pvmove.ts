@@ -60,6 +60,10 @@ async function run(context: CommandContext): Promise<ExitCode> {
     return endOrGoOn(context, change, { vgName, lvId, display: display.join(' ') });
   }
   if (source === undefined) return eachMove(context, change);
+  if (source.startsWith('@')) {
+    output.error('Tags cannot be used with this command.');
+    return options.has('abort') ? EXIT.failed : EXIT.badUsage;
+  }
   const move = options.has('abort')
     ? await findMove(change, source)
     : await beginMove(context, change, source, destinations);
@@ -127,7 +131,7 @@ function named(group: VolumeGroup, { lv, source }: PvMove): NamedMove {
 
 /** The move in progress on a PV; null if there is none, which is said. */
 async function findMove(change: ChangeContext, source: string): Promise<NamedMove | null> {
-  return onGroupOf(change, source, (_changes, group, pv) => {
+  return onGroupOf(change, source, false, (_changes, group, pv) => {
     const move = movesOf(group.vg).find((candidate) => candidate.source === pv.text?.label);
     if (move !== undefined) return Promise.resolve(named(group, move));
     change.out(alreadyDone(pv.found?.device.path ?? source));
@@ -139,16 +143,17 @@ async function findMove(change: ChangeContext, source: string): Promise<NamedMov
 async function onGroupOf<Result>(
   change: ChangeContext,
   source: string,
+  begins: boolean,
   body: (changes: Changes, group: VolumeGroup, pv: PhysicalVolume) => Promise<Result>,
 ): Promise<Result> {
   const { name } = splitArgument(source);
   const vgName = await withChanges(
     change,
     { globalLock: 'read' },
-    async ({ scan }) => (await memberOf(scan, name)).group,
+    async ({ scan }) => (await memberOf(scan, name, begins)).group,
   );
   return withChanges(change, { vgs: [{ name: vgName.vg.name, mode: 'write' }] }, async (changes) => {
-    const { pv } = await memberOf(changes.scan, name);
+    const { pv } = await memberOf(changes.scan, name, begins);
     return body(changes, await changes.volumeGroup({ vgName: vgName.vg.name }), pv);
   });
 }
@@ -156,13 +161,17 @@ async function onGroupOf<Result>(
 async function memberOf(
   scan: Scan,
   name: string,
+  begins: boolean,
 ): Promise<{ readonly group: VolumeGroup; readonly pv: PhysicalVolume }> {
   const device = await deviceNamed(scan, resolve(name));
   for (const group of scan.volumeGroups) {
     const pv = group.pvs.find(({ found }) => device !== null && found?.device.identity === device.identity);
     if (pv !== undefined) return { group, pv };
   }
-  throw new CommandError(`Failed to find physical volume "${name}".`);
+  // To LVM2 the word on the command line is wrong where a move is to begin, and nothing can be moved off a PV that is in no VG.
+  const isPv = scan.orphans.some(({ found }) => device !== null && found?.device.identity === device.identity);
+  if (isPv && begins) throw new CommandError('No extents available for allocation.');
+  throw new CommandError(`Failed to find physical volume "${name}".`, begins ? EXIT.badUsage : EXIT.failed);
 }
 
 function beginMove(
@@ -171,7 +180,7 @@ function beginMove(
   source: string,
   destinations: readonly string[],
 ): Promise<NamedMove> {
-  return onGroupOf(change, source, async (changes, group, pv) => {
+  return onGroupOf(change, source, true, async (changes, group, pv) => {
     const { options, settings, output } = context;
     const lvName = options.value('name') === undefined ? null : lvNameOf(group, options.value('name') ?? '');
     const label = pv.text?.label ?? '';
