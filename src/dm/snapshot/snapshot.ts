@@ -21,7 +21,8 @@ import { Copies, type CopiesOwner } from './copies.ts';
 import { ExceptionTable } from './exception-table.ts';
 import type { ExceptionStore, StoreUsage } from './exception-store.ts';
 import type { Origin, OriginSnapshot } from './origin.ts';
-import { type ChunkRun, markInvalid, PersistentStore } from './persistent-store.ts';
+import { InvalidMark } from './invalid-mark.ts';
+import { type ChunkRun, PersistentStore } from './persistent-store.ts';
 import { TransientStore } from './transient-store.ts';
 
 export type SnapshotState = 'new' | 'loading' | 'valid' | 'invalidating' | 'invalid';
@@ -68,6 +69,11 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   /** Exceptions of chunks that the snapshot does not have: nobody makes such, but a store may hold them. */
   #outside = 0;
   #problem = '';
+  /** Once it is invalid, its COW device is to say so. */
+  readonly #mark = new InvalidMark(() => ({
+    device: this.setup.cow,
+    chunkSectors: this.chunkSectors ?? this.setup.chunkSectors,
+  }));
   /** It could not be loaded, and merges: see `isUnread`. */
   #unread = false;
   /** Of a merge: chunks that are the origin's or not, as nobody knows whether their records were taken off the device. */
@@ -86,7 +92,8 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
 
   /** Why it is invalid; '' while it is not. */
   get problem(): string {
-    return this.#problem;
+    const { failure } = this.#mark;
+    return failure === null ? this.#problem : `${this.#problem}; nor could it be marked invalid: ${failure}`;
   }
 
   /** A write of its own found no room (persistent: PO): no more are taken. */
@@ -166,6 +173,7 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
       this.#loading = this.#load(setup);
     }
     if (!setup.merging) setup.origin.attach(this);
+    this.#mark.goOn();
     this.#unhold();
   }
 
@@ -184,8 +192,10 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
         this.#idleWaiters.push(resolve);
       });
     }
+    await this.#mark.stop();
     // Taken back meanwhile, it changes nothing.
     if (turn === this.#suspends) this.#quiet = true;
+    else this.#mark.goOn();
   }
 
   /** The owner's table has gone; whoever adopts the snapshot before the next turn has it as it is. */
@@ -262,22 +272,15 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
   // Inside.
 
   async #writeInvalid(): Promise<void> {
-    await this.#markInvalid(this.store.geometry.chunkSectors);
+    await this.#markInvalid();
     this.#state = 'invalid';
     this.#retryWaiting();
     this.wakeIfIdle();
   }
 
-  /** A device that takes no writes can't be told; the origin goes on nevertheless. */
-  async #markInvalid(chunkSectors: number): Promise<void> {
-    const { cow, persistent } = this.setup;
-    if (persistent === 'N') return;
-    try {
-      await markInvalid(cow, chunkSectors);
-    } catch (error) {
-      if (!(error instanceof DeviceError)) throw error;
-      this.#problem += `; nor could it be marked invalid: ${error.message}`;
-    }
+  /** A device that takes no writes can't be told yet; the origin goes on nevertheless. */
+  async #markInvalid(): Promise<void> {
+    if (this.setup.persistent !== 'N') await this.#mark.mark();
   }
 
   async #load(setup: SnapshotSetup): Promise<void> {
@@ -304,7 +307,7 @@ export class Snapshot implements OriginSnapshot, CopiesOwner {
       this.#problem = error.message;
       if (setup.merging) this.#unread = true;
       // What is damaged stays unusable. What could not be read may be whole, and the origin will not wait for it.
-      else if (error instanceof DeviceError) await this.#markInvalid(setup.chunkSectors);
+      else if (error instanceof DeviceError) await this.#markInvalid();
     }
     this.#state = this.#problem === '' ? 'valid' : 'invalid';
     this.#retryWaiting();
