@@ -24,7 +24,12 @@ const LV_BYTES = 24 * MIB;
 const DATA_START = MIB;
 
 /** A PV with the LV vg/lv, and the settings of a daemon that caches it and writes back only when it must. */
-async function prepare(folder: string): Promise<{ readonly image: string; readonly config: string }> {
+async function prepare(folder: string): Promise<{
+  readonly image: string;
+  readonly config: string;
+  /** Runs a command on the image, as long as no daemon has it. */
+  readonly must: (command: string, ...args: readonly string[]) => Promise<string>;
+}> {
   const image = join(folder, 'pv.img');
   await writeFile(image, '');
   await truncate(image, 64 * MIB);
@@ -35,7 +40,7 @@ async function prepare(folder: string): Promise<{ readonly image: string; readon
   await must('lvcreate', '-Zn', '-Wn', `-L${LV_BYTES}b`, '-nlv', 'vg');
   const config = join(folder, 'lvm.toml');
   await writeFile(config, `direct = true\ncache_size = ${64 * MIB}\ncache_policy = "writeback"\n`);
-  return { image, config };
+  return { image, config, must };
 }
 
 async function onDisk(image: string, at: number, length: number): Promise<Buffer> {
@@ -74,9 +79,9 @@ async function moreWrites(writer: NbdWriter, count: number): Promise<void> {
   await waitFor('more writes', () => writer.writes > before + count);
 }
 
-async function client(daemon: RunningDaemon): Promise<WireClient> {
+async function client(daemon: RunningDaemon, name = 'vg/lv'): Promise<WireClient> {
   const wire = await WireClient.open(daemon.socket);
-  await wire.attach('vg/lv');
+  await wire.attach(name);
   return wire;
 }
 
@@ -167,6 +172,39 @@ for (const workers of ['0', '2']) {
         assert.notEqual(code, 0);
         await rm(broken);
         assert(pattern(2 * MIB, 1).equals(await onDisk(image, 0, 2 * MIB)), 'what was flushed');
+      });
+    });
+
+    test('that is given up with its volume fails no flush of another one', async () => {
+      await withTemporaryFolder(async (folder) => {
+        const { image, config, must } = await prepare(folder);
+        await must('lvcreate', '-Zn', '-Wn', '-L4m', '-nother', 'vg');
+        const broken = join(folder, 'broken');
+        const options = ['error-pwrite=EIO', 'error-pwrite-rate=100%', `error-pwrite-file=${broken}`];
+        await using file = await SlowFile.mount(image, folder, options);
+        const daemon = await startDaemon([file.path], ['--config', config, '--workers', workers]);
+        try {
+          const [wire, other] = [await client(daemon), await client(daemon, 'vg/other')];
+          await write(wire, 0, pattern(MIB, 1));
+          await writeFile(broken, '');
+          assert.equal(await flush(wire), 5, 'EIO');
+          wire.close();
+          const env = { ORION_LVM_DEVICES: file.path, ORION_LVM_CONTROL: join(dirname(daemon.socket), 'control.sock') };
+          await waitFor('it to be deactivated', () =>
+            mustRun(join(CHECKOUT, 'bin/lvchange'), ['-an', 'vg/lv'], { env: { ...env, LVM_SYSTEM_DIR: folder } }).then(
+              () => true,
+              () => false,
+            ),
+          );
+          assert.match(daemon.log(), /a volume could not be flushed when it was closed/);
+          await rm(broken);
+          assert.equal(await flush(other), 0);
+          await write(other, 0, pattern(MIB, 2));
+          assert.equal(await flush(other), 0);
+          other.close();
+        } finally {
+          assert.equal(await daemon.stop(), 0, daemon.log());
+        }
       });
     });
   });

@@ -142,20 +142,21 @@ export class BufferedWrites implements WriteBackHost {
     this.#serving = false;
   }
 
-  /** Forgets dirty blocks that can't be written, for `errno`; false: some are on their way still. */
-  giveUp(first: number, end: number, errno: number): boolean {
-    const { frames } = this.#own;
+  /** Forgets what of a range can't be written, for `errno`; false: some of it is on its way still. What is beside it in its blocks stays. */
+  giveUp({ firstBlock, endBlock, position, end }: Operation, errno: number): boolean {
+    const { frames, base } = this.#own;
     let flying = 0;
-    this.#own.each(first, end, (frame) => {
+    this.#own.each(firstBlock, endBlock, (frame) => {
       if (frames.flying[frame] !== 0) flying++;
     });
     if (flying > 0) return false;
-    this.#own.each(first, end, (frame) => {
-      this.#back.discard(frame);
-      this.#own.drop(frame);
+    this.#own.each(firstBlock, endBlock, (frame) => {
+      const at = (frames.keyOf(frame) - base) * BLOCK_BYTES;
+      const units = this.#back.unitsOf(Math.max(position - at, 0), Math.min(end - at, BLOCK_BYTES));
+      if (this.#back.discard(frame, units)) this.#own.drop(frame);
     });
     // Who waits for these bytes is told by no batch any more.
-    this.#failDurable(first, end, errno);
+    this.#failDurable(position, end, errno);
     this.#tellFlushes(0, 0);
     return true;
   }
@@ -205,7 +206,7 @@ export class BufferedWrites implements WriteBackHost {
 
   #tellDurable({ firstBlock, blocks, error, durable }: Batch): void {
     if (error !== 0) {
-      this.#failDurable(firstBlock, firstBlock + blocks, error);
+      this.#failDurable(firstBlock * BLOCK_BYTES, (firstBlock + blocks) * BLOCK_BYTES, error);
       return;
     }
     for (let i = this.durable.length - 1; i >= 0; i--) {
@@ -219,10 +220,12 @@ export class BufferedWrites implements WriteBackHost {
     }
   }
 
-  #failDurable(first: number, end: number, errno: number): void {
+  /** Ends those of the bytes [from, to) with `errno`. */
+  #failDurable(from: number, to: number, errno: number): void {
     for (let i = this.durable.length - 1; i >= 0; i--) {
       const write = this.durable[i]!;
-      if (write.firstBlock >= end || first >= write.endBlock) continue;
+      const { offset, length } = write.request!;
+      if (offset >= to || from >= offset + length) continue;
       this.durable.splice(i, 1);
       this.#host.finishLater(write, errno);
     }

@@ -19,7 +19,7 @@
  *  - At most one write of a block is in flight whose bytes are in memory and may still change there.
  *  - A flush ends well only if every write acknowledged before it is on the device, and it flushed since. Writes that come later don't
  *    hold it up. Bytes that can't be written back stay dirty; each flush tries them again, and fails if they fail again. Only `leave` and
- *    `close` give such bytes up: then the next flush reports it, and whoever left is told.
+ *    `close` give such bytes up, no others than those of their range, and whoever left is told: nobody else has lost anything.
  *  - Discards and zeroes have their range for themselves: changes that overlap wait for them, and they for changes under way.
  *  - Dirty blocks stay within the cache's bound: writes wait for room; when the device refuses what is written back, they fail.
  */
@@ -61,8 +61,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #outstanding = 0;
   #beyond = 0;
   #wholeEnd = 0;
-  /** Errno of bytes that were given up and that no flush has told of. */
-  #lost = 0;
   #closed: Promise<void> | null = null;
   #idle: (() => void) | null = null;
 
@@ -169,7 +167,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     this.#own.frames.detach(this.#own.base);
     this.#cache.detach(this);
     await this.#inner.close();
-    errno ||= this.#lost;
     if (errno !== 0)
       throw new DeviceError('IO', this.name, `what was written could not be made durable: ${errnoText(errno)}`, {
         errno,
@@ -302,12 +299,10 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
         if (error === 0) this.#buffered!.goOn(operation);
         else this.finish(operation, error);
         break;
-      case Stage.flush:
-        this.#flushed(operation, error);
-        break;
       case Stage.range:
         this.#endRange(operation, error);
         break;
+      case Stage.flush:
       case Stage.plain:
         this.finish(operation, error);
         break;
@@ -320,12 +315,6 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     const operation = this.begin(request);
     if (this.#buffered === null || this.#buffered.unclean === 0) this.flushThrough(operation);
     else this.#buffered.flush(operation);
-  }
-
-  #flushed(operation: Operation, error: number): void {
-    const errno = error === 0 ? this.#lost : error;
-    this.#lost = 0;
-    this.finish(operation, errno);
   }
 
   #startThrough(operation: Operation): void {
@@ -360,6 +349,8 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
     const operation = this.#operations.pop() ?? new Operation(this);
     operation.firstBlock = Math.floor(offset / BLOCK_BYTES);
     operation.endBlock = Math.ceil((offset + length) / BLOCK_BYTES);
+    operation.position = offset;
+    operation.end = offset + length;
     operation.force = force;
     operation.resolve = resolve;
     this.#startRange(operation);
@@ -397,8 +388,11 @@ export class CachedDevice implements OpenedDevice, OperationHost, ReadsHost {
   #rangeFailed(operation: Operation): void {
     if (operation.force) {
       // What flies comes back first.
-      if (!this.#buffered!.giveUp(operation.firstBlock, operation.endBlock, operation.error)) return;
-      this.#lost = operation.error;
+      const { position, end, error } = operation;
+      if (!this.#buffered!.giveUp(operation, error)) return;
+      // With a unit that it shares, bytes of somebody else have gone, of whom nothing is known.
+      const unit = this.#limits.requestAlignment;
+      if (position % unit !== 0 || end % unit !== 0) this.#inner.loseFlushes?.(error);
     }
     operation.settled = true;
     this.#endRange(operation, operation.error);

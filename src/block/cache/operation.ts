@@ -41,6 +41,8 @@ export class Operation implements RequestOwner {
   blind = false;
   /** Of a range: requests that wait for its end. */
   readonly waiters: OperationList = new OperationList();
+  /** Of a range that is no request: the byte behind it; `position` is its first one. */
+  end = 0;
   /** Of a range that is no request: told of the errno. */
   resolve: ((errno: number) => void) | null = null;
   /** What of it can't be written back is given up. */
@@ -71,6 +73,7 @@ export class Operation implements RequestOwner {
     this.settled = false;
     this.needsFlush = false;
     this.blind = false;
+    this.end = 0;
     this.resolve = null;
     this.force = false;
     this.next = null;

@@ -156,9 +156,9 @@ export class WriteBack {
     return flying[frame] === 0 && (dirty[frame] === 0 || since[frame]! > epoch);
   }
 
-  /** The units of a block that [from, to) of it covers. */
+  /** The units of a block that [from, to) of it covers, or touches. */
   unitsOf(from: number, to: number): number {
-    return ((1 << (to / this.#unitBytes)) - 1) & ~((1 << (from / this.#unitBytes)) - 1);
+    return ((1 << Math.ceil(to / this.#unitBytes)) - 1) & ~((1 << Math.floor(from / this.#unitBytes)) - 1);
   }
 
   markDirty(frame: number, units: number): void {
@@ -173,13 +173,16 @@ export class WriteBack {
     if (this.#timer === null) this.#arm();
   }
 
-  /** Forgets what a frame has that the device has not. It must not fly. */
-  discard(frame: number): void {
-    if (this.#frames.dirty[frame] === 0) return;
-    assert(this.#frames.flying[frame] === 0);
+  /** Forgets which of these units a frame has that the device has not. It must not fly. Gives whether it is clean now. */
+  discard(frame: number, units: number): boolean {
+    const { dirty, flying } = this.#frames;
+    assert(flying[frame] === 0);
+    if (dirty[frame] === 0) return true;
+    dirty[frame]! &= ~units;
+    if (dirty[frame] !== 0) return false;
     this.#unlist(frame);
-    this.#frames.dirty[frame] = 0;
     this.#count(-1);
+    return true;
   }
 
   #count(by: number): void {

@@ -180,18 +180,64 @@ describe('a device that refuses what is written back', () => {
     await assert.rejects(device.close(), { code: 'IO' });
   });
 
-  test('has what it refused given up when its range is left, and the next flush says so', async () => {
+  test('has what it refused given up when its range is left, which is told to whoever leaves, and to nobody else', async () => {
     const { below, faulty, device } = stand();
     faulty.decide = ({ op }) => (op === Op.write ? { kind: 'fail', errno: Errno.EIO } : { kind: 'pass' });
     await performOk(device, { op: Op.write, offset: 0, buffer: pattern(65_536, 1) });
-    await device.leave(0, MIB);
+    assert.equal(await device.leave(0, MIB), Errno.EIO);
     faulty.decide = () => ({ kind: 'pass' });
     await performOk(below, { op: Op.write, offset: 0, buffer: pattern(4096, 2) });
-    assert.equal(await perform(device, { op: Op.flush }), Errno.EIO);
     await performOk(device, { op: Op.flush });
     assert(pattern(4096, 2).equals(await readAt(device, 0, 4096)), 'somebody else owns the range now');
     await device.close();
   });
+
+  test('keeps what a neighbour has written to a block of which a part is left', async () => {
+    const { below, faulty, device } = stand();
+    await performOk(device, { op: Op.write, offset: 0, buffer: stamped(3, 1) });
+    const [theirs, ours] = [stamped(3, 2), stamped(2, 3)];
+    await performOk(device, { op: Op.write, offset: 3 * SECTOR, buffer: theirs });
+    await performOk(device, { op: Op.write, offset: 8192 - SECTOR, buffer: ours });
+    faulty.decide = ({ op }) => (op === Op.write ? { kind: 'fail', errno: Errno.EIO } : { kind: 'pass' });
+    const batch = new Batch();
+    batch.submit(device, { op: Op.write, offset: 6 * SECTOR, buffer: stamped(1, 4), flags: RequestFlag.fua });
+    await batch.done();
+    assert.deepEqual(
+      batch.completed.map(({ error }) => error),
+      [Errno.EIO],
+    );
+    // From the middle of the first block to the middle of the second, and of these only the middle.
+    assert.equal(await device.leave(0, 3 * SECTOR), Errno.EIO);
+    assert.equal(await device.leave(8192, SECTOR), Errno.EIO);
+    assert.equal(await perform(device, { op: Op.flush }), Errno.EIO, 'some bytes are not there yet');
+    faulty.decide = () => ({ kind: 'pass' });
+    await performOk(below, { op: Op.write, offset: 0, buffer: stamped(3, 9) });
+    await performOk(below, { op: Op.write, offset: 8192, buffer: stamped(1, 9) });
+    await performOk(device, { op: Op.flush });
+    const expected = Buffer.concat([stamped(3, 9), theirs, stamped(1, 4)]);
+    assert(expected.equals(await readAt(below, 0, 7 * SECTOR)));
+    assert(ours.subarray(0, SECTOR).equals(await readAt(below, 8192 - SECTOR, SECTOR)));
+    assert(stamped(1, 9).equals(await readAt(below, 8192, SECTOR)));
+    await device.close();
+  });
+});
+
+test('bytes that go with a unit of the device which two share fail every flush from then on', async () => {
+  const faulty = new FaultyDevice(new MemoryDevice({ sizeBytes: MIB, requestAlignment: 4096 }));
+  const lost: number[] = [];
+  const inner = Object.assign(faulty, { loseFlushes: (errno: number): void => void lost.push(errno) });
+  const device = new BlockCache({ sizeBytes: MIB, policy: 'writeback', scheduler: 'none' }).attach(inner);
+  faulty.decide = ({ op }) => (op === Op.write ? { kind: 'fail', errno: Errno.EIO } : { kind: 'pass' });
+  for (const [end, told] of [
+    [8192, []],
+    [8192 - SECTOR, [Errno.EIO]],
+  ] as const) {
+    await performOk(device, { op: Op.write, offset: 0, buffer: pattern(8192, 1) });
+    assert.equal(await device.leave(0, end), Errno.EIO);
+    assert.deepEqual(lost, told);
+    assert.equal(device.cacheStats.dirtyBytes, 0);
+  }
+  await device.close();
 });
 
 describe('ranges', () => {
