@@ -6,9 +6,10 @@
  *    one.
  *  - After a failed fdatasync every later flush and FUA fails as well: the kernel reports a lost page only once, and drops it, so
  *    a later success would claim durability for data that is gone. That is told, for others who have the device open.
- *  - A durable write that fails counts as one if its bytes can be written: then it was the flush within that failed. Until that is
- *    known nothing is called durable, and no durable write is begun until a flush has ended well after it: else somebody whose writes go
- *    on failing could keep all others waiting.
+ *  - A durable write that fails counts as one if its bytes can be written: then it may have been the flush within that failed, and no
+ *    later flush shows what that dropped, so it is for all, whoever's write it was. Until that is known nothing is called durable, and no
+ *    durable write is begun until a flush has ended well after it: else somebody whose writes go on failing could keep all others
+ *    waiting.
  */
 import { type IoRequest, RequestQueue } from './request.ts';
 
