@@ -3,17 +3,19 @@
  * (facts: LVM2 tools/toollib.c process_each_pv).
  *
  * Invariants
- *  - PVs of an exported VG are left alone: without a word, unless they were named.
+ *  - PVs of a VG that this host may not change (exported, another host's, shared, clustered) are left alone: that is a failure only of
+ *    those that were named.
  *  - What was found before the lock is found again under it, or the PV is not touched.
  *  - One PV's failure does not keep the others from being done.
  */
-import { isExported } from '../lvm/access.ts';
+import { type Barrier, changeBarrierOf, type HostContext, passedOverLines, refusedPvLines } from '../lvm/access.ts';
 import type { ChangeContext } from '../lvm/change-context.ts';
 import type { Changes } from '../lvm/changes.ts';
 import { withChanges } from '../lvm/command.ts';
 import { CommandError as Refusal } from '../lvm/edit/errors.ts';
 import type { PhysicalVolume, Scan, VolumeGroup } from '../lvm/model.ts';
 import { deviceNamed } from '../lvm/pv-devices.ts';
+import { vgsInOrder } from '../lvm/vg-order.ts';
 import type { CommandContext } from './command.ts';
 import { Criteria } from './criteria.ts';
 import { CommandError, EXIT, type ExitCode, worse } from './messages.ts';
@@ -55,7 +57,7 @@ export async function eachPv(
   let code: ExitCode = EXIT.ok;
   const { identities, batches } = await withChanges(change, { globalLock: 'read' }, async ({ scan }) => {
     const wanted = await identitiesOf(context, scan, options);
-    return { identities: wanted, batches: batchesOf(scan, wanted, options) };
+    return { identities: wanted, batches: batchesOf(scan, wanted, options, change.host) };
   });
   if (identities.failed) code = EXIT.failed;
   const reached = new Set<string>();
@@ -66,7 +68,6 @@ export async function eachPv(
         if (criteria.takesPv(target.changes.scan, target.group, target.pv)) await body(target);
       }),
     );
-  // PVs of a VG that can't be changed are as good as none.
   for (const [identity, name] of identities.named) {
     if (reached.has(identity)) continue;
     change.err(`Failed to find physical volume "${name}".`);
@@ -121,14 +122,30 @@ async function addNamed(scan: Scan, name: string, named: Map<string, string>): P
   return null;
 }
 
-function batchesOf(scan: Scan, { found, named }: Identities, { vgName }: PvTargetOptions): readonly Batch[] {
+/** VGs are met in order until everything that was named is found, orphans after them. */
+function batchesOf(
+  scan: Scan,
+  { found, named }: Identities,
+  { vgName, all, names }: PvTargetOptions,
+  host: HostContext,
+): readonly Batch[] {
   const wanted = (pvs: readonly PhysicalVolume[]): readonly string[] =>
     pvs.flatMap((pv) => pv.found?.device.identity ?? []).filter((identity) => found?.has(identity) ?? true);
-  const batches: Batch[] = scan.volumeGroups
-    .filter(({ vg }) => vgName === undefined || vg.name === vgName)
-    .map(({ vg, pvs }) => ({ vgName: vg.name, vgId: vg.id, identities: wanted(pvs), named }));
-  if (vgName === undefined) batches.push({ vgName: null, identities: wanted(scan.orphans), named });
-  return batches.filter(({ identities }) => identities.length > 0);
+  const onlyNamed = !all && !names.some((name) => name.startsWith('@'));
+  const left = new Set(named.keys());
+  const batches: Batch[] = [];
+  for (const { vg, pvs } of vgsInOrder(scan)) {
+    if (onlyNamed && left.size === 0) break;
+    if (vgName !== undefined && vg.name !== vgName) continue;
+    const identities = wanted(pvs);
+    for (const identity of identities) left.delete(identity);
+    if (identities.length > 0 || passedOverLines(vg, host).length > 0) {
+      batches.push({ vgName: vg.name, vgId: vg.id, identities, named });
+    }
+  }
+  const orphans = vgName === undefined ? wanted(scan.orphans) : [];
+  if (orphans.length > 0) batches.push({ vgName: null, identities: orphans, named });
+  return batches;
 }
 
 async function runBatch(
@@ -144,9 +161,10 @@ async function runBatch(
     withChanges(change, { globalLock, vgs }, async (changes) => {
       let code: ExitCode = EXIT.ok;
       const group = changes.scan.volumeGroups.find(({ vg }) => vg.id === vgId);
-      if (group !== undefined && isExported(group.vg)) {
+      const barrier = group === undefined ? null : changeBarrierOf(group.vg, change.host);
+      if (group !== undefined && barrier !== null) {
         for (const identity of identities) reached.add(identity);
-        return refuseNamed(change, group, named);
+        return refuseAll(change, group, barrier, named);
       }
       if (vgName !== null) await changes.volumeGroup({ vgName, ...(vgId === undefined ? {} : { vgId }) });
       else changes.warnOfOrphans();
@@ -171,11 +189,18 @@ async function runBatch(
   );
 }
 
-function refuseNamed(change: ChangeContext, { vg, pvs }: VolumeGroup, named: Batch['named']): ExitCode {
+/** PVs of a VG that can't be changed: only those that were named fail. */
+function refuseAll(
+  change: ChangeContext,
+  { vg, pvs }: VolumeGroup,
+  barrier: Barrier | 'exported',
+  named: Batch['named'],
+): ExitCode {
+  for (const line of passedOverLines(vg, change.host)) change.err(line);
   let code: ExitCode = EXIT.ok;
   for (const { found } of pvs) {
     if (found === null || !named.has(found.device.identity)) continue;
-    change.err(`Cannot use PV ${found.device.path} in exported VG ${vg.name}.`);
+    for (const line of refusedPvLines(vg, barrier, found.device.path)) change.err(line);
     code = EXIT.failed;
   }
   return code;

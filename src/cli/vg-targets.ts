@@ -3,11 +3,12 @@
  *
  * Invariant: tags are looked up before any lock of a VG is taken, and what was found is read again under its lock.
  */
-import { accessProblem, useProblem } from '../lvm/access.ts';
+import { accessProblem, passedOverLines, useProblem } from '../lvm/access.ts';
 import type { ChangeContext, VolumeGroupRequest } from '../lvm/change-context.ts';
 import type { Changes } from '../lvm/changes.ts';
 import { eachVolumeGroup, withChanges } from '../lvm/command.ts';
 import type { VolumeGroup } from '../lvm/model.ts';
+import { vgsInOrder } from '../lvm/vg-order.ts';
 import type { CommandContext } from './command.ts';
 import { Criteria } from './criteria.ts';
 import { CommandError, EXIT } from './messages.ts';
@@ -30,7 +31,7 @@ export async function eachVgArgument(
   });
 }
 
-/** Those that this host may not use are passed over: nobody named them. */
+/** Those that this host may not use are passed over, for nobody named them. */
 async function taggedVgs(
   change: ChangeContext,
   { allowExported = false }: Pick<VolumeGroupRequest, 'allowExported'>,
@@ -40,6 +41,9 @@ async function taggedVgs(
   if (tags.length === 0) return [];
   return withChanges(change, { globalLock: 'read' }, ({ scan }) => {
     const problem = allowExported ? accessProblem : useProblem;
+    for (const { vg } of vgsInOrder(scan)) {
+      for (const line of passedOverLines(vg, change.host)) change.err(line);
+    }
     const tagged = scan.volumeGroups.filter(
       ({ vg }) => vg.tags.some((tag) => tags.includes(tag)) && problem(vg, change.host) === null,
     );

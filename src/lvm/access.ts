@@ -26,22 +26,62 @@ export interface HostContext {
 /** A host without a system ID and without permission for anything special. */
 export const PLAIN_HOST: HostContext = { systemId: null, extraSystemIds: [], allowForeign: false, allowShared: false };
 
+const CLUSTERED_ADVICE = 'See lvmlockd(8) for changing a clvm/clustered VG to a shared VG.';
+
+/** What keeps a host from a VG. */
+export type Barrier = 'clustered' | 'shared' | 'foreign';
+
+/** What keeps this host from reading the VG; null: nothing. */
+export function barrierOf(vg: VolumeGroupText, host: HostContext): Barrier | null {
+  if (vg.status.includes('CLUSTERED')) return 'clustered';
+  if (isShared(vg) && !host.allowShared) return 'shared';
+  const allowed = host.allowForeign || host.active?.has(vg.id) === true;
+  return isForeign(vg, host) && !allowed ? 'foreign' : null;
+}
+
 /** Why this host may not read the VG, in LVM2's words; null if it may. */
 export function accessProblem(vg: VolumeGroupText, host: HostContext): string | null {
-  if (vg.status.includes('CLUSTERED')) return `Cannot access clustered VG ${vg.name}.`;
-  if (isShared(vg) && !host.allowShared) {
-    return `Cannot access VG ${vg.name} with lock type ${lockType(vg)} that requires lvmlockd.`;
-  }
-  const allowed = host.allowForeign || host.active?.has(vg.id) === true;
-  if (isForeign(vg, host) && !allowed) return foreignMessage(vg, host);
-  return null;
+  const barrier = barrierOf(vg, host);
+  if (barrier === 'clustered') return `Cannot access clustered VG ${vg.name}.`;
+  if (barrier === 'shared') return `Cannot access VG ${vg.name} with lock type ${lockType(vg)} that requires lvmlockd.`;
+  return barrier === 'foreign' ? foreignMessage(vg, host) : null;
+}
+
+/** A problem with what can be done about it: for who named the VG. */
+export function withAdvice(vg: VolumeGroupText, problem: string): readonly string[] {
+  return vg.status.includes('CLUSTERED') ? [problem, CLUSTERED_ADVICE] : [problem];
+}
+
+/** What is said of the VG where it is met and passed over, for nobody named it; of an exported or shared one nothing. */
+export function passedOverLines(vg: VolumeGroupText, host: HostContext): readonly string[] {
+  const barrier = barrierOf(vg, host);
+  if (barrier === 'clustered') return [`Skipping clustered VG ${vg.name}.`, CLUSTERED_ADVICE];
+  return barrier === 'foreign' ? [foreignMessage(vg, host)] : [];
+}
+
+/** Why a PV that was named can't be worked on. */
+export function refusedPvLines(
+  vg: VolumeGroupText,
+  barrier: Barrier | 'exported',
+  device: string | null,
+): readonly string[] {
+  return barrier === 'clustered' ? [] : [`Cannot use PV ${device ?? '[unknown]'} in ${barrier} VG ${vg.name}.`];
+}
+
+/** What keeps this host from changing the VG, whatever it may look at; null: nothing. */
+export function changeBarrierOf(vg: VolumeGroupText, host: HostContext): Barrier | 'exported' | null {
+  return barrierOf(vg, forChanges(host)) ?? (isExported(vg) ? 'exported' : null);
 }
 
 /** Why the VG's volumes may not be activated or changed by this host, whatever it may look at; null if they may. */
 export function useProblem(vg: VolumeGroupText, host: HostContext): string | null {
-  const access = accessProblem(vg, { ...host, allowForeign: false, allowShared: false });
+  const access = accessProblem(vg, forChanges(host));
   if (access !== null) return access;
   return isExported(vg) ? `Volume group ${vg.name} is exported` : null;
+}
+
+function forChanges(host: HostContext): HostContext {
+  return { ...host, allowForeign: false, allowShared: false };
 }
 
 export function isExported(vg: VolumeGroupText): boolean {

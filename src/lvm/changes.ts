@@ -15,7 +15,7 @@ import { encodeText } from '../ondisk/text-bytes.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
 import { printMetadataText } from '../ondisk/vg-text.ts';
 import { isValidName } from '../ondisk/vg-validate.ts';
-import { accessProblem, type HostContext, isExported, useProblem } from './access.ts';
+import { accessProblem, type HostContext, isExported, useProblem, withAdvice } from './access.ts';
 import { BackupFiles } from './archive.ts';
 import type { ChangeContext, EffectContext, EffectRunners, LockChoice, VolumeGroupRequest } from './change-context.ts';
 import { type CommitContext, type Committed, commitPlan, nextMetadata } from './commit.ts';
@@ -340,12 +340,7 @@ export function refusal(
 function checkUsable(group: VolumeGroup, request: VolumeGroupRequest, host: HostContext): void {
   const { vg } = group;
   const problem = refusal(vg, host, request);
-  if (problem !== null) {
-    const advice = vg.status.includes('CLUSTERED')
-      ? ['See lvmlockd(8) for changing a clvm/clustered VG to a shared VG.']
-      : [];
-    throw new CommandError([problem, ...advice]);
-  }
+  if (problem !== null) throw new CommandError(withAdvice(vg, problem));
   if (request.mode === 'read') return;
   const cannot = `Cannot process volume group ${vg.name}`;
   if (!vg.status.includes('WRITE')) throw new CommandError([`Volume group ${vg.name} is read-only.`, cannot]);

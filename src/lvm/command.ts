@@ -13,6 +13,7 @@
  *  - What a plan is, and what becomes of it, is in changes.ts; who asks, and with what, in change-context.ts.
  */
 import { isValidName } from '../ondisk/vg-validate.ts';
+import { passedOverLines } from './access.ts';
 import type { ChangeContext, LockChoice, VolumeGroupRequest } from './change-context.ts';
 import { Changes, refusal } from './changes.ts';
 import { CommandError } from './edit/errors.ts';
@@ -60,7 +61,8 @@ export async function withChanges<Result>(
 }
 
 /**
- * Runs `body` on every VG of `names` in turn, or on every VG that this host may use when it is null, each under its own lock.
+ * Runs `body` on every VG of `names` in turn, or on every VG that this host may use when it is null (of some others it is told),
+ * each under its own lock.
  * A failure of one does not keep the others from being done: its lines are printed, and the last failure is thrown at the end
  * without lines of its own.
  */
@@ -90,7 +92,11 @@ async function usableGroups(
   request: Omit<VolumeGroupRequest, 'vgName'>,
 ): Promise<readonly { readonly vgName: string; readonly vgId: string }[]> {
   return withChanges(context, { globalLock: 'read' }, (changes) => {
-    const usable = vgsInOrder(changes.scan).filter(({ vg }) => refusal(vg, context.host, request) === null);
+    const usable = vgsInOrder(changes.scan).filter(({ vg }) => {
+      if (refusal(vg, context.host, request) === null) return true;
+      for (const line of passedOverLines(vg, context.host)) context.err(line);
+      return false;
+    });
     return Promise.resolve(usable.map(({ vg }) => ({ vgName: vg.name, vgId: vg.id })));
   });
 }

@@ -7,7 +7,14 @@ import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from '../../src/cli/run.ts';
 import { findLabel, type Label, LABEL_SCAN_BYTES } from '../../src/ondisk/label.ts';
-import { committedText, decodeMdaHeader, MDA_HEADER_BYTES, readRanges } from '../../src/ondisk/mda.ts';
+import {
+  committedText,
+  decodeMdaHeader,
+  encodeMdaHeader,
+  MDA_HEADER_BYTES,
+  readRanges,
+  textLocn,
+} from '../../src/ondisk/mda.ts';
 import { mustRun } from '../helpers/run.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
 import { type Lvm2, reportRows, withLvm2 } from '../lvm/lvm2.ts';
@@ -33,6 +40,8 @@ export interface DeviceTwins {
   sameFlags(index: number): Promise<void>;
   /** All committed texts are the same, but for ids, times, and what LVM2 2.03.16 writes as dev_size. */
   sameTexts(): Promise<void>;
+  /** Changes the committed text of a device, which must be of one piece, on both. */
+  editText(index: number, edit: (text: string) => string): Promise<void>;
   /** Gives a device another size, on both. */
   resize(index: number, mib: number): Promise<void>;
 }
@@ -169,6 +178,11 @@ class Twins implements DeviceTwins {
     assert.deepEqual(await textsOf(this.files), await textsOf(this.#images));
   }
 
+  async editText(index: number, edit: (text: string) => string): Promise<void> {
+    for (const path of [this.files[index], this.#images[index]]) await rewriteText(path ?? '', edit);
+    for (const lvm of [this.#theirs, this.#judge]) await mustRun('blockdev', ['--flushbufs', lvm.devices[index] ?? '']);
+  }
+
   async resize(index: number, mib: number): Promise<void> {
     for (const path of [this.files[index], this.#images[index]]) await truncate(path ?? '', mib);
     for (const lvm of [this.#theirs, this.#judge]) await mustRun('losetup', ['-c', lvm.devices[index] ?? '']);
@@ -223,6 +237,32 @@ async function textOf(path: string): Promise<readonly string[]> {
       lines.push('area', ...Buffer.concat(parts).toString('latin1').split('\n'));
     }
     return lines;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Puts another text in the place of the committed one of each area. */
+async function rewriteText(path: string, edit: (text: string) => string): Promise<void> {
+  const label = await labelOf(path);
+  const file = await open(path, 'r+');
+  try {
+    for (const area of label?.metadataAreas ?? []) {
+      const sector = Buffer.alloc(MDA_HEADER_BYTES);
+      await file.read(sector, 0, sector.length, area.offset);
+      const header = decodeMdaHeader(sector, { device: path, offset: area.offset });
+      const locn = committedText(header);
+      if (locn === null) continue;
+      const [{ offset, size } = { offset: 0, size: 0 }, ...more] = readRanges(header, locn);
+      assert.deepEqual(more, []);
+      const before = Buffer.alloc(size);
+      await file.read(before, 0, size, offset);
+      const after = Buffer.from(edit(before.toString('latin1')), 'latin1');
+      await file.write(after, 0, after.length, offset);
+      const slots: typeof header.slots = [textLocn(locn.offset, after), header.slots[1]];
+      await file.write(encodeMdaHeader({ ...header, slots }), 0, MDA_HEADER_BYTES, area.offset);
+    }
+    await file.sync();
   } finally {
     await file.close();
   }

@@ -3,7 +3,15 @@ import assert from 'node:assert/strict';
 import { open, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { withDeviceTwins } from './pv-twin.ts';
+import { type DeviceTwins, withDeviceTwins } from './pv-twin.ts';
+
+/** What keeps this host from a VG "vg" on P0, and how it comes about. */
+const BARRIERS: readonly (readonly [kind: string, makeSo: (twins: DeviceTwins) => Promise<void>])[] = [
+  ['foreign', (twins) => twins.same(['vgchange -y --systemid other vg'])],
+  ['shared', (twins) => twins.editText(0, (text) => text.replace('format =', 'lock_type = "sanlock"\nformat ='))],
+  ['clustered', (twins) => twins.editText(0, (text) => text.replace('status = [', 'status = ["CLUSTERED", '))],
+  ['exported', (twins) => twins.same(['vgexport vg'])],
+];
 
 describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
   test('bad usage', () =>
@@ -155,6 +163,35 @@ describe('VG commands, as LVM2 has them', { concurrency: 2 }, () => {
       await twins.sameCode([`vgchange --systemid= -y vg ${known}`, 'vgchange -l 3 vg']);
       await twins.sameFlags(0);
     }));
+
+  for (const [kind, makeSo] of BARRIERS) {
+    test(`${kind} VGs are left alone`, () =>
+      withDeviceTwins([32, 32, 32], async (twins) => {
+        await twins.same(['vgcreate vg P0', 'vgcreate own P1', 'pvchange --addtag t P0 P1']);
+        await makeSo(twins);
+        await twins.same(['pvchange -a -x n', 'pvchange -x y P0', 'pvchange -x y P1 P2', 'pvchange -x n P0 P1']);
+        await twins.same(['pvchange -x y @t', 'pvchange -x n @t @u P0', 'pvchange --addtag q -S pv_name!=x']);
+        await twins.same(['pvchange -u P0', 'pvchange -a -u', 'pvresize P0', 'pvresize P0 P1']);
+        await twins.same(['vgreduce vg P0', 'vgreduce vg P0 P1', 'vgreduce -a vg', 'vgreduce -a own']);
+        await twins.same(['vgchange -x n', 'vgchange --addtag y @nosuch', 'vgchange --addtag y own @t', 'vgck']);
+        await twins.same(['vgexport own', 'vgimport -a', 'vgremove @t', 'vgs --noheadings', 'lvs', 'vgscan']);
+        await twins.same([
+          'lvchange --addtag x @t',
+          'lvremove @t',
+          'pvscan',
+          'pvs --noheadings',
+          'pvs --noheadings P0',
+        ]);
+        await twins.same([
+          'pvmove P0',
+          'pvmove P2',
+          'pvmove P0 P1',
+          'pvmove --abort P0',
+          'pvmove',
+          'pvmove /dev/nosuch',
+        ]);
+      }));
+  }
 
   test('renaming, exporting and importing', () =>
     withDeviceTwins([32, 32], async (twins) => {

@@ -10,6 +10,7 @@
  */
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { barrierOf, passedOverLines, refusedPvLines } from '../../lvm/access.ts';
 import { allCandidates, namedCandidates, parseRanges, splitArgument } from '../../lvm/allocate/pv-list.ts';
 import type { CandidatePv, ConcretePolicy } from '../../lvm/allocate/request.ts';
 import type { ChangeContext } from '../../lvm/change-context.ts';
@@ -23,6 +24,7 @@ import { movesOf, type PvMove } from '../../lvm/pvmove/moves.ts';
 import { abortMove, carryOutMove, type MoveName } from '../../lvm/pvmove/run.ts';
 import { startMove } from '../../lvm/pvmove/start.ts';
 import { relationsOf } from '../../lvm/relations.ts';
+import { vgsInOrder } from '../../lvm/vg-order.ts';
 import type { AllocationPolicy } from '../../ondisk/metadata.ts';
 import { isValidName } from '../../ondisk/vg-validate.ts';
 import { changeContext } from '../change.ts';
@@ -73,9 +75,11 @@ async function run(context: CommandContext): Promise<ExitCode> {
 /** Goes on with (or aborts) every move of every VG. A failure does not keep the others from being done. */
 async function eachMove(context: CommandContext, change: ChangeContext): Promise<ExitCode> {
   let code: ExitCode = EXIT.ok;
-  const found = await withChanges(change, { globalLock: 'read' }, ({ scan }) =>
-    Promise.resolve(scan.volumeGroups.flatMap((group) => movesIn(group))),
-  );
+  const found = await withChanges(change, { globalLock: 'read' }, ({ scan }) => {
+    for (const { vg } of vgsInOrder(scan)) for (const line of passedOverLines(vg, change.host)) change.err(line);
+    const usable = scan.volumeGroups.filter(({ vg }) => barrierOf(vg, change.host) === null);
+    return Promise.resolve(usable.flatMap((group) => movesIn(group)));
+  });
   for (const move of found) {
     try {
       code = worse(code, await endOrGoOn(context, change, move));
@@ -150,28 +154,38 @@ async function onGroupOf<Result>(
   const vgName = await withChanges(
     change,
     { globalLock: 'read' },
-    async ({ scan }) => (await memberOf(scan, name, begins)).group,
+    async ({ scan }) => (await memberOf(change, scan, name, begins)).group,
   );
   return withChanges(change, { vgs: [{ name: vgName.vg.name, mode: 'write' }] }, async (changes) => {
-    const { pv } = await memberOf(changes.scan, name, begins);
+    const { pv } = await memberOf(change, changes.scan, name, begins);
     return body(changes, await changes.volumeGroup({ vgName: vgName.vg.name }), pv);
   });
 }
 
 async function memberOf(
+  { host }: ChangeContext,
   scan: Scan,
   name: string,
   begins: boolean,
 ): Promise<{ readonly group: VolumeGroup; readonly pv: PhysicalVolume }> {
+  // To LVM2 the word on the command line is wrong where a move is to begin, and nothing can be moved off a PV that is in no VG.
+  const failed = begins ? EXIT.badUsage : EXIT.failed;
   const device = await deviceNamed(scan, resolve(name));
-  for (const group of scan.volumeGroups) {
-    const pv = group.pvs.find(({ found }) => device !== null && found?.device.identity === device.identity);
+  if (device === null) throw new CommandError(`Cannot use ${name}: device not found`, failed);
+  const passed: string[] = [];
+  for (const group of vgsInOrder(scan)) {
+    const { vg, pvs } = group;
+    const pv = pvs.find(({ found }) => found?.device.identity === device.identity);
+    passed.push(...passedOverLines(vg, host));
+    const barrier = barrierOf(vg, host);
+    if (pv !== undefined && barrier !== null) {
+      throw new CommandError([...passed, ...refusedPvLines(vg, barrier, device.path)], failed);
+    }
     if (pv !== undefined) return { group, pv };
   }
-  // To LVM2 the word on the command line is wrong where a move is to begin, and nothing can be moved off a PV that is in no VG.
-  const isPv = scan.orphans.some(({ found }) => device !== null && found?.device.identity === device.identity);
+  const isPv = scan.orphans.some(({ found }) => found?.device.identity === device.identity);
   if (isPv && begins) throw new CommandError('No extents available for allocation.');
-  throw new CommandError(`Failed to find physical volume "${name}".`, begins ? EXIT.badUsage : EXIT.failed);
+  throw new CommandError([...passed, `Failed to find physical volume "${name}".`], failed);
 }
 
 function beginMove(

@@ -1,6 +1,6 @@
 /** vgreduce: PVs leave a volume group; with --removemissing those that are missing. */
 import type { ChangeContext } from '../../lvm/change-context.ts';
-import { isExported } from '../../lvm/access.ts';
+import { changeBarrierOf } from '../../lvm/access.ts';
 import { withChanges } from '../../lvm/command.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import { reduceVgPlan, removeMissingPlan } from '../../lvm/edit/vg-reduce.ts';
@@ -54,9 +54,9 @@ async function checkGroup(change: ChangeContext, vgName: string, pvs: readonly s
   try {
     const locks = { globalLock: 'read', vgs: [{ name: vgName, mode: 'read' }] } as const;
     await withChanges(change, locks, async (changes) => {
-      // Those of an exported one are refused each.
-      if (!changes.scan.volumeGroups.some(({ vg }) => vg.name === vgName && isExported(vg)))
-        await changes.volumeGroup({ vgName });
+      // Those of a VG that may not be changed are refused each.
+      const found = changes.scan.volumeGroups.find(({ vg }) => vg.name === vgName);
+      if (found === undefined || changeBarrierOf(found.vg, change.host) === null) await changes.volumeGroup({ vgName });
     });
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;

@@ -6,13 +6,14 @@
  *  - A failure is printed and the rest goes on; the command then ends with 5.
  *  - Hidden LVs are only meant when they are named.
  */
-import { useProblem } from '../../lvm/access.ts';
+import { passedOverLines, useProblem } from '../../lvm/access.ts';
 import { CommandError as Refusal } from '../../lvm/edit/errors.ts';
 import type { ChangeContext, VolumeGroupRequest } from '../../lvm/change-context.ts';
 import type { Changes } from '../../lvm/changes.ts';
 import { withChanges } from '../../lvm/command.ts';
 import type { VolumeGroup } from '../../lvm/model.ts';
 import { relationsOf, type LvFacts } from '../../lvm/relations.ts';
+import { vgsInOrder } from '../../lvm/vg-order.ts';
 import type { CommandContext } from '../command.ts';
 import { Criteria } from '../criteria.ts';
 import { EXIT, type ExitCode } from '../messages.ts';
@@ -70,6 +71,10 @@ export async function eachVgOfLvs(
 async function vgsOf(change: ChangeContext, args: LvArguments): Promise<readonly string[]> {
   if (args.tags.length === 0 && !isEverything(args)) return args.vgNames.toSorted();
   return withChanges(change, { globalLock: 'read' }, (changes) => {
+    for (const { vg } of vgsInOrder(changes.scan)) {
+      if (args.vgNames.includes(vg.name)) continue;
+      for (const line of passedOverLines(vg, change.host)) change.err(line);
+    }
     const all = changes.scan.volumeGroups.filter(
       ({ vg }) =>
         args.vgNames.includes(vg.name) ||

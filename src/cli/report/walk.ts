@@ -13,10 +13,13 @@ import { statSync } from 'node:fs';
 import {
   accessProblem,
   activeForeignMessage,
+  barrierOf,
   type HostContext,
   isExported,
   isForeign,
-  isShared,
+  passedOverLines,
+  refusedPvLines,
+  withAdvice,
 } from '../../lvm/access.ts';
 import { allocationMapOf, type PvSegment } from '../../lvm/allocation-map.ts';
 import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup } from '../../lvm/model.ts';
@@ -110,18 +113,22 @@ export class Walk {
       this.#options.output.error(activeForeignMessage(vg.vg));
     } else if (problem !== null) {
       const foreign = isForeign(vg.vg, host);
-      // LVM2 tells of foreign VGs even where it only skips them.
-      if (foreign) this.#options.output.error(problem);
-      this.#refuse(named, problem, `Skipping ${foreign ? 'foreign ' : ''}volume group ${vg.vg.name}`);
+      // Of a foreign one it is told twice where it was named.
+      if (foreign || !named) for (const line of passedOverLines(vg.vg, host)) this.#options.output.error(line);
+      this.#refuse(
+        named,
+        withAdvice(vg.vg, problem),
+        `Skipping ${foreign ? 'foreign ' : ''}volume group ${vg.vg.name}`,
+      );
       return false;
     }
     if (exported || !isExported(vg.vg)) return true;
-    this.#refuse(named, `Volume group ${vg.vg.name} is exported`, `Skipping exported volume group ${vg.vg.name}`);
+    this.#refuse(named, [`Volume group ${vg.vg.name} is exported`], `Skipping exported volume group ${vg.vg.name}`);
     return false;
   }
 
-  #refuse(named: boolean, problem: string, skipped: string): void {
-    if (named) this.#fail(problem);
+  #refuse(named: boolean, problem: readonly string[], skipped: string): void {
+    if (named) this.#fail(...problem);
     else if (this.#options.verbose) this.#options.output.error(skipped);
   }
 
@@ -288,8 +295,8 @@ export class Walk {
     const name = pv.found?.device.path ?? '[unknown]';
     if (verbose && !named) output.error(`Skipping PV ${name} in VG ${vg.vg.name}.`);
     if (!named) return;
-    const kind = isForeign(vg.vg, host) ? 'foreign' : isShared(vg.vg) ? 'shared' : 'clustered';
-    this.#fail(`Cannot use PV ${name} in ${kind} VG ${vg.vg.name}.`);
+    const barrier = barrierOf(vg.vg, host);
+    if (barrier !== null) this.#fail(...refusedPvLines(vg.vg, barrier, name));
   }
 
   /** The scanned devices of these paths; says which are not there. */
