@@ -115,6 +115,7 @@ async function configOf(named: NamedOptions, caller: Caller): Promise<FoundConfi
 
 async function converse(socket: string, request: CommandRequest, caller: Caller): Promise<ExitCode | null> {
   const { ControlClient, ControlClientError } = await import('../daemon/client/control-client.ts');
+  const { codeOf } = await import('../daemon/errors.ts');
   const client = new ControlClient(socket);
   let begun = false;
   try {
@@ -125,7 +126,11 @@ async function converse(socket: string, request: CommandRequest, caller: Caller)
     if (!(error instanceof ControlClientError)) throw error;
     // Nobody behind the socket, or a daemon that has nothing to do with these devices, or with commands at all.
     const notForUs = error.code === 'UNREACHABLE' || error.reason === 'NOT_OURS' || error.status === 404;
-    if (!begun && notForUs) return null;
+    if (!begun && notForUs) {
+      // A daemon that would have known devices is of no use to who names none himself: say why it was not asked.
+      if (request.devices === null && codeOf(error.cause) === 'EACCES') caller.err(`  WARNING: ${error.message}.\n`);
+      return null;
+    }
     caller.progress.end();
     caller.err(`  ${error.message}.\n`);
     if (begun || error.code === 'LOST') {

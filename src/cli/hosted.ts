@@ -14,6 +14,7 @@ import { HostedLive } from './hosted-live.ts';
 import { EXIT, StreamOutput } from './messages.ts';
 import type { ProgressSink } from './progress.ts';
 import type { Terminal } from './prompt.ts';
+import { systemWords } from '../lvm/system-error.ts';
 
 const PROGRESS_INTERVAL_MS = 100;
 
@@ -108,7 +109,7 @@ async function runRequest(request: CommandRequest): Promise<number> {
   try {
     process.chdir(request.cwd);
   } catch (error) {
-    output.error(`orion-lvmd cannot work in ${request.cwd}: ${(error as Error).message}`);
+    output.error(`orion-lvmd cannot work in ${request.cwd}: ${systemWords(error)}`);
     return EXIT.failed;
   }
   if (request.env['TZ'] !== undefined) process.env['TZ'] = request.env['TZ'];

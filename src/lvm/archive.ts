@@ -18,6 +18,7 @@ import type { MetadataText } from '../ondisk/metadata.ts';
 import { printMetadataText } from '../ondisk/vg-text.ts';
 import type { PrintContext } from '../ondisk/vg-print.ts';
 import { CommandError } from './edit/errors.ts';
+import { systemWords } from './system-error.ts';
 
 export interface ArchiveOptions {
   /** Null: no archive (`backup/archive = 0`, -An). */
@@ -62,7 +63,7 @@ export class BackupFiles {
     } catch (error) {
       throw new CommandError(
         [
-          `Cannot archive volume group metadata for ${name} in ${archive.directory}: ${(error as Error).message}`,
+          `Cannot archive volume group metadata for ${name} in ${archive.directory}: ${systemWords(error)}`,
           'Nothing was changed.  -An (--autobackup n) changes a volume group without archive and backup.',
         ],
         5,
@@ -86,7 +87,7 @@ export class BackupFiles {
         print,
       });
     } catch (error) {
-      this.#warn(`${backup.directory}: ${(error as Error).message}`);
+      this.#warn(`${backup.directory}: ${systemWords(error)}`);
       this.#warn(`Backup of volume group ${after.vg.name} metadata failed.`);
     }
   }
@@ -97,7 +98,7 @@ export class BackupFiles {
     try {
       await rm(join(this.#options.backup.directory, vgName), { force: true });
     } catch (error) {
-      this.#warn(`WARNING: Failed to remove the backup of volume group ${vgName}: ${(error as Error).message}`);
+      this.#warn(`WARNING: Failed to remove the backup of volume group ${vgName}: ${systemWords(error)}`);
     }
   }
 }

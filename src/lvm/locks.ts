@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flock, Lock } from '../native/addon.ts';
 import { CommandError } from './edit/errors.ts';
+import { systemWords } from './system-error.ts';
 
 export type LockMode = 'read' | 'write';
 
@@ -175,7 +176,7 @@ async function makeDirectory(path: string): Promise<void> {
   try {
     await mkdir(path, { recursive: true, mode: 0o700 });
   } catch (error) {
-    throw new CommandError(`Can't make the directory for locks: ${(error as Error).message}`, 5, { cause: error });
+    throw new CommandError(`Can't make the directory for locks: ${systemWords(error)}`, 5, { cause: error });
   }
 }
 
@@ -183,7 +184,7 @@ async function openLockFile(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_CREAT | constants.O_APPEND | constants.O_RDWR, 0o777);
   } catch (error) {
-    throw new CommandError(`${path}: open failed: ${(error as Error).message}`, 5, { cause: error });
+    throw new CommandError(`${path}: open failed: ${systemWords(error)}`, 5, { cause: error });
   }
 }
 

@@ -117,12 +117,12 @@ describe('the file of a backup', () => {
     await withTemporaryFolder(async (folder) => {
       const path = join(folder, 'image');
       await using probe = await open(folder);
-      const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+      const full = Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC', errno: -28 });
       t.mock.method(Object.getPrototypeOf(probe) as typeof probe, 'write', () => Promise.reject(full));
       const failed = withNewFile(path, { replace: false }, (sink) => sink.write(Buffer.alloc(10)));
       await assert.rejects(failed, (error) => {
         assert(error instanceof CommandError);
-        assert.match(error.lines.join(), /image: can't be written: ENOSPC: no space left on device/);
+        assert.match(error.lines.join(), /image: can't be written: No space left on device$/m);
         return true;
       });
       assert.deepEqual(await readdir(folder), []);

@@ -11,6 +11,7 @@ import { dirname, join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { CommandError, EXIT } from '../messages.ts';
 import type { ImageSink } from './write-image.ts';
+import { systemWords } from '../../lvm/system-error.ts';
 
 /** Runs `body` with a new file; the file appears when it has settled well. Throws CommandError. */
 export async function withNewFile<Result>(
@@ -66,7 +67,7 @@ export function streamSink(stream: Writable): ImageSink {
     write: (bytes) =>
       new Promise((done, fail) => {
         stream.write(bytes, (error) => {
-          if (error) fail(new CommandError(EXIT.failed, [`The image can't be written: ${error.message}`]));
+          if (error) fail(new CommandError(EXIT.failed, [`The image can't be written: ${systemWords(error)}`]));
           else done();
         });
       }),
@@ -95,7 +96,7 @@ async function told<Result>(path: string, work: Promise<Result>): Promise<Result
     return await work;
   } catch (error) {
     if (error instanceof CommandError) throw error;
-    throw new CommandError(EXIT.failed, [`${path}: can't be written: ${(error as Error).message}`]);
+    throw new CommandError(EXIT.failed, [`${path}: can't be written: ${systemWords(error)}`]);
   }
 }
 

@@ -19,6 +19,7 @@ import {
   notedDevices,
 } from '../../daemon/client/attached.ts';
 import { CommandError, EXIT } from '../messages.ts';
+import { systemWords } from '../../lvm/system-error.ts';
 
 export const command: Command = {
   summary: 'Detach a logical volume from its kernel block device',
@@ -80,7 +81,7 @@ async function openAlone(path: string, exportName: string): Promise<FileHandle> 
     return await open(path, constants.O_RDONLY | constants.O_EXCL);
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
-    const reason = code === 'EBUSY' ? 'somebody holds it exclusively' : (error as Error).message;
+    const reason = code === 'EBUSY' ? 'somebody holds it exclusively' : systemWords(error);
     throw new CommandError(EXIT.failed, [`Logical volume ${exportName} in use: ${path}: ${reason}.`]);
   }
 }

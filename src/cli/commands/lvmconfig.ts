@@ -7,6 +7,7 @@ import { withProfile } from '../../lvm/settings/load.ts';
 import type { Settings } from '../../lvm/settings.ts';
 import type { Command, CommandContext } from '../command.ts';
 import { CommandError, EXIT, type ExitCode } from '../messages.ts';
+import { systemWords } from '../../lvm/system-error.ts';
 
 function typeOf({ options }: CommandContext): DumpType {
   const given = options.value('type') ?? (options.has('list') ? 'list' : 'current');
@@ -69,7 +70,7 @@ function write({ options, output, cwd }: CommandContext, lines: readonly string[
   try {
     writeFileSync(resolve(cwd, file), lines.map((line) => `${line}\n`).join(''));
   } catch (error) {
-    throw new CommandError(EXIT.failed, [`${file}: open failed: ${(error as Error).message}`]);
+    throw new CommandError(EXIT.failed, [`${file}: open failed: ${systemWords(error)}`]);
   }
 }
 

@@ -27,6 +27,7 @@ import { dirname } from 'node:path';
 import { parsePskFile } from '../../daemon/client/psk-file.ts';
 import { withFileLock } from '../../lvm/file-lock.ts';
 import { CommandError, EXIT } from '../messages.ts';
+import { systemWords } from '../../lvm/system-error.ts';
 
 export interface NewFile {
   readonly path: string;
@@ -48,7 +49,7 @@ export async function alone<Result>(directory: string, body: () => Promise<Resul
       return body();
     };
     return await withFileLock(fd, LOCK_MS, begin).catch((error: unknown) => {
-      throw begun ? error : new CommandError(EXIT.failed, [`${directory}: ${(error as Error).message}.`]);
+      throw begun ? error : new CommandError(EXIT.failed, [`${directory}: ${systemWords(error)}.`]);
     });
   } finally {
     closeSync(fd);
@@ -115,7 +116,7 @@ function writeWhole(fd: number, path: string, text: string): void {
     fsyncSync(fd);
   } catch (error) {
     // The system's own message does not say where.
-    throw new CommandError(EXIT.failed, [`${path}: can't be written: ${(error as Error).message}. Nothing was made.`]);
+    throw new CommandError(EXIT.failed, [`${path}: can't be written: ${systemWords(error)}. Nothing was made.`]);
   } finally {
     closeSync(fd);
   }

@@ -8,6 +8,7 @@
  */
 import { type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
+import { reasonOf } from '../errors.ts';
 import type { ControlError } from './messages.ts';
 
 const ANSWER_MS = 30_000;
@@ -104,7 +105,7 @@ export class ControlClient {
       const code = connected ? 'LOST' : 'UNREACHABLE';
       const what = connected ? 'went away' : 'cannot be reached';
       reject(
-        new ControlClientError(code, `orion-lvmd at ${this.#path} ${what}: ${error.message}`, {
+        new ControlClientError(code, `orion-lvmd at ${this.#path} ${what}: ${reasonOf(error)}`, {
           cause: error,
         }),
       );

@@ -17,6 +17,7 @@ import {
   OptionType,
   ReplyType,
 } from '../../nbd/constants.ts';
+import { reasonOf } from '../errors.ts';
 import { parseListenUri } from '../listen-uri.ts';
 import {
   answerGreeting,
@@ -87,7 +88,7 @@ export async function negotiate({
   const onAbort = (): void => reject(failed(NOT_WANTED));
   signal?.addEventListener('abort', onAbort);
   const client = new ClientHandshake(exportName);
-  socket.on('error', ({ message }) => reject(failed(message)));
+  socket.on('error', (error) => reject(failed(reasonOf(error))));
   socket.on('close', () => reject(failed('it closed the connection')));
   socket.on('data', (chunk: Buffer) => {
     try {

@@ -27,6 +27,7 @@ import {
   TransmissionFlag,
 } from '../../nbd/constants.ts';
 import { CHANGED_CONTEXT } from '../contexts.ts';
+import { reasonOf } from '../errors.ts';
 import { parseListenUri } from '../listen-uri.ts';
 import type { Incoming } from './incoming.ts';
 import type { ClientTls } from './nbd-uri.ts';
@@ -140,7 +141,7 @@ export class NbdClient {
       return client;
     } catch (error) {
       socket.destroy();
-      throw new NbdClientError(`${where}: ${(error as Error).message}`, { cause: error });
+      throw new NbdClientError(`${where}: ${reasonOf(error)}`, { cause: error });
     } finally {
       clearTimeout(timer);
     }
@@ -159,7 +160,7 @@ export class NbdClient {
     this.description = agreed.description;
     this.contexts = agreed.contexts;
     socket.on('data', () => this.#receive());
-    socket.on('error', ({ message }) => this.#fail(message));
+    socket.on('error', (error) => this.#fail(reasonOf(error)));
     socket.on('close', () => {
       if (this.#watched !== null) clearInterval(this.#watched);
       this.#fail('the connection has ended');
