@@ -23,6 +23,7 @@ import {
 } from '../../ondisk/backup-image.ts';
 import { FormatError, type Where } from '../../ondisk/errors.ts';
 import { CommandError, EXIT } from '../messages.ts';
+import { systemWords } from '../../lvm/system-error.ts';
 
 const WHAT = 'backup image';
 const SECTOR_BYTES = 512;
@@ -55,7 +56,7 @@ export class ImageFile {
     try {
       file = await open(path, 'r');
     } catch (error) {
-      throw new CommandError(EXIT.failed, [`${path}: open failed: ${(error as Error).message}`]);
+      throw new CommandError(EXIT.failed, [`${path}: open failed: ${systemWords(error)}`]);
     }
     try {
       const stats = await file.stat();
@@ -318,7 +319,7 @@ async function readSome(
   try {
     return await file.read(buffer, done, buffer.length - done, position + done);
   } catch (error) {
-    throw failed(`${device}: can't be read: ${(error as Error).message}`);
+    throw failed(`${device}: can't be read: ${systemWords(error)}`);
   }
 }
 
