@@ -15,7 +15,7 @@ import { writeImage, type Written } from '../../src/cli/backup/write-image.ts';
 import { StreamOutput } from '../../src/cli/messages.ts';
 import { run } from '../../src/cli/run.ts';
 import type { Stretch } from '../../src/lvm/direct-volumes.ts';
-import { encodeHeader, headerLength, type ImageHeader } from '../../src/ondisk/backup-image.ts';
+import { encodeHeader, headerLength, type ImageHeader, RECORD_BYTES } from '../../src/ondisk/backup-image.ts';
 import { FormatError } from '../../src/ondisk/errors.ts';
 import { pattern } from '../block/harness.ts';
 import { withTemporaryFolder } from '../helpers/shared.ts';
@@ -278,6 +278,37 @@ test('increments whose restore was interrupted apply again, and onto nothing els
       assert.deepEqual(ground, two);
       ground[9000]! ^= 1;
       await assert.rejects(chain.checkBases(volumeOf('ground', ground), unheard), /does not apply/);
+    });
+  });
+});
+
+test('what is written was compared with its sum right before', async () => {
+  await withTemporaryFolder(async (folder) => {
+    const content = pattern(3 * MIB, 5);
+    const path = join(folder, 'full');
+    await backUp(path, 's', content);
+    await withChain([path], async (chain) => {
+      await checked(chain);
+      const [image] = chain.images;
+      assert(image !== undefined);
+      const restored: Buffer[] = [];
+      for (const record of image.records) restored.push(await image.readWhole(record));
+      assert(Buffer.concat(restored).equals(content));
+      const [first, second] = image.records;
+      assert(first !== undefined && second !== undefined && first.length === second.length);
+      const bytes = await readFile(path);
+      // In the data, in the record before it, and with the data of another record of the same length.
+      for (const at of [second.position + 77, second.position - 5]) {
+        bytes[at]! ^= 1;
+        await writeFile(path, bytes);
+        await assert.rejects(image.readWhole(second), { code: 'BAD_CRC' });
+        bytes[at]! ^= 1;
+      }
+      const end = first.position + first.length;
+      bytes.copy(bytes, second.position - RECORD_BYTES, first.position - RECORD_BYTES, end);
+      await writeFile(path, bytes);
+      await assert.rejects(image.readWhole(second), { code: 'BAD_CRC' });
+      assert((await image.readWhole(first)).equals(content.subarray(0, first.length)));
     });
   });
 });

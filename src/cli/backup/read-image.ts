@@ -124,6 +124,24 @@ export class ImageFile {
     return readAt(this.#file, position, length, this.#where(position));
   }
 
+  /**
+   * What a whole record holds, to be written somewhere: compared with its sum once more, for the file may be another one by now, or its
+   * disk not read the same twice. Throws FormatError.
+   */
+  async readWhole(record: PlacedRecord): Promise<Buffer> {
+    const { kind, offset, length, position } = record;
+    if (kind !== RecordKind.data) return Buffer.alloc(length);
+    const start = position - RECORD_BYTES;
+    const bytes = await readAt(this.#file, start, RECORD_BYTES + length, this.#where(start));
+    const found = decodeRecord(bytes.subarray(0, RECORD_BYTES), this.#where(start));
+    const data = bytes.subarray(RECORD_BYTES);
+    const same = found.kind === kind && found.offset === offset && found.length === length;
+    if (!same || !sumOf(data).equals(found.sum)) {
+      throw this.#fault(position, 'BAD_CRC', 'its data is not what it was when it was checked');
+    }
+    return data;
+  }
+
   /** The first record that ends after a byte of the volume; the number of records if none does. */
   indexAt(offset: number): number {
     let low = 0;

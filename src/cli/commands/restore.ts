@@ -5,6 +5,7 @@
  * Invariants
  *  - While it asks, nobody is kept from the volume, and a signal ends it at once; what was asked about must still be so afterwards.
  *  - Nothing is written before every image has been read and checked, they follow each other, and what each was taken against is there.
+ *    What is written was compared with its sum right before.
  *  - It is done when everything is durable. Interrupted, or when a device fails, the volume is partly written, and that is said.
  */
 import { resolve } from 'node:path';
@@ -180,7 +181,7 @@ async function write(
 async function writeRecord(image: ImageFile, record: PlacedRecord, volume: WorkVolume): Promise<void> {
   const { kind, offset, length } = record;
   if (kind === RecordKind.data) {
-    await volume.write(offset, await image.read(record, offset, length));
+    await volume.write(offset, await image.readWhole(record));
     return;
   }
   for (let at = 0; at < length; at += MAX_ZERO_BYTES) {
