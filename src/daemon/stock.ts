@@ -71,11 +71,13 @@ export class Stock {
       }
       const groups = before?.groups ?? new Map();
       const holding: Holding = { groups, unreadable, served: (id: VolumeId) => served(id), mergeWaits };
-      const { devices } = takeInventory(scan, settings, undefined, holding, decisions(), before);
-      const { opened, failures } = await held.hold(devices);
+      const inventoryWith = (failures?: ReadonlyMap<string, DeviceError>): Inventory =>
+        takeInventory(scan, settings, failures, holding, decisions(), before);
+      const inventory = inventoryWith();
+      const { opened, failures } = await held.hold(inventory.devices);
       if (starting) refuseBusy(settings, failures);
       if (opened === 0 && starting) await tellForeign(scan, settings.devices, { log: this.#options.log, patience });
-      if (opened === 0) return takeInventory(scan, settings, failures, holding, decisions(), before);
+      if (opened === 0) return failures.size === 0 ? inventory : inventoryWith(failures);
     }
   }
 
