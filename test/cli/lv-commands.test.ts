@@ -51,6 +51,8 @@ const REFUSED: readonly string[] = [
   'lvcreate -an -l70 -n e -C y --alloc normal vg',
   'lvcreate -an -l30 -i2 -n f vg P1',
   'lvcreate -an -l3000 -n f vg',
+  'pvmove P0:0-3:2-5',
+  'pvmove P0:0-3:3 P1',
   'lvcreate -an -l1 -n pvmove1 vg',
   'lvcreate -an -l1 -n a_rimage_1 vg',
   'lvcreate -an -l1 -n a! vg',

@@ -11,7 +11,7 @@
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { barrierOf, passedOverLines, refusedPvLines } from '../../lvm/access.ts';
-import { allCandidates, namedCandidates, parseRanges, splitArgument } from '../../lvm/allocate/pv-list.ts';
+import { allCandidates, namedCandidates, rangesOf, splitArgument } from '../../lvm/allocate/pv-list.ts';
 import type { CandidatePv, ConcretePolicy } from '../../lvm/allocate/request.ts';
 import type { ChangeContext } from '../../lvm/change-context.ts';
 import type { Changes } from '../../lvm/changes.ts';
@@ -209,7 +209,7 @@ function beginMove(
     const policy = policyOf(group.vg, options.value('alloc') as AllocationPolicy | undefined);
     const plan = startMove({
       group,
-      source: { label, ranges: parseRanges(splitArgument(source).extents, pv) },
+      source: { label, ranges: rangesOf(splitArgument(source).extents, pv) },
       lvName,
       candidates: await candidatesFor(changes, group, label, destinations, policy),
       policy,

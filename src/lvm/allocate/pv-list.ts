@@ -42,7 +42,7 @@ export function namedCandidates(
     if (!isAllocatable(group, pv, warn)) return;
     const entry = chosen.get(pv.uuid) ?? { pv, ranges: [] };
     chosen.set(pv.uuid, entry);
-    for (const range of parseRanges(extents, pv)) addRange(entry.ranges, range, pathOf(pv));
+    addRanges(entry.ranges, extents, pv);
   };
   for (const arg of args) {
     const { name, extents, tag } = splitArgument(arg);
@@ -99,8 +99,18 @@ function isAllocatable(group: VolumeGroup, pv: PhysicalVolume, warn: (line: stri
   return false;
 }
 
-/** Reads ":0-9:20"; null means all. Throws CommandError. */
-export function parseRanges(text: string | null, pv: PhysicalVolume): readonly ExtentRange[] {
+/** Reads ":0-9:20"; null means all. Throws CommandError, also for ranges that overlap. */
+export function rangesOf(text: string | null, pv: PhysicalVolume): readonly ExtentRange[] {
+  const ranges: ExtentRange[] = [];
+  addRanges(ranges, text, pv);
+  return ranges;
+}
+
+function addRanges(ranges: ExtentRange[], text: string | null, pv: PhysicalVolume): void {
+  for (const range of parseRanges(text, pv)) addRange(ranges, range, pathOf(pv));
+}
+
+function parseRanges(text: string | null, pv: PhysicalVolume): readonly ExtentRange[] {
   const size = pv.text?.peCount ?? 0;
   if (text === null) return [{ start: 0, count: size }];
   const ranges: ExtentRange[] = [];
