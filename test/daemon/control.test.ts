@@ -130,6 +130,8 @@ describe('requests', () => {
         ['POST', '/v1/commands/7/answers', { id: 1, line: null }, 404, 'NO_SUCH_COMMAND'],
       ];
       const document = await documentOf();
+      const { message: wrong } = await refusal(client.request('POST', '/v1/commands', { name: 'lvs', argv: [1] }));
+      assert.match(wrong, /^argv\.0: .*string.*; cwd: .*string.*; env: [^\n]*$/);
       for (const [method, path, body, status, code] of cases) {
         const { status: found, reason, message } = await refusal(client.request(method, path, body));
         assert.deepEqual([found, reason], [status, code], `${method} ${path}`);

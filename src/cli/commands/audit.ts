@@ -6,6 +6,7 @@
  *
  * FILE is by default the configuration's `audit.file`; rotated files (FILE.NUMBER) beside it belong to it.
  */
+import { systemWords } from '../../lvm/system-error.ts';
 import type { AuditRecord, ChainLink } from '../../observe/audit-record.ts';
 import type { PlacedRecord, VerifyOptions } from '../../observe/audit-verify.ts';
 import { plainText } from '../../ondisk/plain-text.ts';
@@ -26,7 +27,7 @@ async function run(context: CommandContext): Promise<ExitCode> {
     return await (action === 'verify' ? verify(path, context) : show(path, context));
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;
-    throw new CommandError(EXIT.failed, [`${path}: ${error.message}.`]);
+    throw new CommandError(EXIT.failed, [`${path}: ${systemWords(error)}.`]);
   }
 }
 

@@ -219,5 +219,6 @@ const MAX_UNTAKEN_BYTES = 64 * 2 ** 20;
 function checked<Schema extends z.ZodType>(schema: Schema, body: unknown): z.infer<Schema> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  throw new Refusal(400, 'BAD_BODY', z.prettifyError(parsed.error), { cause: parsed.error });
+  const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.') || 'the body'}: ${message}`);
+  throw new Refusal(400, 'BAD_BODY', problems.join('; '), { cause: parsed.error });
 }
