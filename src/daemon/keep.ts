@@ -17,7 +17,7 @@ import type { LabelledDevice, PhysicalVolume, Scan, ScannedDevice, VolumeGroup }
 export interface Holding {
   /** By VG id: the groups of which something is served, as they were last known. */
   readonly groups: ReadonlyMap<string, VolumeGroup>;
-  /** By path: why this scan could not read a device. */
+  /** By identity, and by path where it could not even be opened: why this scan could not read a device. */
   readonly unreadable: ReadonlyMap<string, string>;
   /** What is served of a volume; null: nothing. */
   readonly served: (id: VolumeId) => { readonly key: string; readonly readOnly: boolean } | null;
@@ -53,7 +53,7 @@ export function candidates(scan: Scan, holding: Holding): readonly Candidate[] {
     const damage = group.vg.seqno < known.vg.seqno ? damageOf(known, met, holding) : null;
     if (damage === null) return { group, asServed: withHeld(group, known, scan, met, holding), problem: null };
     const problem = `only metadata of seqno ${group.vg.seqno} instead of ${known.vg.seqno} can be read: ${damage}`;
-    return { group: known, asServed: known, problem };
+    return { group: known, asServed: withoutGone(known, scan, met, holding), problem };
   });
   const ids = new Set(scan.volumeGroups.map(({ vg }) => vg.id));
   const lost = [...holding.groups.values()].flatMap((known): readonly Candidate[] => {
@@ -61,7 +61,8 @@ export function candidates(scan: Scan, holding: Holding): readonly Candidate[] {
     const refused = scan.unreadable.find(({ id }) => id === known.vg.id)?.reason;
     const damage = refused ?? damageOf(known, met, holding);
     if (damage === null) return [];
-    return [{ group: known, asServed: known, problem: `the metadata of ${known.vg.name} can't be read: ${damage}` }];
+    const asServed = withoutGone(known, scan, met, holding);
+    return [{ group: known, asServed, problem: `the metadata of ${known.vg.name} can't be read: ${damage}` }];
   });
   return [...found, ...lost];
 }
@@ -87,32 +88,53 @@ interface Met {
 function damageOf(known: VolumeGroup, { labelled, empty }: Met, { unreadable }: Holding): string | null {
   for (const { found } of known.pvs) {
     if (found === null) continue;
-    const { path, identity } = found.device;
+    const { identity } = found.device;
     if (empty.has(identity)) continue;
     const problem =
-      unreadable.get(path) ?? labelled.get(identity)?.metadataAreas.find((area) => area.problem !== undefined)?.problem;
+      reasonFor(found.device, unreadable) ??
+      labelled.get(identity)?.metadataAreas.find((area) => area.problem !== undefined)?.problem;
     if (problem !== undefined) return problem;
   }
   return null;
 }
 
 /** The group with the devices that it had for PVs that are there and can't be read. */
-function withHeld(
-  group: VolumeGroup,
-  known: VolumeGroup,
-  scan: Scan,
-  { labelled, empty }: Met,
-  { unreadable }: Holding,
-): VolumeGroup {
-  const met = new Set(scan.devices.map(({ identity }) => identity));
-  const isThere = ({ path, identity }: ScannedDevice): boolean =>
-    !labelled.has(identity) && !empty.has(identity) && (met.has(identity) || unreadable.has(path));
+function withHeld(group: VolumeGroup, known: VolumeGroup, scan: Scan, met: Met, { unreadable }: Holding): VolumeGroup {
+  const there = new Set(scan.devices.map(({ identity }) => identity));
+  const isThere = (device: ScannedDevice): boolean =>
+    !met.labelled.has(device.identity) && isMet(device, there, met, unreadable);
   const pvs = group.pvs.map((pv): PhysicalVolume => {
     if (pv.found !== null || isFlaggedMissing(pv)) return pv;
     const before = known.pvs.find(({ uuid }) => uuid === pv.uuid)?.found ?? null;
     return before === null || !isThere(before.device) ? pv : { ...pv, found: before, missing: false };
   });
   return { ...group, pvs };
+}
+
+/** A group that stands in for what can't be read, without the devices that are gone, or are other PVs now. */
+function withoutGone(known: VolumeGroup, scan: Scan, met: Met, { unreadable }: Holding): VolumeGroup {
+  const there = new Set(scan.devices.map(({ identity }) => identity));
+  const pvs = known.pvs.map((pv): PhysicalVolume => {
+    if (pv.found === null) return pv;
+    const label = met.labelled.get(pv.found.device.identity);
+    const stays = label === undefined ? isMet(pv.found.device, there, met, unreadable) : label.uuid === pv.uuid;
+    return stays ? pv : { ...pv, found: null, missing: true };
+  });
+  return { ...known, pvs };
+}
+
+/** Whether a scan met a device, if only to find that it can't be read. `there`: identities of what it could read. */
+function isMet(
+  device: ScannedDevice,
+  there: ReadonlySet<string>,
+  { empty }: Met,
+  unreadable: Holding['unreadable'],
+): boolean {
+  return !empty.has(device.identity) && (there.has(device.identity) || reasonFor(device, unreadable) !== undefined);
+}
+
+function reasonFor({ identity, path }: ScannedDevice, unreadable: Holding['unreadable']): string | undefined {
+  return unreadable.get(identity) ?? unreadable.get(path);
 }
 
 function isFlaggedMissing({ text }: PhysicalVolume): boolean {

@@ -86,7 +86,7 @@ export class Stock {
     const unreadable = new Map<string, string>();
     const scan = await scanDevices(paths, {
       inUse: ({ identity }) => this.#options.devices.holds(identity),
-      onUnreadable: (path, reason) => unreadable.set(path, reason),
+      onUnreadable: (path, reason, identity) => unreadable.set(identity ?? path, reason),
       patience: { timeoutMs: SCAN_TIMEOUT_MS, hanging: this.#hanging },
     });
     return { scan, unreadable };

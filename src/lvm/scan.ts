@@ -34,7 +34,7 @@ export interface ScanOptions {
   /** How long a device may take; longer, it counts as unreadable, and so it does until its last reading has come to its end. */
   readonly patience?: ScanPatience;
   /** Called for each device that is there and could not be read, or has a damaged label; it is in the warnings too. */
-  readonly onUnreadable?: (path: string, reason: string) => void;
+  readonly onUnreadable?: (path: string, reason: string, identity: string | null) => void;
 }
 
 /** What goes from one scan to the next of devices that don't answer. */
@@ -93,21 +93,22 @@ async function scanOne(
   system: Required<Pick<ScanOptions, 'open' | 'describe' | 'skipUnopenable' | 'onUnreadable'>>,
   texts: TextStore,
 ): Promise<RawReading | ScanWarning | null> {
-  let opened = false;
+  let opened: string | null = null;
   try {
     const device = await system.open(path);
-    opened = true;
+    opened = device.identity;
     try {
       const reading = await readDevice(device, await system.describe(device), texts);
-      if (reading.label === null && reading.faults.length > 0) system.onUnreadable(path, reading.faults.join('; '));
+      if (reading.label === null && reading.faults.length > 0)
+        system.onUnreadable(path, reading.faults.join('; '), opened);
       return reading;
     } finally {
       await device.close();
     }
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
-    if (!isGone(error)) system.onUnreadable(path, error.message);
-    return !opened && system.skipUnopenable ? null : { severity: 'error', message: error.message };
+    if (!isGone(error)) system.onUnreadable(path, error.message, opened);
+    return opened === null && system.skipUnopenable ? null : { severity: 'error', message: error.message };
   }
 }
 
@@ -121,11 +122,11 @@ async function inTime(
   path: string,
   read: () => Promise<RawReading | ScanWarning | null>,
   { timeoutMs, hanging }: ScanPatience,
-  onUnreadable: (path: string, reason: string) => void,
+  onUnreadable: (path: string, reason: string, identity: string | null) => void,
 ): Promise<RawReading | ScanWarning | null> {
   const message = `${path} does not answer`;
   const tooLate = (): ScanWarning => {
-    onUnreadable(path, message);
+    onUnreadable(path, message, null);
     return { severity: 'error', message };
   };
   if (hanging.has(path)) return tooLate();

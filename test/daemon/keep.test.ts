@@ -1,6 +1,6 @@
 /** What goes on being served when a later scan finds copies, damage, or devices that can't be read; and what does not. */
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, truncate } from 'node:fs/promises';
+import { mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -48,7 +48,7 @@ async function rescan(served: Inventory | null, options: Rescan = {}): Promise<I
       return openBlockDevice(path, { readOnly: true });
     },
     inUse: ({ identity }) => held.has(identity),
-    onUnreadable: (path, reason) => unreadable.set(path, reason),
+    onUnreadable: (path, reason, identity) => unreadable.set(identity ?? path, reason),
   });
   const exports = new Map(served?.volumes.flatMap(({ id, plan }) => (plan.active ? [[id, plan] as const] : [])));
   const groups = served?.groups ?? new Map<string, never>();
@@ -213,6 +213,30 @@ describe('what the metadata changed does not go on as it was', () => {
     );
     assert.match(one ?? '', /^physical volume .* is missing$/);
     assert.equal(two, 'active');
+  });
+
+  test('not what is on a device that is gone, though other metadata is damaged, or something unreadable is in its place', async () => {
+    await write();
+    const first = await rescan(null);
+    const [path = ''] = paths;
+    await write(withBytes(images[1], MDA_START, 'XX'));
+    await rename(path, `${path}.away`);
+    try {
+      const cut = images[0]?.head.subarray(0, 4096) ?? '';
+      for (const other of [null, cut]) {
+        if (other !== null) await writeFile(path, other);
+        const damaged = outcomes(await rescan(first));
+        assert.match(damaged['vg1/one'] ?? '', /^the metadata of vg1 can't be read: /);
+        assert.match(damaged['vg1/two'] ?? '', /^served on: the metadata of vg1 can't be read: /);
+      }
+      await write(...images.slice(1));
+      await writeFile(path, cut);
+      const replaced = outcomes(await rescan(first));
+      assert.match(replaced['vg1/one'] ?? '', /^device \S+\/pv0 has 4096 bytes/);
+      assert.equal(replaced['vg1/two'], 'active');
+    } finally {
+      await rename(`${path}.away`, path);
+    }
   });
 
   test('an emptied image is told', async () => {
