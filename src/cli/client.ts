@@ -115,7 +115,6 @@ async function configOf(named: NamedOptions, caller: Caller): Promise<FoundConfi
 
 async function converse(socket: string, request: CommandRequest, caller: Caller): Promise<ExitCode | null> {
   const { ControlClient, ControlClientError } = await import('../daemon/client/control-client.ts');
-  const { codeOf } = await import('../daemon/errors.ts');
   const client = new ControlClient(socket);
   let begun = false;
   try {
@@ -128,7 +127,7 @@ async function converse(socket: string, request: CommandRequest, caller: Caller)
     const notForUs = error.code === 'UNREACHABLE' || error.reason === 'NOT_OURS' || error.status === 404;
     if (!begun && notForUs) {
       // A daemon that would have known devices is of no use to who names none himself: say why it was not asked.
-      if (request.devices === null && codeOf(error.cause) === 'EACCES') caller.err(`  WARNING: ${error.message}.\n`);
+      if (request.devices === null && error.denied) caller.err(`  WARNING: ${error.message}.\n`);
       return null;
     }
     caller.progress.end();

@@ -8,7 +8,7 @@
  */
 import { type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
 import { StringDecoder } from 'node:string_decoder';
-import { reasonOf } from '../errors.ts';
+import { codeOf, reasonOf } from '../errors.ts';
 import type { ControlError } from './messages.ts';
 
 const ANSWER_MS = 30_000;
@@ -29,6 +29,11 @@ export class ControlClientError extends Error {
     this.code = code;
     this.status = options.status ?? 0;
     this.reason = options.reason ?? '';
+  }
+
+  /** There may be a daemon, but the caller may not talk to it. */
+  get denied(): boolean {
+    return this.code === 'UNREACHABLE' && codeOf(this.cause) === 'EACCES';
   }
 }
 
