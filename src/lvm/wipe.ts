@@ -3,7 +3,8 @@
  *
  * Invariants
  *  - Bytes go through the LV's own table (dm/), never past its end, and are flushed before this returns.
- *  - An LV that can't be served can't be written to either.
+ *  - An LV that can't be served can't be written to either, nor one that shares a block of a device with another: who serves that one may
+ *    be writing to it.
  */
 import type { BlockDevice, OpenedDevice } from '../block/device.ts';
 import { DeviceError } from '../block/errors.ts';
@@ -17,6 +18,7 @@ import { PLAIN_HOST } from './access.ts';
 import { activationPlan } from './activate.ts';
 import type { ChangeContext, EffectContext, WorkProgress } from './change-context.ts';
 import { CommandError } from './edit/errors.ts';
+import { sharedBlockProblem } from './edit/block-size.ts';
 import { withStatus } from './edit/lv-facts.ts';
 import type { Effect, EraseMethod } from './edit/plan.ts';
 import type { PhysicalVolume, ScannedDevice, VolumeGroup } from './model.ts';
@@ -56,9 +58,13 @@ export async function openLv(
   const close = (): Promise<void> => closeAll(opened.values());
   try {
     for (const path of entry.devices) {
-      const device = group.pvs.find((pv) => pv.found?.device.path === path)?.found?.device;
-      if (device === undefined) throw new CommandError(`Cannot write to logical volume ${name}: ${path} is missing.`);
-      opened.set(path, await open(device));
+      const pv = group.pvs.find(({ found }) => found?.device.path === path);
+      const scanned = pv?.found?.device;
+      if (scanned === undefined) throw new CommandError(`Cannot write to logical volume ${name}: ${path} is missing.`);
+      const device = await open(scanned);
+      opened.set(path, device);
+      const problem = sharedBlockProblem(group.vg, pv?.text?.peStartSectors ?? 0, device);
+      if (problem !== null) throw new CommandError(`Cannot write to logical volume ${name}: ${problem}.`);
     }
     const volume = new Volume(name, { targets });
     volume.load(entry.table, (path) => {
