@@ -22,7 +22,7 @@ export class OfflineAudit {
     this.#argv = argv;
   }
 
-  /** A plan is about to be carried out, or (null) something else. */
+  /** Something is about to be written (null), or a plan was committed: only then its group has another sequence number. */
   readonly writing = (plan: Plan | null): void => {
     this.#wrote = true;
     const group = plan === null ? null : liveGroupOf(plan);

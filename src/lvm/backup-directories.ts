@@ -32,6 +32,8 @@ function directory(
 
 function ownDirectory({ env, uid }: User): string {
   if (uid === 0) return '/var/lib/orion-lvm';
-  const state = env['XDG_STATE_HOME'] ?? '';
-  return join(state === '' ? join(env['HOME'] ?? tmpdir(), '.local', 'state') : state, 'orion-lvm');
+  const { XDG_STATE_HOME: state = '', HOME: home = '' } = env;
+  if (state !== '') return join(state, 'orion-lvm');
+  // Not a name that all users without a home would share.
+  return home === '' ? join(tmpdir(), `orion-lvm-${uid}`) : join(home, '.local', 'state', 'orion-lvm');
 }

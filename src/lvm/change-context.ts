@@ -68,8 +68,8 @@ export interface ChangeContext {
   readonly effects: EffectRunners;
   /** The daemon's volumes that follow what is committed. Default: nothing is served. */
   readonly live?: LiveVolumes;
-  /** Told of each plan before anything of it is written. */
-  readonly writing?: (plan: Plan) => void;
+  /** Told that something is about to be written (null), and of each plan that was committed. */
+  readonly writing?: (plan: Plan | null) => void;
   /** Aborted: waiting for locks ends, and nothing more is committed. */
   readonly signal?: AbortSignal;
   /** --test: nothing is written. */

@@ -197,7 +197,7 @@ export class Changes {
     const change = live.present ? liveChangeOf(plan, { ...wishes, force: force > 0 }) : null;
     // Until it is wiped, a new volume is not to be served, not even if this process dies.
     if (change !== null) await live.prepare(withoutNew(change));
-    this.context.writing?.(plan);
+    this.context.writing?.(null);
     let outcome: Committed;
     try {
       await ready?.();
@@ -207,6 +207,7 @@ export class Changes {
       if (change !== null) await live.abandoned(change);
       throw error;
     }
+    this.context.writing?.(plan);
     const group = this.#follow(plan, outcome);
     let complete = false;
     let problems: readonly LiveProblem[] = [];

@@ -73,6 +73,14 @@ test('changes are records, with sequence numbers; reports and tests of changes a
     assert.deepEqual(told.at(-1), ['vgremove', 'vg0', 2, null]);
     assert.equal(told.length, 6);
     assert.deepEqual((await verifyAudit(audit)).problems, []);
+    // What failed before its commit has changed no group.
+    await run(0, 'vgcreate', 'vg1', image);
+    const noArchive = ['--config', 'backup { archive_dir = "/dev/null/none" }'];
+    assert.match(await run(5, 'lvcreate', '-Zn', '-l1', '-na', 'vg1', ...noArchive), /Nothing was changed/);
+    const failed = (await readAudit(audit)).at(-1)?.record;
+    assert.ok(failed?.event === 'command');
+    assert.deepEqual([failed.argv[0], failed.exitCode, failed.groups], ['lvcreate', 5, []]);
+    await run(0, 'vgremove', '-y', 'vg1');
     // What can't be recorded is done, and said.
     await writeFile(config, (await readFile(config, 'utf8')).replace(audit, '/no/such/place'));
     assert.match(await run(0, 'vgcreate', 'vg1', image), /WARNING: This command is not recorded: audit log .*ENOENT/);
