@@ -114,7 +114,7 @@ void describe('locks', () => {
       const inTheWay = options(join(import.meta.filename, 'x'));
       await assert.rejects(
         HeldLocks.take([vgLock('vg', 'read')], inTheWay),
-        /Can't make the directory for locks: ENOTDIR/,
+        /Can't make the directory for locks: Not a directory/,
       );
     });
   });
