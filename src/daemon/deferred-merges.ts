@@ -8,7 +8,7 @@
  *  - A merge that has begun never waits again: it begins when its note has gone.
  *  - A merge that the metadata don't know (any more) does not stay noted: another one into the same origin would wait for nothing.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { mergesOf } from '../lvm/deferred-merges.ts';
@@ -18,6 +18,10 @@ import { reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 import { groupOf } from './served-volume.ts';
 
+const { O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_NOFOLLOW, O_NONBLOCK } = constants;
+/** The directory may be one where others make links and pipes: neither is followed, nor waited for. */
+const READ_FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+const WRITE_FLAGS = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK;
 const NOTES = z.array(z.strictObject({ origin: z.string(), cow: z.string() }));
 
 export interface DeferredOptions {
@@ -114,7 +118,12 @@ export class DeferredMerges {
     const { path, log } = this.#options;
     if (path === null) return [];
     try {
-      return NOTES.parse(JSON.parse(readFileSync(path, 'utf8')));
+      const fd = openSync(path, READ_FLAGS);
+      try {
+        return NOTES.parse(JSON.parse(readFileSync(fd, 'utf8')));
+      } finally {
+        closeSync(fd);
+      }
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
       log.error({ path, reason: reasonOf(error) }, 'which merges wait cannot be read');
@@ -132,7 +141,12 @@ export class DeferredMerges {
       return;
     }
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(`${path}.new`, JSON.stringify(notes), { flush: true });
+    const fd = openSync(`${path}.new`, WRITE_FLAGS, 0o600);
+    try {
+      writeFileSync(fd, JSON.stringify(notes), { flush: true });
+    } finally {
+      closeSync(fd);
+    }
     renameSync(`${path}.new`, path);
   }
 }

@@ -8,7 +8,7 @@
  *    told when that is so (handover/).
  *  - The file stays: it has no contents, and removing it would let two daemons lock two files of one name.
  */
-import { closeSync } from 'node:fs';
+import { closeSync, constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,6 +17,9 @@ import { answers } from '../nbd/listener.ts';
 import { codeOf, DaemonError, reasonOf } from './errors.ts';
 import type { Logger } from './log.ts';
 
+const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants;
+/** The directory may be one where others make links and pipes: neither is followed, nor waited for. */
+const LOCK_FLAGS = O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
 const POLL_MS = 20;
 /** Whoever has the lock for so long is no worker that finishes, but a daemon. */
 const TIMEOUT_MS = 90_000;
@@ -42,7 +45,7 @@ export async function holdLifeLock(controlPath: string, log: Logger): Promise<Li
   const path = `${controlPath}.lock`;
   let file: FileHandle;
   try {
-    file = await open(path, 'a', 0o600);
+    file = await open(path, LOCK_FLAGS, 0o600);
   } catch (error) {
     throw new DaemonError(
       {
