@@ -137,15 +137,25 @@ async function waitForLive(
   for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LAST_WAIT_MS)) {
     const volume = (await live?.status(vgId))?.get(origin);
     if (volume?.active !== true || volume.mergeWaits === true) return;
-    const status = volume.snapshot ?? UNKNOWN;
-    if (status.merged !== false || (status.state !== 'valid' && status.state !== 'unknown')) return;
-    tell(onProgress, status);
-    try {
-      await delay(wait, undefined, signal === undefined ? {} : { signal });
-    } catch {
-      // The caller wants no more.
+    const status = volume.snapshot;
+    if (status === undefined) {
+      // Its worker is being started again, or somebody else has ended the merge: the metadata tell.
+      await pause(LAST_WAIT_MS, signal);
       return;
     }
+    if (status.merged !== false || (status.state !== 'valid' && status.state !== 'unknown')) return;
+    tell(onProgress, status);
+    if (!(await pause(wait, signal))) return;
+  }
+}
+
+/** False: the caller wants no more. */
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<boolean> {
+  try {
+    await delay(ms, undefined, signal === undefined ? {} : { signal });
+    return true;
+  } catch {
+    return false;
   }
 }
 
