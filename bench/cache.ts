@@ -1,11 +1,11 @@
 /**
- * What a read costs that the block cache answers, next to one that goes to a file on tmpfs through the page cache:
+ * What a read costs that the block cache answers, next to one that goes to a file on tmpfs:
  *
  *     node bench/cache.ts [--rounds 5] [--seconds 2] [--size MIB] [--directory DIR] [--loads 'r 4096 32 1|…']
  *
- * Both daemons run in turns on the same load: `uncached` on a buffered file of the directory, which is to be on tmpfs; `cached` on a file past the page
- * cache with a cache that holds all of it, read once before. The table has the medians of I/O per second and of microseconds of the
- * daemon's CPU per I/O, and their ratio.
+ * Four daemons run in turns on the same load, each on a file of the directory, which is to be on tmpfs: `buffered` through the page cache, which for such files is a
+ * copy of memory; `direct` past it, by calls; the others direct as well, with a cache that holds all of it, read once before. The table has the medians of I/O per
+ * second and of microseconds of the daemon's CPU per I/O, and the ratios of CPU of the cached ones to the two others.
  */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -55,7 +55,8 @@ try {
   const common = { engine: 'uring', workers: 0, volumes: 1, stripes: 1 };
   const cache = `cache_size = ${(sizeMiB + 64) * 2 ** 20}\ndirect = true\n`;
   for (const [label, settings] of [
-    ['uncached', 'direct = false\n'],
+    ['buffered', 'direct = false\n'],
+    ['direct', 'direct = true\n'],
     ['writethrough', `${cache}cache_policy = "writethrough"\n`],
     ['writeback', `${cache}cache_policy = "writeback"\n`],
   ] as const) {
@@ -65,9 +66,11 @@ try {
   }
   // Everything into the cache.
   for (const server of opened) await measure(server, 'r 1048576 8 1 seq', 3);
-  const names = ['uncached', 'writethrough', 'writeback'];
-  process.stdout.write(`| load: op bytes depth connections | ${names.join(' | ')} | CPU of cached to uncached |\n`);
-  process.stdout.write('| --- | --- | --- | --- | --- |\n');
+  const names = ['buffered', 'direct', 'writethrough', 'writeback'];
+  process.stdout.write(
+    `| load: op bytes depth connections | ${names.join(' | ')} | CPU, cached to buffered | CPU, cached to direct |\n`,
+  );
+  process.stdout.write('| --- | --- | --- | --- | --- | --- | --- |\n');
   for (const load of values.loads.split('|')) {
     const figures: Figures[][] = names.map(() => []);
     for (let round = -1; round < Number(values.rounds); round++) {
@@ -81,9 +84,9 @@ try {
       cpu: median(own.map((one) => one.cpu)),
     }));
     const cells = medians.map(({ iops, cpu }) => `${iops.toFixed(0)} / ${cpu.toFixed(2)}`);
-    const [uncached = Number.NaN, ...cached] = medians.map(({ cpu }) => cpu);
-    const ratios = cached.map((cpu) => (cpu / uncached).toFixed(2));
-    process.stdout.write(`| ${load} | ${cells.join(' | ')} | ${ratios.join(', ')} |\n`);
+    const [buffered = Number.NaN, direct = Number.NaN, ...cached] = medians.map(({ cpu }) => cpu);
+    const ratios = [buffered, direct].map((base) => cached.map((cpu) => (cpu / base).toFixed(2)).join(', '));
+    process.stdout.write(`| ${load} | ${[...cells, ...ratios].join(' | ')} |\n`);
   }
 } finally {
   for (const server of opened) await server.stop();
