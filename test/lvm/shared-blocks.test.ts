@@ -85,3 +85,20 @@ test('a new LV whose head would share a block is refused, and taken back', () =>
     });
     await lab.must(lab.image, 'lvcreate', '-l1', '-nd', 'vg');
   }));
+
+test('no extents are moved to where they would share a block; the move can be aborted', () =>
+  withTemporaryFolder(async (folder) => {
+    const lab = new Lab(folder);
+    await lab.make();
+    await lab.withDisk(4096, async (disk) => {
+      const { status, stderr } = await lab.run(disk, 'pvmove', '-i0', '--alloc', 'anywhere', `${disk}:0`, `${disk}:5`);
+      assert.equal(status, 5);
+      assert.match(
+        stderr,
+        /Cannot move extents in vg: its extents share blocks of 4096 bytes of \/dev\/loop\d+ with others/,
+      );
+      await lab.must(disk, 'pvmove', '--abort');
+      assert.equal(await lab.must(disk, 'lvs', '--noheadings', '-oseg_pe_ranges', 'vg/a'), `${disk}:0-0`);
+    });
+    await lab.must(lab.image, 'pvmove', '-i0', '--alloc', 'anywhere', `${lab.image}:0`, `${lab.image}:5`);
+  }));

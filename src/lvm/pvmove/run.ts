@@ -16,6 +16,7 @@ import { SECTOR_BYTES } from '../../ondisk/label.ts';
 import type { ChangeContext } from '../change-context.ts';
 import type { Changes } from '../changes.ts';
 import { withChanges } from '../command.ts';
+import { sharedBlockProblem } from '../edit/block-size.ts';
 import { CommandError } from '../edit/errors.ts';
 import type { Plan } from '../edit/plan.ts';
 import { NO_LIVE_VOLUMES } from '../live.ts';
@@ -179,9 +180,12 @@ async function copyStep(
   };
   let bytes = 0;
   try {
+    const written = await open(target);
+    const problem = sharedBlockProblem(group.vg, target.text?.peStartSectors ?? 0, written);
+    if (problem !== null) throw new CommandError([`Cannot move extents in ${group.vg.name}: ${problem}.`, ADVICE]);
     await copyExtents({
       from: { device: await open(source), offset: placeOnDevice(source, from.extent, extentBytes) },
-      to: { device: await open(target), offset: placeOnDevice(target, to.extent, extentBytes) },
+      to: { device: written, offset: placeOnDevice(target, to.extent, extentBytes) },
       length: length * extentBytes,
       onProgress(count) {
         bytes += count;
