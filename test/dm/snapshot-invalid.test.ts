@@ -90,6 +90,24 @@ describe('a COW device that could not be marked invalid', () => {
     }
   });
 
+  test('is never told after its volume was closed during an attempt', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const { family, cow } = await unmarked();
+    cow.decide = ({ op }) => ({ kind: op === Op.write ? 'hold' : 'pass' });
+    t.mock.timers.tick(SECOND_MS);
+    await cow.whenHeld(1);
+    const removed = family.remove('s');
+    await settled();
+    cow.decide = fails;
+    cow.releaseAll(Errno.EIO);
+    await removed;
+    const before = cow.submitted[Op.write];
+    t.mock.timers.tick(3600 * SECOND_MS);
+    await settled();
+    assert.equal(cow.submitted[Op.write], before);
+    await family.close();
+  });
+
   test('is told after its table was exchanged', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
     const { family, cow, isValid } = await unmarked();

@@ -27,6 +27,8 @@ export class InvalidMark {
   #attempt: Promise<void> = Promise.resolve();
   #timer: NodeJS.Timeout | null = null;
   #pauseMs = FIRST_PAUSE_MS;
+  /** An attempt that is under way arms nothing behind it. */
+  #stopped = false;
 
   constructor(store: MarkedStore) {
     this.#store = store;
@@ -39,32 +41,39 @@ export class InvalidMark {
 
   /** Settles when the device knows, or has failed once: then it is tried again by and by. */
   async mark(): Promise<void> {
+    this.#stopped = false;
     await this.#try();
-    this.goOn();
+    this.#later();
   }
 
   /** Tries again later what has failed. */
   goOn(): void {
-    if (this.#failure === null || this.#timer !== null) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = null;
-      this.#pauseMs = Math.min(2 * this.#pauseMs, LONGEST_PAUSE_MS);
-      void this.mark();
-    }, this.#pauseMs);
-    this.#timer.unref();
+    this.#stopped = false;
+    this.#later();
   }
 
   /** A last attempt for now; settles when none is under way. */
   async stop(): Promise<void> {
-    this.#halt();
+    this.#stopped = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
     await this.#attempt;
-    this.#halt();
     if (this.#failure !== null) await this.#try();
   }
 
-  #halt(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
+  #later(): void {
+    if (this.#stopped || this.#failure === null || this.#timer !== null) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#pauseMs = Math.min(2 * this.#pauseMs, LONGEST_PAUSE_MS);
+      void this.#retry();
+    }, this.#pauseMs);
+    this.#timer.unref();
+  }
+
+  async #retry(): Promise<void> {
+    await this.#try();
+    this.#later();
   }
 
   async #try(): Promise<void> {
